@@ -1,0 +1,3 @@
+"""Speaks DICOM: receives instances, makes volumes of series, writes result objects, sends them."""
+
+from __future__ import annotations

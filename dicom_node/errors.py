@@ -1,0 +1,45 @@
+"""Everything that `dicom_node` raises on purpose.
+
+DicomNodeError
+├── DataSetError            bytes that cannot be a data set, or lack what names them
+├── SpoolFull               the disk is below its watermark
+├── SeriesError             files of a series do not make a volume; `reason` is a stable word for it
+├── GateError               a result object failed its read-back; it is kept and never sent
+└── SendError               a destination could not be reached or refused the association
+    └── ContextRefused      the destination does not take this kind of object
+"""
+
+from __future__ import annotations
+
+
+class DicomNodeError(Exception):
+    """Something about DICOM went wrong."""
+
+
+class DataSetError(DicomNodeError):
+    """The bytes are not a usable data set."""
+
+
+class SpoolFull(DicomNodeError):
+    """The spool's disk is below its watermark."""
+
+
+class SeriesError(DicomNodeError):
+    """The files of a series do not make a volume."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        #: A stable word, e.g. "missing-slice": rows and tests rely on it; the message is for people.
+        self.reason = reason
+
+
+class GateError(DicomNodeError):
+    """A result object does not read back as what it was made of."""
+
+
+class SendError(DicomNodeError):
+    """The destination could not be reached or refused us."""
+
+
+class ContextRefused(SendError):
+    """The destination accepted no presentation context for this object."""

@@ -1,0 +1,35 @@
+"""Everything that `engines` raises on purpose.
+
+EngineError
+├── PackageError            the model package is not usable: the message names file, key and remedy
+├── RunnerError             the runtime refused the model or died on it
+│   └── InputMismatch       an array's name, dtype or shape is not what the model declares
+├── VolumeError             a volume cannot be brought to the model's grid
+└── OutputError             the model's answer is not usable (NaN, wrong shape, unknown label)
+"""
+
+from __future__ import annotations
+
+
+class EngineError(Exception):
+    """The engine could not do what was asked."""
+
+
+class PackageError(EngineError):
+    """The model package is not usable."""
+
+
+class RunnerError(EngineError):
+    """The inference runtime refused the model or failed on it."""
+
+
+class InputMismatch(RunnerError):
+    """An input array does not match the model's declared name, dtype or shape."""
+
+
+class VolumeError(EngineError):
+    """The volume cannot be brought to the model's grid."""
+
+
+class OutputError(EngineError):
+    """The model's output is not usable."""

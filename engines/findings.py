@@ -1,0 +1,116 @@
+"""What a model found, in terms that every result object and every table can be made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.errors import OutputError
+from engines.volume import Geometry
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Code:
+    """A coded concept: value, coding scheme designator and meaning (PS3.3 section 8)."""
+
+    value: str
+    scheme: str
+    meaning: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelIdentity:
+    """Which model, exactly."""
+
+    name: str
+    version: str
+    manufacturer: str
+    #: SHA-256 over manifest and weights, lower-case hex.
+    digest: str
+    #: Whether the model is for research only (not a medical device).
+    research_only: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Segment:
+    """One label of the mask."""
+
+    #: Segment Number: the mask's value, 1..N without gaps (PS3.3 C.8.20.2).
+    number: int
+    label: str
+    category: Code
+    type: Code
+    #: Anatomic Region, where it adds to `type`.
+    anatomic_region: Code | None = None
+    #: Display colour, sRGB 0..255.
+    colour: tuple[int, int, int] = (255, 0, 0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measurement:
+    """One number with what it measures, in which unit, of which segment."""
+
+    #: The manifest's short name of it, e.g. "laa950": what rules and queries refer to.
+    key: str
+    name: Code
+    value: float
+    unit: Code
+    #: How it was derived, e.g. (373098007, SCT, "Mean").
+    derivation: Code | None = None
+    #: The segment it was measured in; None for the whole image.
+    segment_number: int | None = None
+
+
+class Urgency(StrEnum):
+    """How soon somebody must look."""
+
+    ROUTINE = "routine"
+    URGENT = "urgent"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """A statement about the patient that the manifest's rules made of the measurements."""
+
+    key: str
+    code: Code
+    #: Whether the rule's threshold was met; a negative finding is a finding too.
+    present: bool
+    urgency: Urgency = Urgency.ROUTINE
+    segment_numbers: tuple[int, ...] = ()
+    #: Keys of the measurements that decided.
+    evidence: tuple[str, ...] = ()
+    #: In words, e.g. "LAA-950 12.3 % (threshold 10 %)".
+    explanation: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Findings:
+    """One model's whole answer about one series, on that series' own voxel grid."""
+
+    model: ModelIdentity
+    #: The grid of `mask`: exactly the source volume's.
+    geometry: Geometry
+    #: uint8 or uint16 label map; 0 is background, n is the segment with number n.
+    mask: NDArray[Any]
+    segments: tuple[Segment, ...]
+    measurements: tuple[Measurement, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    #: The backend that answered, e.g. "openvino 2026.4 CPU float32".
+    engine: str = ""
+    #: Seconds per stage: preprocess, infer, postprocess, measure.
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.mask.shape != self.geometry.shape:
+            raise OutputError(f"mask {self.mask.shape} and geometry {self.geometry.shape} differ in shape")
+        if not np.issubdtype(self.mask.dtype, np.unsignedinteger):
+            raise OutputError(f"a mask is an unsigned label map, not {self.mask.dtype}")
+        numbers = [segment.number for segment in self.segments]
+        if numbers != list(range(1, len(numbers) + 1)):
+            raise OutputError(f"segment numbers must run 1..N without gaps, not {numbers}")

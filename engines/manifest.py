@@ -1,0 +1,217 @@
+"""What `model.yaml` may say: the model package's manifest, validated by pydantic."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from engines.findings import Code, Urgency
+
+
+class _Strict(BaseModel):
+    """Unknown keys are errors: a misspelt key must never be a silently ignored one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CodeEntry(_Strict):
+    """A coded concept as a manifest writes it: {value, scheme, meaning}."""
+
+    value: Annotated[str, Field(min_length=1, max_length=16)]
+    scheme: Annotated[str, Field(min_length=1, max_length=16)]
+    meaning: Annotated[str, Field(min_length=1, max_length=64)]
+
+    def code(self) -> Code:
+        """The same as the engine's `Code`."""
+        return Code(value=self.value, scheme=self.scheme, meaning=self.meaning)
+
+
+class Weights(_Strict):
+    """The network's file and its SHA-256."""
+
+    file: str = "model.onnx"
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Window(_Strict):
+    """Clip to [low, high] and scale linearly to [0, 1]."""
+
+    kind: Literal["window"]
+    low: float
+    high: float
+
+
+class CTNormalisation(_Strict):
+    """nnU-Net's CT scheme: clip to the training set's percentiles, then (x - mean) / std."""
+
+    kind: Literal["ct"]
+    low: float
+    high: float
+    mean: float
+    std: Annotated[float, Field(gt=0)]
+
+
+class ZScore(_Strict):
+    """(x - mean) / std of the image itself."""
+
+    kind: Literal["z-score"]
+    #: Statistics over non-zero voxels only.
+    nonzero: bool = False
+
+
+class Percentile(_Strict):
+    """Clip to two percentiles of the image and scale linearly to [0, 1]."""
+
+    kind: Literal["percentile"]
+    low: Annotated[float, Field(ge=0, lt=100)] = 0.5
+    high: Annotated[float, Field(gt=0, le=100)] = 99.5
+
+
+class MinMax(_Strict):
+    """Scale the image's own range linearly to [0, 1]."""
+
+    kind: Literal["min-max"]
+
+
+Intensity = Annotated[Window | CTNormalisation | ZScore | Percentile | MinMax, Field(discriminator="kind")]
+Spacing = tuple[
+    Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]
+]
+Shape = tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
+
+
+class Input(_Strict):
+    """One named input of the network and how a series becomes it."""
+
+    #: The ONNX graph's input name; its shape is (1, 1, slices, rows, columns).
+    name: str
+    #: Which series fits, in the same language as a route's `when`.
+    series: dict[str, Any]
+    #: Patient directions of the (slice, row, column) axes that the network was trained on.
+    orientation: Annotated[str, Field(pattern=r"^[LRAPHF]{3}$")] = "HPL"
+    #: Voxel spacing the network was trained on, mm along (slice, row, column); null: as acquired.
+    spacing_mm: Spacing | None = None
+    intensity: Intensity
+    #: Fewest slices along the scan that the model accepts.
+    min_slices: Annotated[int, Field(ge=1)] = 2
+
+
+class Tiling(_Strict):
+    """The sliding window."""
+
+    #: Patch shape in voxels along (slice, row, column).
+    patch: Shape
+    #: Fraction of a patch shared with its neighbour.
+    overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    weighting: Literal["gaussian", "uniform"] = "gaussian"
+    #: Axes (0 slice, 1 row, 2 column) that are also inferred mirrored, and averaged.
+    mirror_axes: tuple[Literal[0, 1, 2], ...] = ()
+
+
+class Label(_Strict):
+    """One class of a segmentation output."""
+
+    #: Channel of the output that stands for it; 0 is background.
+    index: Annotated[int, Field(ge=1)]
+    #: Short name that measurements refer to.
+    key: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    label: str
+    category: CodeEntry
+    type: CodeEntry
+    anatomic_region: CodeEntry | None = None
+    colour: tuple[
+        Annotated[int, Field(ge=0, le=255)],
+        Annotated[int, Field(ge=0, le=255)],
+        Annotated[int, Field(ge=0, le=255)],
+    ]
+    #: Keep only the largest connected component.
+    keep_largest: bool = False
+
+
+class Output(_Strict):
+    """The network's output and its labels."""
+
+    #: The ONNX graph's output name; its shape is (1, classes, slices, rows, columns).
+    name: str
+    activation: Literal["softmax", "none"] = "softmax"
+    labels: Annotated[tuple[Label, ...], Field(min_length=1)]
+
+
+class MeasurementEntry(_Strict):
+    """One measurement to make of labels."""
+
+    key: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    kind: Literal["volume", "mean", "std", "minimum", "maximum", "percent_below", "percent_above"]
+    #: Label keys: one measurement for each.
+    of: Annotated[tuple[str, ...], Field(min_length=1)]
+    #: Also measure the union of `of`, reported without a segment.
+    combined: bool = False
+    #: For percent_below and percent_above, in the source volume's unit.
+    threshold: float | None = None
+    name: CodeEntry
+    unit: CodeEntry
+    derivation: CodeEntry | None = None
+
+    @model_validator(mode="after")
+    def _threshold_goes_with_percent(self) -> MeasurementEntry:
+        if (self.threshold is not None) != self.kind.startswith("percent"):
+            raise ValueError("threshold is needed by percent_below and percent_above, and only there")
+        return self
+
+
+class FindingRule(_Strict):
+    """When a measurement makes a finding."""
+
+    key: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    code: CodeEntry
+    #: Key of the measurement; the combined value where there is one, else any segment's.
+    measurement: str
+    above: float | None = None
+    below: float | None = None
+    urgency: Urgency = Urgency.ROUTINE
+
+    @model_validator(mode="after")
+    def _one_bound(self) -> FindingRule:
+        if self.above is None and self.below is None:
+            raise ValueError("a finding needs above, below or both")
+        return self
+
+
+class Manifest(_Strict):
+    """The whole of `model.yaml`."""
+
+    format: Literal[1]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+    version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
+    licence: str
+    manufacturer: Annotated[str, Field(min_length=1, max_length=64)]
+    intended_use: str
+    research_only: bool = True
+    weights: Weights
+    task: Literal["segmentation"]
+    inputs: Annotated[tuple[Input, ...], Field(min_length=1, max_length=1)]
+    tiling: Tiling
+    outputs: Annotated[tuple[Output, ...], Field(min_length=1, max_length=1)]
+    measurements: tuple[MeasurementEntry, ...] = ()
+    findings: tuple[FindingRule, ...] = ()
+    results: tuple[Literal["seg", "sr"], ...] = ("seg", "sr")
+
+    @model_validator(mode="after")
+    def _references_resolve(self) -> Manifest:
+        labels = [label.key for label in self.outputs[0].labels]
+        if len(set(labels)) != len(labels):
+            raise ValueError("outputs[0].labels: two labels have the same key")
+        if sorted(label.index for label in self.outputs[0].labels) != list(range(1, len(labels) + 1)):
+            raise ValueError("outputs[0].labels: the indices must run 1..N without gaps")
+        for entry in self.measurements:
+            unknown = set(entry.of) - set(labels)
+            if unknown:
+                raise ValueError(f"measurements.{entry.key}.of: no label is called {sorted(unknown)}")
+        keys = [entry.key for entry in self.measurements]
+        if len(set(keys)) != len(keys):
+            raise ValueError("measurements: two measurements have the same key")
+        for rule in self.findings:
+            if rule.measurement not in keys:
+                raise ValueError(f'findings.{rule.key}.measurement: no measurement "{rule.measurement}"')
+        return self
