@@ -75,9 +75,7 @@ class MinMax(_Strict):
 
 
 Intensity = Annotated[Window | CTNormalisation | ZScore | Percentile | MinMax, Field(discriminator="kind")]
-Spacing = tuple[
-    Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]
-]
+Spacing = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 Shape = tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
 
 

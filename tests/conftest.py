@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 import pytest
+
+from tests.support import peers
 
 #: What each peer is known by on the PATH; the Debian package is in scripts/test.
 PEER_PROGRAMS = {
@@ -24,7 +25,7 @@ PEER_PROGRAMS = {
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip (or, with CI=true, fail) a test whose peer is not installed."""
     for mark in item.iter_markers("peer"):
-        missing = [program for program in PEER_PROGRAMS[mark.args[0]] if shutil.which(program) is None]
+        missing = [program for program in PEER_PROGRAMS[mark.args[0]] if peers.find(program) is None]
         if missing:
             reason = f"needs {mark.args[0]}: {', '.join(missing)} not on the PATH (scripts/test installs it)"
             if os.environ.get("CI") == "true":
