@@ -1,0 +1,189 @@
+"""Deliveries: one ledger row per result and destination, each with its own schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import CursorResult, func, or_, select, update
+from sqlalchemy.orm import Session, selectinload
+
+from db import states, studies
+from db.errors import NotFound
+from db.models import Delivery, Job, ResultObject
+from db.states import DeliveryState, JobState
+
+
+def claim(
+    session: Session, delivery_id: int, *, owner: str, now: datetime, lease: timedelta
+) -> list[Delivery]:
+    """Take everything of the same job that is due at the same destination, under one lease.
+
+    One association then carries all of it. Empty where nothing is due or somebody else has it.
+    """
+    asked = get(session, delivery_id)
+    siblings = (
+        select(Delivery.id)
+        .join(ResultObject, ResultObject.id == Delivery.result_id)
+        .where(ResultObject.job_id == asked.result.job_id)
+    )
+    session.execute(
+        update(Delivery)
+        .where(
+            Delivery.id.in_(siblings),
+            Delivery.destination == asked.destination,
+            Delivery.state == DeliveryState.PENDING.value,
+            or_(Delivery.next_attempt_at.is_(None), Delivery.next_attempt_at <= now),
+            or_(Delivery.lease_until.is_(None), Delivery.lease_until < now),
+        )
+        .values(
+            lease_owner=owner,
+            lease_until=now + lease,
+            attempts=Delivery.attempts + 1,
+            first_attempt_at=func.coalesce(Delivery.first_attempt_at, now),
+        )
+        .execution_options(synchronize_session=False)
+    )
+    return list(
+        session.scalars(
+            select(Delivery)
+            .where(
+                Delivery.id.in_(siblings),
+                Delivery.destination == asked.destination,
+                Delivery.lease_owner == owner,
+                Delivery.lease_until == now + lease,
+            )
+            .options(selectinload(Delivery.result).selectinload(ResultObject.job))
+            .order_by(Delivery.id)
+            .execution_options(populate_existing=True)
+        )
+    )
+
+
+def sent(session: Session, delivery_id: int, *, at: datetime, status: int | None, comment: str) -> bool:
+    """PENDING -> SENT with the destination's answer."""
+    return states.advance(
+        session,
+        Delivery,
+        delivery_id,
+        DeliveryState.PENDING,
+        DeliveryState.SENT,
+        sent_at=at,
+        status=status,
+        comment=comment,
+        next_attempt_at=None,
+        **_FREE,
+    )
+
+
+def dead(session: Session, delivery_id: int, *, status: int | None, comment: str) -> bool:
+    """PENDING -> DEAD with the reason."""
+    return states.advance(
+        session,
+        Delivery,
+        delivery_id,
+        DeliveryState.PENDING,
+        DeliveryState.DEAD,
+        status=status,
+        comment=comment,
+        next_attempt_at=None,
+        **_FREE,
+    )
+
+
+def postpone(
+    session: Session, delivery_id: int, *, owner: str, until: datetime, status: int | None, comment: str
+) -> bool:
+    """Stays PENDING, to be tried again at `until`."""
+    result = session.execute(
+        update(Delivery)
+        .where(
+            Delivery.id == delivery_id,
+            Delivery.state == DeliveryState.PENDING.value,
+            Delivery.lease_owner == owner,
+        )
+        .values(next_attempt_at=until, nudged_at=None, status=status, comment=comment, **_FREE)
+        .execution_options(synchronize_session=False)
+    )
+    assert isinstance(result, CursorResult)
+    return result.rowcount == 1
+
+
+#: What a delivery looks like that nobody holds.
+_FREE: dict[str, Any] = {"lease_owner": "", "lease_until": None}
+
+
+def due(session: Session, *, now: datetime, nudged_before: datetime, limit: int = 1000) -> list[int]:
+    """Ids of due deliveries that nobody holds and whose message was not sent lately."""
+    return list(
+        session.scalars(
+            select(Delivery.id)
+            .where(
+                Delivery.state == DeliveryState.PENDING.value,
+                or_(Delivery.next_attempt_at.is_(None), Delivery.next_attempt_at <= now),
+                or_(Delivery.lease_until.is_(None), Delivery.lease_until < now),
+                or_(Delivery.nudged_at.is_(None), Delivery.nudged_at < nudged_before),
+            )
+            .order_by(Delivery.id)
+            .limit(limit)
+        )
+    )
+
+
+def mark_nudged(session: Session, delivery_ids: Sequence[int], at: datetime) -> None:
+    """Remember that messages for these deliveries were sent."""
+    session.execute(
+        update(Delivery)
+        .where(Delivery.id.in_(delivery_ids))
+        .values(nudged_at=at)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def revive(session: Session, delivery_id: int) -> bool:
+    """DEAD -> PENDING by a person's wish, with a fresh schedule; its job delivers again."""
+    delivery = get(session, delivery_id)
+    revived = states.advance(
+        session,
+        Delivery,
+        delivery_id,
+        DeliveryState.DEAD,
+        DeliveryState.PENDING,
+        attempts=0,
+        first_attempt_at=None,
+        next_attempt_at=None,
+        nudged_at=None,
+    )
+    job = session.get_one(Job, delivery.result.job_id)
+    if revived and job.state == JobState.FAILED:
+        states.advance(
+            session, Job, job.id, JobState.FAILED, JobState.DELIVERING, finished_at=None, reason="", error=""
+        )
+        studies.reopen(session, job.study_id)
+    return revived
+
+
+def get(session: Session, delivery_id: int) -> Delivery:
+    """One delivery with its result. Raises NotFound."""
+    delivery = session.scalar(
+        select(Delivery).where(Delivery.id == delivery_id).options(selectinload(Delivery.result))
+    )
+    if delivery is None:
+        raise NotFound(f"there is no delivery {delivery_id}")
+    return delivery
+
+
+def newest(
+    session: Session, *, state: str | None = None, limit: int = 100, offset: int = 0
+) -> list[Delivery]:
+    """Deliveries, newest first."""
+    statement = select(Delivery).options(selectinload(Delivery.result).selectinload(ResultObject.job))
+    if state is not None:
+        statement = statement.where(Delivery.state == state)
+    return list(session.scalars(statement.order_by(Delivery.id.desc()).limit(limit).offset(offset)))
+
+
+def count_by_state(session: Session) -> dict[str, int]:
+    """Deliveries per state."""
+    return dict(session.execute(select(Delivery.state, func.count()).group_by(Delivery.state)).tuples().all())

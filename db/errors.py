@@ -1,0 +1,20 @@
+"""Everything that `db` raises on purpose.
+
+DatabaseError
+├── IllegalTransition       a state change that the table of transitions does not have
+└── NotFound                no row with this key
+"""
+
+from __future__ import annotations
+
+
+class DatabaseError(Exception):
+    """Something about the database went wrong."""
+
+
+class IllegalTransition(DatabaseError):
+    """This state change is not in the table of transitions."""
+
+
+class NotFound(DatabaseError):
+    """There is no such row."""

@@ -1,0 +1,52 @@
+"""Events: what happened, kept for the admin who asks afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from db.models import Event, Instance, Series
+
+
+def note(
+    session: Session,
+    kind: str,
+    message: str,
+    *,
+    study_id: int | None = None,
+    job_id: int | None = None,
+    association_id: str | None = None,
+) -> None:
+    """Write an event. `message` must hold no patient data."""
+    session.add(
+        Event(
+            at=datetime.now(UTC),
+            kind=kind,
+            message=message,
+            study_id=study_id,
+            job_id=job_id,
+            association_id=association_id,
+        )
+    )
+
+
+def of_study(session: Session, study_id: int) -> Sequence[Event]:
+    """A study's events and those of the associations that carried it, oldest first."""
+    carried = (
+        select(Instance.association_id)
+        .join(Series, Series.id == Instance.series_id)
+        .where(Series.study_id == study_id, Instance.association_id.is_not(None))
+    )
+    return session.scalars(
+        select(Event)
+        .where((Event.study_id == study_id) | Event.association_id.in_(carried))
+        .order_by(Event.at, Event.id)
+    ).all()
+
+
+def newest(session: Session, limit: int = 50) -> Sequence[Event]:
+    """The newest events of all, newest first."""
+    return session.scalars(select(Event).order_by(Event.at.desc(), Event.id.desc()).limit(limit)).all()

@@ -1,0 +1,120 @@
+"""What may become of a study, a job and a delivery: enums, a literal table, one function that moves a row."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import CursorResult, update
+from sqlalchemy.orm import Session
+
+from db.errors import IllegalTransition
+from db.models import Delivery, Job, Study
+
+
+class StudyState(StrEnum):
+    """A study's state."""
+
+    #: Images are arriving, or its completeness is not established yet.
+    RECEIVING = "receiving"
+    #: Complete; its jobs exist.
+    READY = "ready"
+    #: Every job of this revision has ended.
+    DONE = "done"
+
+
+class JobState(StrEnum):
+    """A job's state."""
+
+    #: Waits for a worker.
+    QUEUED = "queued"
+    #: A worker holds its lease.
+    RUNNING = "running"
+    #: Results exist and are on their way.
+    DELIVERING = "delivering"
+    #: Every result has arrived everywhere it had to.
+    DONE = "done"
+    #: Ended without a result, or without an arrival; the reason is in the row.
+    FAILED = "failed"
+    #: A route wanted it, and it could not be made; the reason is in the row.
+    SKIPPED = "skipped"
+    #: A person stopped it, or a newer revision took its place.
+    CANCELLED = "cancelled"
+
+
+class DeliveryState(StrEnum):
+    """A delivery's state."""
+
+    #: To be sent, now or at `next_attempt_at`.
+    PENDING = "pending"
+    #: The destination answered success.
+    SENT = "sent"
+    #: The destination committed to keep it (storage commitment).
+    COMMITTED = "committed"
+    #: Given up: refused for good, or the time for retries is over. A person can revive it.
+    DEAD = "dead"
+
+
+#: Job states from which nothing more happens by itself.
+JOB_ENDED = frozenset({JobState.DONE, JobState.FAILED, JobState.SKIPPED, JobState.CANCELLED})
+
+#: The letters are those of the diagram in docs/architecture.md.
+TRANSITIONS: dict[type[StrEnum], dict[tuple[StrEnum, StrEnum], str]] = {
+    StudyState: {
+        (StudyState.RECEIVING, StudyState.READY): "a: complete, with evidence",
+        (StudyState.READY, StudyState.DONE): "b: every job ended",
+        (StudyState.READY, StudyState.RECEIVING): "c: late images, new revision",
+        (StudyState.DONE, StudyState.RECEIVING): "c: late images, new revision",
+        (StudyState.DONE, StudyState.READY): "d: a job was revived",
+    },
+    JobState: {
+        (JobState.QUEUED, JobState.RUNNING): "e: claimed, with a lease",
+        (JobState.RUNNING, JobState.QUEUED): "f: lease lost or passing trouble",
+        (JobState.RUNNING, JobState.DELIVERING): "g: results exist",
+        (JobState.RUNNING, JobState.DONE): "h: results exist and nobody wants them sent",
+        (JobState.RUNNING, JobState.FAILED): "i: no result, reason kept",
+        (JobState.DELIVERING, JobState.DONE): "j: all arrived",
+        (JobState.DELIVERING, JobState.FAILED): "k: a delivery is dead",
+        (JobState.QUEUED, JobState.CANCELLED): "l: stopped or superseded",
+        (JobState.RUNNING, JobState.CANCELLED): "l: stopped or superseded",
+        (JobState.DELIVERING, JobState.CANCELLED): "l: stopped or superseded",
+        (JobState.FAILED, JobState.QUEUED): "m: retried by a person",
+        (JobState.CANCELLED, JobState.QUEUED): "m: retried by a person",
+        (JobState.FAILED, JobState.DELIVERING): "n: a dead delivery was revived",
+    },
+    DeliveryState: {
+        (DeliveryState.PENDING, DeliveryState.SENT): "o: success",
+        (DeliveryState.SENT, DeliveryState.COMMITTED): "p: storage commitment",
+        (DeliveryState.PENDING, DeliveryState.DEAD): "q: refused, or out of time",
+        (DeliveryState.DEAD, DeliveryState.PENDING): "r: revived by a person",
+        (DeliveryState.SENT, DeliveryState.PENDING): "s: sent again by a person",
+    },
+}
+
+
+def advance(
+    session: Session,
+    table: type[Study] | type[Job] | type[Delivery],
+    row_id: int,
+    from_state: StrEnum,
+    to_state: StrEnum,
+    *where: Any,
+    **values: Any,
+) -> bool:
+    """Move one row from one state to another by compare-and-swap, setting `values` with it.
+
+    `where` adds conditions. Returns False where somebody else moved the row first (or a condition
+    does not hold): nothing was changed then. Raises IllegalTransition for a move that is not in the
+    table, whatever the row says.
+    """
+    if (from_state, to_state) not in TRANSITIONS[type(from_state)]:
+        raise IllegalTransition(f"{table.__name__}: {from_state} -> {to_state}")
+    statement = (
+        update(table)
+        .where(table.id == row_id, table.state == from_state.value, *where)
+        .values(state=to_state.value, **values)
+        .execution_options(synchronize_session=False)
+    )
+    result = session.execute(statement)
+    assert isinstance(result, CursorResult)
+    return result.rowcount == 1

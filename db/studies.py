@@ -1,0 +1,156 @@
+"""Studies: which are settled, what carried them, what they hold, and how they close."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session, selectinload
+
+from db import states
+from db.errors import NotFound
+from db.models import Association, Instance, Job, Series, Study
+from db.states import JOB_ENDED, StudyState
+
+
+def settled(session: Session, *, quiet_before: datetime) -> list[Study]:
+    """Studies that still receive, heard nothing since `quiet_before`, and have no open association."""
+    still_open = (
+        select(Instance.id)
+        .join(Series, Series.id == Instance.series_id)
+        .join(Association, Association.id == Instance.association_id)
+        .where(Series.study_id == Study.id, Association.outcome == "open")
+    )
+    return list(
+        session.scalars(
+            select(Study)
+            .where(
+                Study.state == StudyState.RECEIVING.value,
+                Study.last_instance_at <= quiet_before,
+                ~still_open.exists(),
+            )
+            .options(selectinload(Study.series))
+            .order_by(Study.last_instance_at)
+        )
+    )
+
+
+def carriers(session: Session, study_id: int) -> list[Association]:
+    """The associations that carried a study, in the order they opened."""
+    used = (
+        select(Instance.association_id)
+        .join(Series, Series.id == Instance.series_id)
+        .where(Series.study_id == study_id)
+    )
+    return list(
+        session.scalars(select(Association).where(Association.id.in_(used)).order_by(Association.opened_at))
+    )
+
+
+def patient_ids(session: Session, study_id: int) -> list[str]:
+    """The distinct Patient IDs under a study; more than one is a fault at the sender."""
+    return list(
+        session.scalars(
+            select(Instance.patient_id)
+            .join(Series, Series.id == Instance.series_id)
+            .where(Series.study_id == study_id, Instance.conflicting.is_(False))
+            .distinct()
+            .order_by(Instance.patient_id)
+        )
+    )
+
+
+def instances_of(session: Session, series_id: int) -> list[Instance]:
+    """A series' files that may be analysed, ordered by SOP Instance UID."""
+    return list(
+        session.scalars(
+            select(Instance)
+            .where(Instance.series_id == series_id, Instance.conflicting.is_(False))
+            .order_by(Instance.sop_instance_uid)
+        )
+    )
+
+
+def count_instances(session: Session, study_ids: Sequence[int]) -> dict[int, int]:
+    """Files per study."""
+    rows = session.execute(
+        select(Series.study_id, func.count(Instance.id))
+        .join(Instance, Instance.series_id == Series.id)
+        .where(Series.study_id.in_(study_ids))
+        .group_by(Series.study_id)
+    )
+    return {study_id: count for study_id, count in rows}
+
+
+def count_by_series(session: Session, study_id: int) -> dict[int, int]:
+    """Files per series of a study."""
+    rows = session.execute(
+        select(Instance.series_id, func.count(Instance.id))
+        .join(Series, Series.id == Instance.series_id)
+        .where(Series.study_id == study_id)
+        .group_by(Instance.series_id)
+    )
+    return {series_id: count for series_id, count in rows}
+
+
+def close(session: Session, study: Study, *, evidence: dict[str, Any], problem: str, at: datetime) -> bool:
+    """RECEIVING -> READY with the evidence; False where new images came in between."""
+    return states.advance(
+        session,
+        Study,
+        study.id,
+        StudyState.RECEIVING,
+        StudyState.READY,
+        Study.revision == study.revision,
+        Study.last_instance_at == study.last_instance_at,
+        evidence=evidence,
+        problem=problem,
+        ready_at=at,
+    )
+
+
+def finish_if_ended(session: Session, study_id: int, at: datetime) -> bool:
+    """READY -> DONE where every job of the study's revision has ended."""
+    running = select(Job.id).where(
+        Job.study_id == study_id,
+        Job.revision == Study.revision,
+        Job.state.not_in([state.value for state in JOB_ENDED]),
+    )
+    return states.advance(
+        session, Study, study_id, StudyState.READY, StudyState.DONE, ~running.exists(), done_at=at
+    )
+
+
+def reopen(session: Session, study_id: int) -> None:
+    """DONE -> READY, because one of its jobs was revived."""
+    states.advance(session, Study, study_id, StudyState.DONE, StudyState.READY, done_at=None)
+
+
+def by_uid(session: Session, study_instance_uid: str) -> Study:
+    """One study with its series and jobs. Raises NotFound."""
+    study = session.scalar(
+        select(Study)
+        .where(Study.study_instance_uid == study_instance_uid)
+        .options(selectinload(Study.series), selectinload(Study.jobs))
+    )
+    if study is None:
+        raise NotFound(f"no study {study_instance_uid} has arrived here")
+    return study
+
+
+def newest(session: Session, *, state: str | None = None, limit: int = 100, offset: int = 0) -> list[Study]:
+    """Studies, newest first."""
+    statement = select(Study).options(selectinload(Study.jobs), selectinload(Study.series))
+    if state is not None:
+        statement = statement.where(Study.state == state)
+    return list(session.scalars(statement.order_by(Study.received_at.desc()).limit(limit).offset(offset)))
+
+
+def count_by_state(session: Session) -> dict[str, int]:
+    """Studies per state."""
+    return {
+        state: count
+        for state, count in session.execute(select(Study.state, func.count()).group_by(Study.state))
+    }
