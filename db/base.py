@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import JSON, DateTime, Dialect, Engine, MetaData, create_engine, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.types import TypeDecorator
 
@@ -96,6 +97,14 @@ class Database:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def is_supported(url: str) -> bool:
+    """Whether a URL names a database that the tables are tested on."""
+    try:
+        return make_url(url).get_backend_name() in ("sqlite", "postgresql")
+    except ArgumentError:
+        return False
 
 
 def _engine(url: str) -> Engine:

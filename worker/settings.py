@@ -1,0 +1,254 @@
+"""The configuration: one YAML file and the environment, read once at the edge, then frozen."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from db import base
+from worker import assets, criteria
+from worker.errors import ConfigurationError
+
+#: The environment variable that names the configuration file.
+CONFIG_VARIABLE = "SECONDREAD_CONFIG"
+
+
+def _ae_title(value: str) -> str:
+    """1 to 16 printable characters, no backslash, not only blanks (PS3.5 6.2, VR AE)."""
+    if not 0 < len(value) <= 16 or not value.isascii() or not value.isprintable() or "\\" in value:
+        raise ValueError("an AE title has 1 to 16 printable ASCII characters and no backslash")
+    if not value.strip():
+        raise ValueError("an AE title must not be blank")
+    return value.strip()
+
+
+AETitle = Annotated[str, AfterValidator(_ae_title)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.-]{0,62}$")]
+
+
+class _Section(BaseModel):
+    """A part of the configuration; a misspelt key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Node(_Section):
+    """The listener."""
+
+    ae_title: AETitle = "SECONDREAD"
+    host: str = "0.0.0.0"
+    port: Port = 11112
+    #: Listener processes that share the port.
+    processes: Annotated[int, Field(ge=1, le=64)] = 2
+    #: Quiet time after the last association was released.
+    quiet_seconds: Annotated[float, Field(ge=0)] = 5
+    #: Quiet time where an association broke off, or the file was found by the start-up scan.
+    long_quiet_seconds: Annotated[float, Field(ge=0)] = 60
+    #: Whether callers must be configured peers.
+    require_known_peers: bool = True
+    #: Below this free space the answer is 0xA700.
+    min_free_mb: Annotated[int, Field(ge=0)] = 1024
+    max_associations: Annotated[int, Field(ge=1)] = 50
+
+
+class Peer(_Section):
+    """A DICOM application that we know: it may send to us, results may go to it."""
+
+    name: Name
+    ae_title: str = ""
+    host: str
+    port: Port = 104
+    #: STOW-RS service root; results go there instead of by C-STORE.
+    stow_url: str | None = None
+    authorization: SecretStr | None = None
+    commitment: bool = False
+    profile: Literal["default"] = "default"
+    timeout_seconds: Annotated[float, Field(gt=0)] = 30
+
+    @model_validator(mode="after")
+    def _has_a_title(self) -> Peer:
+        if self.ae_title != "*" and (self.ae_title or not self.stow_url):
+            _ae_title(self.ae_title)
+        return self
+
+
+class Route(_Section):
+    """Which series which model gets, and where its results go."""
+
+    name: Name
+    when: dict[str, Any]
+    run: Annotated[tuple[str, ...], Field(min_length=1)]
+    send_to: tuple[str, ...] = ()
+
+    @field_validator("when")
+    @classmethod
+    def _understood(cls, value: dict[str, Any]) -> dict[str, Any]:
+        try:
+            criteria.parse(value)
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from error
+        return value
+
+
+class Web(_Section):
+    """The status page and the REST API."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8080
+
+
+class Work(_Section):
+    """The workers."""
+
+    engine: Literal["openvino", "onnxruntime"] = "openvino"
+    #: Threads of the inference runtime; null: as many as the machine has cores.
+    threads: Annotated[int, Field(ge=1)] | None = None
+    #: A job whose worker is silent for so long is taken from it.
+    lease_seconds: Annotated[float, Field(ge=1)] = 60
+    #: Attempts until a job whose workers die is given up.
+    max_attempts: Annotated[int, Field(ge=1)] = 3
+
+
+#: With no peers configured a newcomer can try it from the same machine, and nobody else can send.
+_THIS_MACHINE = Peer(name="this-machine", ae_title="*", host="127.0.0.1")
+_SHIPPED_ROUTE = Route(name="shipped chest-ct", when={"Modality": "CT"}, run=("chest-ct",))
+
+
+class Settings(BaseSettings):
+    """The whole configuration."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="SECONDREAD_", env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    node: Node = Node()
+    #: "sqlite" (a file in `storage`) or a SQLAlchemy URL, e.g. postgresql+psycopg://user@host/name.
+    database: str = "sqlite"
+    #: "embedded" or redis://...
+    broker: str = "embedded"
+    storage: Path = Path("secondread-data")
+    peers: tuple[Peer, ...] = (_THIS_MACHINE,)
+    models: tuple[Path, ...] = Field(default_factory=lambda: (assets.models(),))
+    routes: tuple[Route, ...] = (_SHIPPED_ROUTE,)
+    web: Web = Web()
+    work: Work = Work()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment goes before the file, which `load` hands over as init values."""
+        return env_settings, init_settings
+
+    @field_validator("database")
+    @classmethod
+    def _is_a_database(cls, value: str) -> str:
+        if value != "sqlite" and not base.is_supported(value):
+            raise ValueError('write "sqlite" or postgresql+psycopg://user:password@host/name')
+        return value
+
+    @field_validator("broker")
+    @classmethod
+    def _is_a_broker(cls, value: str) -> str:
+        if value != "embedded" and not value.startswith(("redis://", "rediss://", "redis+socket://")):
+            raise ValueError('write "embedded" or redis://host:port/0')
+        return value
+
+    @model_validator(mode="after")
+    def _names_resolve(self) -> Settings:
+        for kind, names in (
+            ("peers", [peer.name for peer in self.peers]),
+            ("routes", [route.name for route in self.routes]),
+        ):
+            twice = {name for name in names if names.count(name) > 1}
+            if twice:
+                raise ValueError(f"{kind}: two have the name {sorted(twice)[0]!r}")
+        known = {peer.name for peer in self.peers}
+        for route in self.routes:
+            for name in route.send_to:
+                if name not in known:
+                    raise ValueError(
+                        f"routes.{route.name}.send_to: no peer is called {name!r}; peers: {sorted(known)}"
+                    )
+        return self
+
+    @property
+    def database_url(self) -> str:
+        """The SQLAlchemy URL."""
+        if self.database == "sqlite":
+            return f"sqlite:///{self.storage.resolve() / 'secondread.db'}"
+        return self.database
+
+    @property
+    def spool(self) -> Path:
+        """Where received files are."""
+        return self.storage / "spool"
+
+    @property
+    def results(self) -> Path:
+        """Where result objects and pictures are."""
+        return self.storage / "results"
+
+
+def load(config: Path | None = None, *, storage: Path | None = None) -> Settings:
+    """Read the configuration: `config`, else the file that SECONDREAD_CONFIG names, else defaults.
+
+    Raises ConfigurationError with one line per problem: the key, what is wrong, what was found.
+    """
+    path = config or (Path(os.environ[CONFIG_VARIABLE]) if os.environ.get(CONFIG_VARIABLE) else None)
+    values = _read_yaml(path) if path else {}
+    try:
+        settings = Settings(**values)
+    except ValidationError as error:
+        raise ConfigurationError(_explain(error, path)) from error
+    base = path.resolve().parent if path else Path.cwd()
+    own_storage = storage.resolve() if storage else (base / settings.storage).resolve()
+    models = tuple((base / folder).resolve() for folder in settings.models)
+    return settings.model_copy(update={"storage": own_storage, "models": models})
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    """The file's mapping. Raises ConfigurationError."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: is not YAML: {error}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigurationError(f"{path}: write a mapping of settings, e.g. node: {{port: 11112}}")
+    return values
+
+
+def _explain(error: ValidationError, path: Path | None) -> str:
+    """Pydantic's complaints as lines that name the key; a secret's value is never shown."""
+    lines = []
+    for problem in error.errors(include_url=False, include_context=False):
+        key = ".".join(str(part) for part in problem["loc"]) or "configuration"
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            message = "there is no such setting; check the spelling"
+        lines.append(f"{path or 'environment'}: {key}: {message}")
+    return "\n".join(lines)
