@@ -6,6 +6,7 @@ DicomNodeError
 ├── SeriesError             files of a series do not make a volume; `reason` is a stable word for it
 ├── GateError               a result object failed its read-back; it is kept and never sent
 └── SendError               a destination could not be reached or refused the association
+    ├── Unreachable         nothing answers there: host, port or network
     └── ContextRefused      the destination does not take this kind of object
 """
 
@@ -39,6 +40,10 @@ class GateError(DicomNodeError):
 
 class SendError(DicomNodeError):
     """The destination could not be reached or refused us."""
+
+
+class Unreachable(SendError):
+    """No connection to the destination came about."""
 
 
 class ContextRefused(SendError):

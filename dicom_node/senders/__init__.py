@@ -53,6 +53,8 @@ class Outcome:
     status: int | None
     #: The peer's comment, or our sentence on what happened and what to change. No patient data.
     comment: str = ""
+    #: The file it is about; a file that is not DICOM has no SOP Instance UID ("") to be known by.
+    path: Path | None = None
 
 
 class Sender(Protocol):
@@ -62,5 +64,26 @@ class Sender(Protocol):
         """Send every file; call `on_outcome` once for each as its answer arrives.
 
         One association (or connection) carries all files. Raises SendError where the destination
-        could not be reached at all; once reached, each file gets its own outcome.
+        could not be reached at all; once reached, each file gets its own outcome. A file that cannot
+        be read or is not DICOM is REFUSED with its `path`, before anything is sent.
         """
+
+
+def open_sender(destination: Destination) -> Sender:
+    """The sender for the destination's kind.
+
+    A plain factory: a sender opens its association or connection in `send` and closes it there, so
+    there is nothing to close, and one sender may be kept, and used from several threads.
+    """
+    # Imported here: each of these imports this module's types, and brings its own protocol library.
+    if destination.kind == "stow":
+        from dicom_node.senders.stow import StowSender
+
+        return StowSender(destination)
+    if destination.kind == "memory":
+        from dicom_node.senders.memory import sender
+
+        return sender(destination)
+    from dicom_node.senders.cstore import CStoreSender
+
+    return CStoreSender(destination)
