@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from pydicom.dataset import Dataset
 
+from dicom_node import geometry, headers, pixels, selection
+from dicom_node.errors import DataSetError, SeriesError
+from dicom_node.headers import ImageFile
+from dicom_node.pixels import Encoding
 from engines.volume import Volume
+
+#: UCUM code of the Hounsfield unit.
+HOUNSFIELD = "[hnsf'U]"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -19,3 +28,91 @@ class SeriesImages:
     datasets: tuple[Dataset, ...]
     #: What was odd but did not stop it, for people, e.g. "1 localizer image set aside".
     notes: tuple[str, ...] = ()
+
+
+def read_series(paths: Sequence[Path], *, threads: int = 2) -> SeriesImages:
+    """Read the files of one classic (single-frame) CT, MR or PET series as a volume.
+
+    The slices ascend along the normal of their orientation, row x column (PS3.3 C.7.6.2.1.1); Instance
+    Number, file names and Patient Position say nothing. The volume's axes are (slice, row, column);
+    its values are rescaled (HU for CT), int16 where that loses nothing, float32 otherwise.
+
+    Raises SeriesError; its `reason` is one of "no-files", "not-dicom", "truncated", "no-pixel-data",
+    "undecodable", "not-an-image", "multi-frame", "colour", "inverted-grey", "modality-lut",
+    "mixed-patient", "mixed-study", "mixed-series", "mixed-frame-of-reference", "mixed-size",
+    "mixed-orientation", "no-geometry", "repeated-instance", "repeated-position", "single-slice",
+    "missing-slice", "irregular-spacing", "gantry-tilt", "non-finite".
+    """
+    with headers.quietly():
+        images, notes = _chosen(_opened(paths))
+        stack = geometry.stack([image.ds for image in images])
+        images, copies = selection.without_copies(stack, images)
+        if copies:
+            stack = geometry.stack([image.ds for image in images])
+        ordered = [images[plane.index] for plane in stack.planes]
+        encodings = selection.encodings(ordered)
+        first = ordered[0].ds
+        grid = geometry.geometry(
+            stack,
+            rows=encodings[0].rows,
+            columns=encodings[0].columns,
+            frame_of_reference_uid=headers.text(first, "FrameOfReferenceUID") or None,
+        )
+        is_ct = _is_ct(first)
+        array, padded = pixels.read_volume(ordered, encodings, fill_padding=is_ct, threads=threads)
+        unit, unit_notes = _unit(ordered, encodings)
+    if padded:
+        notes.append(f"{padded} padding voxels set to {pixels.PADDING_HU} HU")
+    return SeriesImages(
+        volume=Volume(array=array, geometry=grid, unit=unit),
+        datasets=tuple(image.ds for image in ordered),
+        notes=(*notes, *copies, *unit_notes),
+    )
+
+
+def _opened(paths: Sequence[Path]) -> list[ImageFile]:
+    if not paths:
+        raise SeriesError("no-files", "The series has no files.")
+    images = []
+    for position, path in enumerate(paths, start=1):
+        try:
+            images.append(headers.read(path))
+        except DataSetError as error:
+            reason = "truncated" if isinstance(error, headers.Truncated) else "not-dicom"
+            # A file name may hold a patient's name: count instead.
+            raise SeriesError(
+                reason, f"File {position} of {len(paths)} {error}. Send the series again, or remove the file."
+            ) from error
+    return images
+
+
+def _chosen(images: list[ImageFile]) -> tuple[list[ImageFile], list[str]]:
+    """The images that make the volume, and what was odd about the others."""
+    notes = []
+    repaired = sum([selection.with_uid(image) for image in images])
+    if repaired:
+        notes.append(f"{repaired} images have no SOP UIDs; those of the file meta are used")
+    notes += selection.refuse_mixture(images)
+    selection.refuse_unusable(images)
+    images, localizers = selection.without_localizers(images)
+    images, repeats = selection.without_repeats(images)
+    unnumbered = sum(not headers.text(image.ds, "InstanceNumber") for image in images)
+    if unnumbered:
+        notes.append(f"{unnumbered} images have no Instance Number; positions order them anyway")
+    return images, [*notes, *localizers, *repeats]
+
+
+def _is_ct(ds: Dataset) -> bool:
+    return headers.text(ds, "Modality").upper() == "CT"
+
+
+def _unit(images: Sequence[ImageFile], encodings: Sequence[Encoding]) -> tuple[str, list[str]]:
+    """HU for CT that is rescaled to it (PS3.3 C.11.1.1.2), "1" for everything else."""
+    if not _is_ct(images[0].ds):
+        return "1", []
+    types = {headers.text(image.ds, "RescaleType").upper() or "HU" for image in images}
+    if types != {"HU"}:
+        return "1", ["the rescale type is not HU: values are not Hounsfield units"]
+    if not all(encoding.rescaled for encoding in encodings):
+        return "1", ["no rescale slope and intercept: values are not known to be Hounsfield units"]
+    return HOUNSFIELD, []

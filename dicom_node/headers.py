@@ -1,0 +1,270 @@
+"""The header of one DICOM file, read without its pixels, and tolerant access to its attributes."""
+
+from __future__ import annotations
+
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset, FileDataset
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_dataset
+from pydicom.tag import BaseTag
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+
+from dicom_node.errors import DataSetError
+
+#: What pydicom raises on bytes that are no data set, and on values that are not what their VR says
+#: (found by fuzzing; `Warning` because a caller may have turned warnings into errors).
+BROKEN = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    NotImplementedError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    Warning,
+    InvalidDicomError,
+    struct.error,
+    zlib.error,
+)
+
+#: Values longer than this are not kept in a header: overlays, icons, private blobs (bytes).
+_BULK = 64 * 1024
+#: The largest data set that a deflated file may unfold to (bytes); a bomb stops here.
+_INFLATED_LIMIT = 1 << 30
+
+#: Pixel Data, Double Float Pixel Data, Float Pixel Data (PS3.3 C.7.6.3.1.4, C.7.6.24).
+PIXEL_TAGS = (0x7FE00010, 0x7FE00009, 0x7FE00008)
+_UNDEFINED_LENGTH = 0xFFFFFFFF
+
+
+class Truncated(DataSetError):
+    """The file ends before its data set does."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class ImageFile:
+    """One file: its header in memory, its pixels on disk."""
+
+    path: Path
+    #: Every element before the pixels, less the bulky ones.
+    ds: Dataset
+    transfer_syntax: UID
+    #: Tag of the pixel element; None where the file has none.
+    pixel_tag: int | None
+    #: Where the pixel element's value begins in the (inflated) file.
+    pixel_offset: int
+    #: Bytes of that value; None for encapsulated pixels (undefined length, PS3.5 A.4).
+    pixel_length: int | None
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Without pydicom's warnings: they quote values, and a value may name a patient."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def read(path: Path) -> ImageFile:
+    """Read the header of a file; raises DataSetError where there is none, Truncated where it is cut off.
+
+    A file without preamble and file meta is accepted when it names a SOP class.
+    """
+    try:
+        with path.open("rb") as source:
+            return _read(path, source)
+    except OSError as error:
+        # pydicom's sequence reader raises OSError for a data set that ends too early.
+        reason = error.strerror or "its data set breaks off"
+        raise DataSetError(f"cannot be read: {reason}") from error
+    except BROKEN as error:
+        raise DataSetError(f"is not a DICOM file ({type(error).__name__})") from error
+
+
+def open_at_pixels(image: ImageFile) -> BinaryIO:
+    """The (inflated) file, positioned at the value of its pixel element; the caller closes it."""
+    source: BinaryIO = image.path.open("rb")
+    if image.transfer_syntax == DeflatedExplicitVRLittleEndian:
+        with source:
+            source = _inflate(source)
+    source.seek(image.pixel_offset)
+    return source
+
+
+def _read(path: Path, source: BinaryIO) -> ImageFile:
+    ds, body = _dataset(source)
+    end, size = body.tell(), body.seek(0, 2)
+    _refuse_truncated_header(ds, end=end, size=size)
+    syntax = UID(text(ds.file_meta, "TransferSyntaxUID")) or _guessed_syntax(ds)
+    tag, offset, length = _pixel_element(body, at=end, big_endian=syntax == ExplicitVRBigEndian)
+    if length is not None and offset + length > size:
+        raise Truncated(f"is cut off: {offset + length - size} bytes of its pixels are missing")
+    _drop_bulk(ds)
+    return ImageFile(
+        path=path, ds=ds, transfer_syntax=syntax, pixel_tag=tag, pixel_offset=offset, pixel_length=length
+    )
+
+
+def _dataset(source: BinaryIO) -> tuple[FileDataset, BinaryIO]:
+    """The header, and the stream it was read from, positioned where it ended."""
+    head = source.read(1024)
+    if head[128:132] == b"DICM" and DeflatedExplicitVRLittleEndian.encode() in head:
+        return _deflated_dataset(source)
+    source.seek(0)
+    try:
+        return pydicom.dcmread(source, stop_before_pixels=True), source
+    except InvalidDicomError:
+        source.seek(0)
+        ds = pydicom.dcmread(source, stop_before_pixels=True, force=True)
+        if not text(ds, "SOPClassUID").startswith("1.2."):
+            raise
+        return ds, source
+
+
+def _deflated_dataset(source: BinaryIO) -> tuple[FileDataset, BinaryIO]:
+    """As pydicom does it, but with a limit on what the bytes may unfold to."""
+    source.seek(0)
+    meta = pydicom.filereader.read_file_meta_info(source.name)
+    body = _inflate(source)
+    parsed = read_dataset(body, is_implicit_VR=False, is_little_endian=True, stop_when=_at_pixels)
+    ds = FileDataset(source.name, parsed, file_meta=meta, is_implicit_VR=False, is_little_endian=True)
+    return ds, body
+
+
+def _at_pixels(tag: BaseTag, vr: str | None, length: int) -> bool:
+    return tag in PIXEL_TAGS
+
+
+def _guessed_syntax(ds: Dataset) -> UID:
+    implicit, little = ds.original_encoding
+    if not little:
+        return ExplicitVRBigEndian
+    return ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+
+
+def _inflate(source: BinaryIO) -> BinaryIO:
+    """The data set of a deflated file, inflated (PS3.5 A.5)."""
+    source.seek(132)
+    # (0002,0000) comes first and counts the bytes of the file meta that follow it (PS3.10 7.1).
+    group, element, _, _, length = struct.unpack("<HH2sHL", source.read(12))
+    if (group, element) != (0x0002, 0x0000):
+        raise DataSetError("is deflated, and its file meta has no length")
+    source.seek(length, 1)
+    unfolding = zlib.decompressobj(-zlib.MAX_WBITS)
+    body = unfolding.decompress(source.read(), _INFLATED_LIMIT)
+    if unfolding.unconsumed_tail:
+        raise DataSetError("is deflated, and unfolds to more than 1 GiB")
+    if not unfolding.eof:
+        raise Truncated("is cut off: its deflated data set has no end")
+    return BytesIO(body)
+
+
+def _refuse_truncated_header(ds: Dataset, *, end: int, size: int) -> None:
+    """pydicom stops without a word at the end of a file; the last element tells whether it was whole."""
+    if end < size:
+        return
+    raw = [element for element in ds._dict.values() if isinstance(element, RawDataElement)]
+    for element in raw:
+        if element.length != _UNDEFINED_LENGTH and element.value_tell + element.length > size:
+            raise Truncated("is cut off within its header")
+
+
+def _pixel_element(source: BinaryIO, *, at: int, big_endian: bool) -> tuple[int | None, int, int | None]:
+    """Tag, value offset and length of the element at which the header ended (PS3.5 7.1.2, 7.1.3)."""
+    order = ">" if big_endian else "<"
+    source.seek(at)
+    head = source.read(12)
+    if len(head) < 8:
+        return None, at, 0
+    group, element = struct.unpack_from(f"{order}HH", head)
+    tag = group << 16 | element
+    if tag not in PIXEL_TAGS:
+        return None, at, 0
+    explicit = head[4:6].isalpha() and head[4:6].isupper()
+    if explicit and len(head) < 12:
+        raise Truncated("is cut off at the beginning of its pixels")
+    (length,) = struct.unpack_from(f"{order}L", head, 8 if explicit else 4)
+    return tag, at + (12 if explicit else 8), None if length == _UNDEFINED_LENGTH else length
+
+
+def _drop_bulk(ds: Dataset) -> None:
+    """Headers of a whole series stay in memory: nothing in them may be large."""
+    for tag in [tag for tag, element in ds._dict.items() if _is_bulk(element)]:
+        del ds._dict[tag]
+
+
+def _is_bulk(element: Any) -> bool:
+    return isinstance(element, RawDataElement) and element.value is not None and len(element.value) > _BULK
+
+
+def value(ds: Dataset, keyword: str) -> Any:
+    """The value of an attribute; None where it is missing, empty or not decodable."""
+    try:
+        found = ds.get(keyword)
+    except (*BROKEN, OSError):
+        return None
+    return None if found is None or found == "" else found
+
+
+def text(ds: Dataset, keyword: str) -> str:
+    """The value as stripped text ("" where it is missing or not decodable)."""
+    found = value(ds, keyword)
+    try:
+        return "" if found is None else str(found).strip(" \0")
+    except BROKEN:
+        return ""
+
+
+def name(ds: Dataset) -> str:
+    """What to call an image in a message; its Instance Number says nothing about the patient."""
+    number = text(ds, "InstanceNumber")
+    return f"Image {number}" if number else "An image without number"
+
+
+def words(ds: Dataset, keyword: str) -> tuple[str, ...]:
+    """The values of a multi-valued text attribute, each stripped and in upper case."""
+    found = value(ds, keyword)
+    if found is None:
+        return ()
+    many = [found] if isinstance(found, str) else list(found)
+    return tuple(str(one).strip().upper() for one in many)
+
+
+def numbers(ds: Dataset, keyword: str, count: int) -> NDArray[np.float64] | None:
+    """`count` finite numbers as an array; None where the attribute is anything else."""
+    found = value(ds, keyword)
+    if found is None:
+        return None
+    try:
+        array = np.atleast_1d(np.asarray(found, dtype=np.float64))
+    except BROKEN:
+        return None
+    return array if array.shape == (count,) and bool(np.isfinite(array).all()) else None
+
+
+def number(ds: Dataset, keyword: str) -> float | None:
+    """One finite number; None where the attribute is anything else."""
+    found = numbers(ds, keyword, 1)
+    return None if found is None else float(found[0])

@@ -1,0 +1,229 @@
+"""Stored pixels of single-frame images, and their rescaled values in one array."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.pixels import get_decoder
+from pydicom.uid import (
+    JPEG2000,
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    RLELossless,
+)
+
+from dicom_node import headers
+from dicom_node.errors import SeriesError
+from dicom_node.headers import ImageFile
+
+#: The fastest installed decoder where there is a choice (docs/decisions/0031).
+_PLUGINS: dict[UID, str] = {
+    JPEGBaseline8Bit: "pillow",
+    JPEGLSLossless: "pyjpegls",
+    JPEGLSNearLossless: "pyjpegls",
+    JPEG2000Lossless: "pylibjpeg",
+    JPEG2000: "pylibjpeg",
+    RLELossless: "pylibjpeg",
+}
+
+#: Uncompressed, in the file or after inflating it.
+_NATIVE = (
+    ImplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    DeflatedExplicitVRLittleEndian,
+)
+
+#: Padding below the scale of CT is set to the bottom of the scale: air (HU).
+PADDING_HU = -1024
+#: CT values above this cannot be told from padding at the upper end of 12 bits (HU).
+_HIGHEST_HU = 3071
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Encoding:
+    """How the pixels of one image are stored (PS3.3 C.7.6.3) and what they mean (C.11.1)."""
+
+    rows: int
+    columns: int
+    bits_allocated: int
+    bits_stored: int
+    high_bit: int
+    signed: bool
+    photometric_interpretation: str
+    slope: float
+    intercept: float
+    #: Whether the header says how to rescale; without, slope and intercept are 1 and 0.
+    rescaled: bool
+    #: Stored values (lowest, highest) that are padding; None where the image declares none.
+    padding: tuple[int, int] | None
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The lowest and the highest rescaled value that the stored bits can hold."""
+        low = -(1 << (self.bits_stored - 1)) if self.signed else 0
+        high = low + (1 << self.bits_stored) - 1
+        ends = (low * self.slope + self.intercept, high * self.slope + self.intercept)
+        return min(ends), max(ends)
+
+    @property
+    def fits_int16(self) -> bool:
+        """Whether every possible value is a whole number that an int16 can hold."""
+        low, high = self.bounds
+        return self.slope == 1 and self.intercept.is_integer() and low >= -32768 and high <= 32767
+
+
+def read_volume(
+    images: Sequence[ImageFile], encodings: Sequence[Encoding], *, fill_padding: bool, threads: int
+) -> tuple[NDArray[Any], int]:
+    """Rescaled values of all images, (slice, row, column), and how many voxels were padding.
+
+    int16 where every image allows it, float32 otherwise. With `fill_padding` (CT) padding outside
+    the scale of CT becomes PADDING_HU. Raises SeriesError: "truncated", "undecodable", "non-finite".
+    """
+    first = encodings[0]
+    dtype = np.int16 if all(encoding.fits_int16 for encoding in encodings) else np.float32
+    volume = np.empty((len(images), first.rows, first.columns), dtype)
+
+    def fill(index: int) -> int:
+        stored = stored_values(images[index], encodings[index])
+        return _rescale(stored, encodings[index], out=volume[index], fill_padding=fill_padding)
+
+    with ThreadPoolExecutor(max_workers=max(threads, 1), thread_name_prefix="pixels") as pool:
+        padded = sum(pool.map(fill, range(len(images))))
+    return volume, padded
+
+
+def digest(image: ImageFile, encoding: Encoding) -> str:
+    """SHA-256 of the stored values, whatever the transfer syntax."""
+    return hashlib.sha256(stored_values(image, encoding).astype(np.int64).tobytes()).hexdigest()
+
+
+def stored_values(image: ImageFile, encoding: Encoding) -> NDArray[Any]:
+    """Stored values (rows, columns) of one image, signed or unsigned, without foreign bits."""
+    with headers.open_at_pixels(image) as source:
+        if image.pixel_length is None:
+            data = source.read()
+        else:
+            data = bytearray(image.pixel_length)
+            data = data[: source.readinto(data)]  # type: ignore[attr-defined]
+    if image.transfer_syntax in _NATIVE:
+        return _native(data, image, encoding)
+    return _decode(data, image.transfer_syntax, encoding)
+
+
+def _native(data: bytearray | bytes, image: ImageFile, encoding: Encoding) -> NDArray[Any]:
+    count = encoding.rows * encoding.columns
+    order = ">" if image.transfer_syntax == ExplicitVRBigEndian else "<"
+    dtype = np.dtype(f"{order}{'i' if encoding.signed else 'u'}{encoding.bits_allocated // 8}")
+    if image.pixel_length is None:
+        raise SeriesError(
+            "undecodable", "An image holds compressed pixels, but its transfer syntax says uncompressed."
+        )
+    if len(data) < count * dtype.itemsize:
+        raise SeriesError(
+            "truncated",
+            f"{headers.name(image.ds)} holds {len(data)} bytes of pixels, but"
+            f" {encoding.rows} x {encoding.columns} pixels need {count * dtype.itemsize}. "
+            "Send the series again.",
+        )
+    stored = np.frombuffer(data, dtype, count).reshape(encoding.rows, encoding.columns)
+    # Bits above High Bit or below the stored ones are not part of the value (PS3.5 8.1.1).
+    above = encoding.bits_allocated - 1 - encoding.high_bit
+    foreign = encoding.bits_allocated - encoding.bits_stored
+    if foreign:
+        stored = np.left_shift(stored, above, dtype=dtype.newbyteorder("="))
+        np.right_shift(stored, foreign, out=stored)
+    return stored
+
+
+def _decode(data: bytes | bytearray, syntax: UID, encoding: Encoding) -> NDArray[Any]:
+    """Decompress one encapsulated frame."""
+    _refuse_broken_fragments(data)
+    try:
+        decoder = get_decoder(syntax)
+        array, _ = decoder.as_array(
+            bytes(data),
+            index=0,
+            raw=True,
+            decoding_plugin=_PLUGINS.get(syntax, ""),
+            **_decoder_options(encoding),
+        )
+    except (*headers.BROKEN, RuntimeError, OSError) as error:
+        raise SeriesError(
+            "undecodable",
+            f"The pixels cannot be decompressed (transfer syntax {syntax.name}, {syntax}). Have the PACS "
+            "send them uncompressed (Explicit VR Little Endian) or in a lossless JPEG syntax.",
+        ) from error
+    return array
+
+
+def _decoder_options(encoding: Encoding) -> dict[str, Any]:
+    return {
+        "rows": encoding.rows,
+        "columns": encoding.columns,
+        "number_of_frames": 1,
+        "samples_per_pixel": 1,
+        "bits_allocated": encoding.bits_allocated,
+        "bits_stored": encoding.bits_stored,
+        "pixel_representation": int(encoding.signed),
+        "photometric_interpretation": encoding.photometric_interpretation,
+        "pixel_keyword": "PixelData",
+    }
+
+
+def _refuse_broken_fragments(data: bytes | bytearray) -> None:
+    """Walk items to the delimiter (PS3.5 A.4): a decoder may draw half an image without a word."""
+    at = 0
+    while at + 8 <= len(data):
+        group, element, length = struct.unpack_from("<HHL", data, at)
+        if (group, element) == (0xFFFE, 0xE0DD):
+            return
+        if (group, element) != (0xFFFE, 0xE000):
+            raise SeriesError("undecodable", "The compressed pixels are not a sequence of fragments.")
+        at += 8 + length
+    raise SeriesError("truncated", "The compressed pixels of an image are cut off. Send the series again.")
+
+
+def _rescale(stored: NDArray[Any], encoding: Encoding, *, out: NDArray[Any], fill_padding: bool) -> int:
+    """Rescaled values (PS3.3 C.11.1.1.2) into `out`; the number of padding voxels that became air."""
+    padding = _padding(stored, encoding) if fill_padding else None
+    if out.dtype == np.int16:
+        out[...] = stored
+        # Sums wrap at 16 bits, and the true sum fits (Encoding.fits_int16): the result is exact.
+        out += np.int64(encoding.intercept).astype(np.int16)
+    else:
+        out[...] = stored * encoding.slope + encoding.intercept
+    if padding is None:
+        return 0
+    out[padding] = PADDING_HU
+    return int(np.count_nonzero(padding))
+
+
+def _padding(stored: NDArray[Any], encoding: Encoding) -> NDArray[np.bool_] | None:
+    """Where the padding is; None where the image has none, or where it lies within the scale of CT.
+
+    Some scanners declare a padding value that tissue has too (0 HU): such values stay.
+    """
+    if encoding.padding is None:
+        return None
+    low, high = encoding.padding
+    ends = sorted(value * encoding.slope + encoding.intercept for value in (low, high))
+    if ends[1] >= PADDING_HU and ends[0] <= _HIGHEST_HU:
+        return None
+    mask: NDArray[np.bool_] = (stored >= low) & (stored <= high)
+    return mask if mask.any() else None

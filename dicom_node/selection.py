@@ -1,0 +1,274 @@
+"""Which files of a series make its volume: one study, one kind of image, nothing twice."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Sequence
+
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
+
+from dicom_node import headers, pixels
+from dicom_node.errors import SeriesError
+from dicom_node.geometry import Stack
+from dicom_node.headers import PIXEL_TAGS, ImageFile
+from dicom_node.pixels import Encoding
+
+#: What all images of one volume share, widest first, and the reason where they do not.
+_SHARED = (
+    ("PatientID", "mixed-patient", "patients", "Check the study for a mix-up before anything else."),
+    ("StudyInstanceUID", "mixed-study", "studies", "Give the files of one study at a time."),
+    ("SeriesInstanceUID", "mixed-series", "series", "Give the files of one series at a time."),
+    (
+        "FrameOfReferenceUID",
+        "mixed-frame-of-reference",
+        "frames of reference",
+        "Positions of unlike frames of reference cannot be compared: the patient was moved in between.",
+    ),
+)
+
+_BITS_ALLOCATED = (8, 16, 32)
+
+
+def refuse_mixture(images: Sequence[ImageFile]) -> list[str]:
+    """Raise SeriesError where the images are not of one patient, study, series and frame of reference.
+
+    Some anonymisers give every image a frame of reference of its own; that passes with a note.
+    """
+    notes = []
+    for keyword, reason, plural, remedy in _SHARED:
+        counts = Counter(headers.text(image.ds, keyword) for image in images)
+        if keyword == "FrameOfReferenceUID" and len(counts) == len(images) > 2:
+            notes.append("every image has a frame of reference of its own: taken as one")
+        elif len(counts) > 1:
+            sizes = ", ".join(str(count) for count in sorted(counts.values(), reverse=True)[:5])
+            raise SeriesError(
+                reason,
+                f"The {len(images)} images belong to {len(counts)} {plural} ({sizes} images). {remedy}",
+            )
+    return notes
+
+
+def refuse_unusable(images: Sequence[ImageFile]) -> None:
+    """Raise SeriesError where an image is not a single grey frame with pixels."""
+    for reason, is_so, message in _UNUSABLE:
+        affected = [image for image in images if is_so(image)]
+        if affected:
+            first = headers.name(affected[0].ds).lower()
+            raise SeriesError(reason, f"{len(affected)} of {len(images)} objects (first: {first}): {message}")
+
+
+def encodings(images: Sequence[ImageFile]) -> list[Encoding]:
+    """How each image is stored. Raises SeriesError: "undecodable", "mixed-size", "non-finite"."""
+    found = [_encoding(image.ds) for image in images]
+    sizes = Counter((one.rows, one.columns) for one in found)
+    if len(sizes) > 1:
+        listed = ", ".join(
+            f"{count} of {rows} x {columns}" for (rows, columns), count in sizes.most_common(5)
+        )
+        raise SeriesError(
+            "mixed-size", f"Images of unlike size share the series ({listed}): route the single stacks."
+        )
+    return found
+
+
+def without_localizers(images: Sequence[ImageFile]) -> tuple[list[ImageFile], list[str]]:
+    """Set localizer images aside where others remain (Image Type value 3, PS3.3 C.7.6.1.1.2)."""
+    others = [image for image in images if "LOCALIZER" not in headers.words(image.ds, "ImageType")]
+    aside = len(images) - len(others)
+    if not others or not aside:
+        return list(images), []
+    return others, [f"{aside} localizer image{'s' if aside > 1 else ''} set aside"]
+
+
+def without_repeats(images: Sequence[ImageFile]) -> tuple[list[ImageFile], list[str]]:
+    """Keep one of several files of one SOP instance; raises "repeated-instance" where they differ."""
+    by_uid: dict[str, list[ImageFile]] = defaultdict(list)
+    for index, image in enumerate(images):
+        by_uid[headers.text(image.ds, "SOPInstanceUID") or f"file {index}"].append(image)
+    for group in by_uid.values():
+        if len({_content(image) for image in group} if len(group) > 1 else ()) > 1:
+            raise SeriesError(
+                "repeated-instance",
+                f"{len(group)} unlike images carry one SOP Instance UID: at least one was changed without a "
+                "new UID. Find out which is right and send the series again.",
+            )
+    kept = [group[0] for group in by_uid.values()]
+    return kept, _repeat_note(len(images) - len(kept), "sent twice")
+
+
+def without_copies(stack: Stack, images: Sequence[ImageFile]) -> tuple[list[ImageFile], list[str]]:
+    """Keep one of several identical slices at one position; raises "repeated-position" where they differ."""
+    surplus: set[int] = set()
+    groups = stack.repeated()
+    for group in groups:
+        if len({_content(images[plane.index]) for plane in group}) > 1:
+            raise SeriesError(
+                "repeated-position",
+                f"{len(groups)} of the series' positions have more than one image, e.g. {group[0]} and "
+                f"{group[1]}, and they differ. The series mixes phases, echoes, b-values or reconstructions: "
+                "have them sent as series of their own.",
+            )
+        surplus.update(plane.index for plane in group[1:])
+    kept = [image for index, image in enumerate(images) if index not in surplus]
+    return kept, _repeat_note(len(surplus), "a copy of another image at its position")
+
+
+def _repeat_note(count: int, what: str) -> list[str]:
+    if not count:
+        return []
+    return [f"{count} image{'s' if count > 1 else ''} left out: {what}"]
+
+
+def _content(image: ImageFile) -> Hashable:
+    """What must be equal for two files to be the same slice."""
+    position = headers.numbers(image.ds, "ImagePositionPatient", 3)
+    encoding = _encoding(image.ds)
+    place = None if position is None else tuple(position.round(3))
+    return pixels.digest(image, encoding), place, encoding.slope, encoding.intercept
+
+
+def _has_no_image(image: ImageFile) -> bool:
+    return image.pixel_tag is None and headers.number(image.ds, "Rows") is None
+
+
+def _has_no_pixels(image: ImageFile) -> bool:
+    return image.pixel_tag is None or image.pixel_length == 0
+
+
+def _has_float_pixels(image: ImageFile) -> bool:
+    return image.pixel_tag in PIXEL_TAGS[1:]
+
+
+def _is_multi_frame(image: ImageFile) -> bool:
+    frames = headers.number(image.ds, "NumberOfFrames")
+    return (frames is not None and frames > 1) or "PerFrameFunctionalGroupsSequence" in image.ds
+
+
+def _is_colour(image: ImageFile) -> bool:
+    samples = headers.number(image.ds, "SamplesPerPixel")
+    return samples not in (None, 1.0) or "MONOCHROME" not in _photometric(image.ds)
+
+
+def _is_inverted(image: ImageFile) -> bool:
+    return _photometric(image.ds) == "MONOCHROME1"
+
+
+def _has_lookup_table(image: ImageFile) -> bool:
+    return "ModalityLUTSequence" in image.ds
+
+
+def _photometric(ds: Dataset) -> str:
+    return headers.text(ds, "PhotometricInterpretation").upper() or "MONOCHROME2"
+
+
+#: Reason, test, and what to tell; the first that fits one image names the series' trouble.
+_UNUSABLE: tuple[tuple[str, Callable[[ImageFile], bool], str], ...] = (
+    (
+        "not-an-image",
+        _has_no_image,
+        "they are no images (reports, plans, waveforms). Route image series only.",
+    ),
+    (
+        "no-pixel-data",
+        _has_no_pixels,
+        "they hold no pixels; the files may be cut off. Send the series again.",
+    ),
+    (
+        "multi-frame",
+        _is_multi_frame,
+        "enhanced or multi-frame images cannot be read yet. Have the modality or PACS send the classic form.",
+    ),
+    ("undecodable", _has_float_pixels, "they hold floating-point pixels, which cannot be read yet."),
+    ("colour", _is_colour, "they are colour images; models here read grey values."),
+    (
+        "inverted-grey",
+        _is_inverted,
+        "they are MONOCHROME1: small values are bright, and models expect the opposite. Send MONOCHROME2.",
+    ),
+    (
+        "modality-lut",
+        _has_lookup_table,
+        "their values are given by a Modality LUT, which cannot be read yet; only slope and intercept can.",
+    ),
+)
+
+
+def _encoding(ds: Dataset) -> Encoding:
+    allocated = _whole(ds, "BitsAllocated")
+    stored = _whole(ds, "BitsStored") or allocated
+    high_bit = _whole(ds, "HighBit", default=stored - 1)
+    rows, columns = _whole(ds, "Rows"), _whole(ds, "Columns")
+    possible = 1 <= stored <= allocated and stored - 1 <= high_bit < allocated
+    if allocated not in _BITS_ALLOCATED or not possible or min(rows, columns) < 1:
+        raise SeriesError(
+            "undecodable",
+            f"{headers.name(ds)} declares {rows} x {columns} pixels of {stored} bits in {allocated} "
+            f"(high bit {high_bit}); the reader takes 8, 16 or 32 allocated bits that hold the stored ones.",
+        )
+    slope, intercept, rescaled = _rescale(ds)
+    return Encoding(
+        rows=rows,
+        columns=columns,
+        bits_allocated=allocated,
+        bits_stored=stored,
+        high_bit=high_bit,
+        signed=_whole(ds, "PixelRepresentation") == 1,
+        photometric_interpretation=_photometric(ds),
+        slope=slope,
+        intercept=intercept,
+        rescaled=rescaled,
+        padding=_padding(ds, stored=stored),
+    )
+
+
+def _whole(ds: Dataset, keyword: str, *, default: int = 0) -> int:
+    found = headers.number(ds, keyword)
+    return default if found is None else int(found)
+
+
+def _rescale(ds: Dataset) -> tuple[float, float, bool]:
+    """Slope and intercept (PS3.3 C.11.1.1.2), and whether the header has them."""
+    present = [keyword for keyword in ("RescaleSlope", "RescaleIntercept") if headers.text(ds, keyword)]
+    slope, intercept = headers.number(ds, "RescaleSlope"), headers.number(ds, "RescaleIntercept")
+    broken = [keyword for keyword in present if headers.number(ds, keyword) is None]
+    # float32 ends at 3.4e38; a rescaled 32-bit value must stay within it.
+    too_large = max(abs(slope or 0), abs(intercept or 0)) > 1e28
+    if broken or slope == 0 or too_large:
+        raise SeriesError(
+            "non-finite",
+            f"{headers.name(ds)} has a RescaleSlope or RescaleIntercept that is not a usable number, so its "
+            "values are unknown. Send the original images.",
+        )
+    return 1.0 if slope is None else slope, intercept or 0.0, bool(present)
+
+
+def _padding(ds: Dataset, *, stored: int) -> tuple[int, int] | None:
+    """Pixel Padding Value and Range Limit (PS3.3 C.7.5.1.1.2), as stored values."""
+    value = headers.number(ds, "PixelPaddingValue")
+    if value is None:
+        return None
+    limit = headers.number(ds, "PixelPaddingRangeLimit")
+    signed = _whole(ds, "PixelRepresentation") == 1
+    ends = sorted(
+        _wrapped(int(one), bits=stored, signed=signed) for one in (value, value if limit is None else limit)
+    )
+    return ends[0], ends[1]
+
+
+def _wrapped(value: int, *, bits: int, signed: bool) -> int:
+    """US and SS are mixed up often: the same bits, read as the pixels are."""
+    value &= (1 << bits) - 1
+    return value - (1 << bits) if signed and value >> (bits - 1) else value
+
+
+def with_uid(image: ImageFile) -> bool:
+    """Give an empty SOP Instance or Class UID the value of the file meta (PS3.10 7.1); whether it did."""
+    changed = False
+    meta = getattr(image.ds, "file_meta", Dataset())
+    for keyword in ("SOPInstanceUID", "SOPClassUID"):
+        uid = headers.text(meta, f"MediaStorage{keyword}")
+        if uid and not headers.text(image.ds, keyword):
+            setattr(image.ds, keyword, UID(uid))
+            changed = True
+    return changed
