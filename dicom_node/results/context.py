@@ -1,0 +1,126 @@
+"""What all result objects of one job share: their source, who made them, and their identities."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone, tzinfo
+from functools import cached_property
+
+from pydicom.dataset import Dataset
+
+from dicom_node.errors import SeriesError
+from dicom_node.series import SeriesImages
+from engines.findings import ModelIdentity
+
+#: The order in which a study's series list shows the kinds; also the last digits of the Series Number.
+KINDS = ("seg", "sr")
+
+#: Largest value of an IS element (PS3.5 Table 6.2-1).
+_IS_MAXIMUM = 2**31 - 1
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ResultContext:
+    """Where a job's results belong and where they come from.
+
+    Two contexts with the same fields make byte-identical objects: a retried job sends what it
+    sent before.
+    """
+
+    source: SeriesImages
+    #: Digest of model, source instances and parameters; every UID is derived from it.
+    job_identity: str
+    model: ModelIdentity
+    #: The backend that answered, e.g. "openvino 2026.4 CPU float32".
+    engine: str
+    #: Aware UTC.
+    created_at: datetime
+    secondread_version: str
+    #: Time zone of the dates written, where the source does not name its own; None: this machine's.
+    zone: tzinfo | None = None
+
+    def __post_init__(self) -> None:
+        if self.created_at.utcoffset() is None:
+            raise ValueError("created_at must be an aware datetime")
+        if not self.source.datasets:
+            raise SeriesError("empty", "the source series has no images")
+
+    def uid(self, *parts: str) -> str:
+        """A UID that this job always gives to the thing that `parts` name."""
+        return _uid(self.job_identity, *parts)
+
+    @property
+    def device_uid(self) -> str:
+        """The model's UID: a retrained model is another device (IHE AIR)."""
+        return _uid("device", self.model.digest)
+
+    def series_number(self, kind: str) -> int:
+        """A Series Number that sorts behind the source's, the same for every retry."""
+        source = self.header.get("SeriesNumber")
+        number = int(source) if source not in (None, "") else 0
+        own = 91 + KINDS.index(kind)
+        # Viewers sort the series list by this number: 3 -> 391, 392.
+        return number * 100 + own if 0 <= number <= (_IS_MAXIMUM - own) // 100 else 9900 + own
+
+    @cached_property
+    def header(self) -> Dataset:
+        """The first source image's header, all text decoded, so that it can be written in UTF-8."""
+        first = self.source.datasets[0]
+        header: Dataset = copy.deepcopy(first[:0x7FE00000])
+        header.decode()
+        return header
+
+    @property
+    def frame_of_reference_uid(self) -> str:
+        """The Frame of Reference that masks are placed in.
+
+        Raises SeriesError, reason "no-frame-of-reference", where the source has none.
+        """
+        uid = self.source.volume.geometry.frame_of_reference_uid
+        if not uid:
+            raise SeriesError(
+                "no-frame-of-reference",
+                "the source images have no Frame of Reference UID (0020,0052); results need one",
+            )
+        return uid
+
+    @property
+    def timezone_offset(self) -> str | None:
+        """The source's Timezone Offset From UTC (0008,0201), e.g. "+0100"; None where it names none."""
+        text = str(self.header.get("TimezoneOffsetFromUTC") or "").strip()
+        return text if _offset(text) is not None else None
+
+    @property
+    def local_time(self) -> datetime:
+        """`created_at` on the clock of the study's dates.
+
+        Timezone Offset From UTC holds for every date in the object, the study's own included
+        (PS3.3 C.12.1.1.8), so ours must be on the clock that the source uses.
+        """
+        zone = _offset(self.timezone_offset or "") or self.zone
+        return self.created_at.astimezone(zone)
+
+    def source_uids(self) -> Iterable[str]:
+        """SOP Instance UIDs of the source images, in slice order."""
+        return (str(ds.SOPInstanceUID) for ds in self.source.datasets)
+
+
+def _uid(*parts: str) -> str:
+    """A UUID-derived UID (PS3.5 B.2) from the digest of `parts`; the UUID is of version 8 (RFC 9562)."""
+    digest = hashlib.sha256(json.dumps(parts).encode()).digest()[:16]
+    number = int.from_bytes(digest, "big")
+    number = number & ~(0xF << 76) | 8 << 76
+    number = number & ~(0x3 << 62) | 2 << 62
+    return f"2.25.{number}"
+
+
+def _offset(text: str) -> timezone | None:
+    """The time zone that "+0100" names; None where the text is not one (PS3.3 C.12.1.1.8)."""
+    if len(text) != 5 or text[0] not in "+-" or not text[1:].isdigit():
+        return None
+    delta = timedelta(hours=int(text[1:3]), minutes=int(text[3:]))
+    return timezone(-delta if text[0] == "-" else delta) if delta < timedelta(hours=24) else None

@@ -1,0 +1,37 @@
+"""A result object becomes a file: whole under its name, or not there."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from pydicom.dataset import Dataset
+
+
+def write(ds: Dataset, path: Path) -> None:
+    """Write, fsync, rename, fsync the folder: after a crash the file is whole or absent.
+
+    Raises OSError where the disk refuses; nothing stays behind under a temporary name.
+    """
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            ds.save_as(file, enforce_file_format=True)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o640)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """The rename itself must survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

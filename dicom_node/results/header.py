@@ -1,0 +1,152 @@
+"""The parts of a header that every result object has: patient, study, equipment, dates, character set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import highdicom
+from pydicom.dataset import Dataset
+
+from dicom_node.results import codes
+from dicom_node.results.context import ResultContext
+from engines.findings import Code
+
+#: Type 1 or 2 of the Patient and General Study modules (PS3.3 C.7.1.1, C.7.2.1): written even when empty.
+_IDENTITY = (
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "AccessionNumber",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+    "ReferringPhysicianName",
+)
+
+#: Of the source's General Equipment module: what still holds for a result made at the same place.
+_PLACE = ("InstitutionName", "InstitutionalDepartmentName")
+
+#: What names a device (PS3.3 C.7.5.1).
+_DEVICE = ("Manufacturer", "ManufacturerModelName", "StationName", "DeviceSerialNumber", "SoftwareVersions")
+
+_DESCRIPTION_LENGTH = 64
+
+
+def stubs(context: ResultContext) -> list[Dataset]:
+    """The source images as highdicom needs to know them, in slice order.
+
+    They carry no patient or study values: those are copied once, by `finish`, since highdicom
+    refuses values that real studies do have. All have one Frame of Reference and one orientation,
+    the volume's: highdicom refuses differences that the series reader has already judged.
+    """
+    orientation = context.header.get("ImageOrientationPatient")
+    return [_stub(context, ds, orientation) for ds in context.source.datasets]
+
+
+def _stub(context: ResultContext, ds: Dataset, orientation: Any) -> Dataset:
+    """One source image's identity and place."""
+    stub = Dataset()
+    for keyword in _IDENTITY:
+        setattr(stub, keyword, "")
+    for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality"):
+        setattr(stub, keyword, ds.get(keyword))
+    if context.source.volume.geometry.frame_of_reference_uid:
+        stub.FrameOfReferenceUID = context.source.volume.geometry.frame_of_reference_uid
+        stub.PositionReferenceIndicator = ds.get("PositionReferenceIndicator")
+    stub.ImagePositionPatient, stub.ImageOrientationPatient = ds.get("ImagePositionPatient"), orientation
+    stub.Rows, stub.Columns = ds.get("Rows"), ds.get("Columns")
+    stub.PixelSpacing, stub.SliceThickness = ds.get("PixelSpacing"), ds.get("SliceThickness")
+    return stub
+
+
+def constructor(context: ResultContext, kind: str) -> dict[str, Any]:
+    """The arguments that every highdicom class takes."""
+    return {
+        "series_instance_uid": context.uid(kind, "series"),
+        "series_number": context.series_number(kind),
+        "sop_instance_uid": context.uid(kind, "instance"),
+        "instance_number": 1,
+        "manufacturer": context.model.manufacturer,
+        "manufacturer_model_name": context.model.name,
+        "software_versions": [context.model.version, f"secondread {context.secondread_version}"],
+        "device_serial_number": context.model.digest[:64],
+        "specific_character_set": "ISO_IR 192",
+    }
+
+
+def finish(ds: Dataset, context: ResultContext, description: str) -> None:
+    """Give the object its patient, study, equipment, dates and description."""
+    # The Patient and Study modules of the source, as they are (PS3.3 A.1.2: same entity, same values).
+    ds.copy_patient_and_study_information(context.header)
+    for keyword in _PLACE:
+        if context.header.get(keyword):
+            setattr(ds, keyword, context.header.get(keyword))
+    ds.SeriesDescription = description
+    ds.ContributingEquipmentSequence = _contributing(context)
+    _date(ds, context)
+
+
+def _date(ds: Dataset, context: ResultContext) -> None:
+    """Every date and time of ours from `created_at`: highdicom would take the clock's."""
+    moment = context.local_time
+    date, time = moment.strftime("%Y%m%d"), moment.strftime("%H%M%S.%f")
+    for part in ("InstanceCreation", "Content", "Series"):
+        setattr(ds, f"{part}Date", date)
+        setattr(ds, f"{part}Time", time)
+    if context.timezone_offset is not None:
+        ds.TimezoneOffsetFromUTC = context.timezone_offset
+
+
+def _contributing(context: ResultContext) -> list[Dataset]:
+    """The scanner, the algorithm and this program (PS3.3 C.12.1.1.5; IHE AIR for the algorithm)."""
+    moment = context.created_at.strftime("%Y%m%d%H%M%S.%f+0000")
+    model = context.model
+    scanner = {keyword: context.header.get(keyword) for keyword in _DEVICE}
+    algorithm = {
+        "Manufacturer": model.manufacturer,
+        "ManufacturerModelName": model.name,
+        "SoftwareVersions": model.version,
+        "DeviceSerialNumber": model.digest[:64],
+        "DeviceUID": context.device_uid,
+        "ContributionDateTime": moment,
+        "ContributionDescription": f"Algorithm that analysed the images, on {context.engine}"[:1024],
+    }
+    writer = {
+        "Manufacturer": "secondread",
+        "ManufacturerModelName": "secondread",
+        "SoftwareVersions": [context.secondread_version, f"highdicom {highdicom.__version__}"],
+        "ContributionDateTime": moment,
+        "ContributionDescription": "Ran the algorithm and wrote this object",
+    }
+    made = [_equipment(codes.PROCESSING_EQUIPMENT, algorithm), _equipment(codes.PROCESSING_EQUIPMENT, writer)]
+    if scanner["Manufacturer"]:
+        made.insert(0, _equipment(codes.ACQUISITION_EQUIPMENT, scanner))
+    return made
+
+
+def _equipment(purpose: Code, attributes: dict[str, Any]) -> Dataset:
+    """One item of the Contributing Equipment Sequence (PS3.3 C.12.1.1.5)."""
+    item = Dataset()
+    item.PurposeOfReferenceCodeSequence = [codes.concept(purpose)]
+    for keyword, value in attributes.items():
+        if value not in (None, "", []):
+            setattr(item, keyword, value)
+    return item
+
+
+def describe(context: ResultContext, contents: Sequence[str]) -> str:
+    """A Series Description that says what it is, e.g. "AI chest-ct 1.0.0: lungs (research, not verified)".
+
+    At most 64 characters (PS3.5, LO): of `contents`, as many as fit, then how many more.
+    """
+    model = context.model
+    status = " (research, not verified)" if model.research_only else " (not verified)"
+    start = f"AI {model.name} {model.version}"
+    for count in range(len(contents), 0, -1):
+        more = f" +{len(contents) - count}" if count < len(contents) else ""
+        text = f"{start}: {', '.join(contents[:count])}{more}{status}"
+        if len(text) <= _DESCRIPTION_LENGTH:
+            return text.replace("\\", "/")
+    return f"{start[: _DESCRIPTION_LENGTH - len(status)]}{status}".replace("\\", "/")
