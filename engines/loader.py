@@ -1,0 +1,34 @@
+"""Opens a package's network on the backend that is asked for."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+from engines.package import ModelPackage
+from engines.runner import Runner
+
+#: The backends that can run a package, the default first.
+Engine = Literal["openvino", "onnxruntime"]
+
+
+def open_runner(package: ModelPackage, *, engine: Engine = "openvino", threads: int | None = None) -> Runner:
+    """Open the package's network; close it, or use it as a context manager.
+
+    The network's input is fixed to the manifest's patch, one at a time: a static shape is what CPU
+    backends are fastest and leanest with. `threads` is how many CPU threads inference may use; None
+    means all that this process may run on.
+    Raises PackageError where the weights changed since the package was opened, RunnerError where the
+    runtime refuses the network.
+    """
+    shapes = {entry.name: (1, 1, *package.manifest.tiling.patch) for entry in package.manifest.inputs}
+    weights = package.read_weights()
+    count = threads or len(os.sched_getaffinity(0))
+    # Imported here: a process that runs one backend, or none, does not pay for the others.
+    if engine == "openvino":
+        from engines import ov
+
+        return ov.OpenVINORunner(weights, shapes=shapes, threads=count)
+    from engines import ort
+
+    return ort.ONNXRuntimeRunner(weights, shapes=shapes, threads=count)

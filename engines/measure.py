@@ -1,0 +1,231 @@
+"""Numbers about the labels of a mask, and the statements that the manifest's rules make of them."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.errors import VolumeError
+from engines.findings import Finding, Measurement
+from engines.manifest import FindingRule, Manifest, MeasurementEntry
+from engines.preprocess import spread
+from engines.volume import Volume
+
+logger = logging.getLogger(__name__)
+
+#: The units that a volume can be reported in (UCUM), and how much of each a cubic millimetre is.
+PER_MM3: Mapping[str, float] = {"mm3": 1.0, "uL": 1.0, "mL": 1e-3, "cm3": 1e-3, "dL": 1e-5, "L": 1e-6}
+
+#: How people write units whose UCUM code they would not recognise.
+_FAMILIAR = {"[hnsf'U]": "HU", "1": ""}
+
+#: Slices that one thread looks at at a time.
+_SLAB = 8
+
+
+@dataclass(kw_only=True)
+class Statistics:
+    """What is known of the values under a label; two can be merged (Chan et al. 1979)."""
+
+    count: int = 0
+    mean: float = 0.0
+    #: Sum of squared differences from the mean.
+    squares: float = 0.0
+    minimum: float = math.inf
+    maximum: float = -math.inf
+    #: Voxels below, and above, each threshold that is asked for.
+    below: dict[float, int] = field(default_factory=dict)
+    above: dict[float, int] = field(default_factory=dict)
+
+    def merge(self, other: Statistics) -> None:
+        """Take in another set of voxels."""
+        if other.count == 0:
+            return
+        total = self.count + other.count
+        difference = other.mean - self.mean
+        self.squares += other.squares + difference**2 * self.count * other.count / total
+        self.mean += difference * other.count / total
+        self.count = total
+        self.minimum = min(self.minimum, other.minimum)
+        self.maximum = max(self.maximum, other.maximum)
+        for threshold, count in other.below.items():
+            self.below[threshold] = self.below.get(threshold, 0) + count
+        for threshold, count in other.above.items():
+            self.above[threshold] = self.above.get(threshold, 0) + count
+
+
+def check_units(manifest: Manifest, volume: Volume) -> None:
+    """Raise VolumeError where a measurement is in another unit than the volume's values."""
+    for entry in manifest.measurements:
+        if entry.kind in ("mean", "std", "minimum", "maximum") and entry.unit.value != volume.unit:
+            raise VolumeError(
+                f"the model reports {entry.key} in {entry.unit.value}, "
+                f"but the volume's values are in {volume.unit}"
+            )
+
+
+def measure(
+    manifest: Manifest, volume: Volume, mask: NDArray[Any], *, threads: int = 1
+) -> tuple[Measurement, ...]:
+    """Every measurement of the manifest, in its order: each label of `of`, then the union if asked.
+
+    `mask` is a label map on the volume's grid; the values are the source's own, not the network's.
+    A statistic of a label that has no voxel does not exist and is left out; its volume is 0.
+    """
+    numbers = {label.key: label.index for label in manifest.outputs[0].labels}
+    wanted = _wanted(manifest.measurements, numbers)
+    statistics = gather(volume.array, mask, wanted, threads=threads)
+    made = []
+    for entry in manifest.measurements:
+        own = [(numbers[key], statistics[numbers[key]]) for key in entry.of]
+        parts: list[tuple[int | None, Statistics]] = [*own]
+        if entry.combined:
+            parts.append((None, _union(part for _, part in own)))
+        for number, part in parts:
+            value = _value(entry, part, volume.geometry.voxel_volume_mm3)
+            if value is not None:
+                made.append(_measurement(entry, value, number))
+    return tuple(made)
+
+
+def _wanted(entries: Sequence[MeasurementEntry], numbers: Mapping[str, int]) -> dict[int, set[float]]:
+    """The labels that are measured at all, each with the thresholds that are asked of it."""
+    wanted: dict[int, set[float]] = {}
+    for entry in entries:
+        for key in entry.of:
+            thresholds = wanted.setdefault(numbers[key], set())
+            if entry.threshold is not None:
+                thresholds.add(entry.threshold)
+    return wanted
+
+
+def gather(
+    array: NDArray[Any], mask: NDArray[Any], wanted: Mapping[int, set[float]], *, threads: int = 1
+) -> dict[int, Statistics]:
+    """Statistics of the values of `array` under each wanted label, in one pass of a few slices at a time."""
+    starts = range(0, len(array), _SLAB)
+    parts: dict[int, dict[int, Statistics]] = {}
+
+    def look(start: int) -> None:
+        values, labels = array[start : start + _SLAB], mask[start : start + _SLAB]
+        parts[start] = {n: _statistics(values[labels == n], thresholds) for n, thresholds in wanted.items()}
+
+    spread(look, starts, threads=threads)
+    # Merged in slice order, whatever thread was first: the same input gives the same digits.
+    return {number: _union(parts[start][number] for start in starts) for number in wanted}
+
+
+def _statistics(values: NDArray[Any], thresholds: Iterable[float]) -> Statistics:
+    """Statistics of a flat array of values."""
+    if values.size == 0:
+        return Statistics()
+    mean = float(values.mean(dtype=np.float64))
+    centred = values.astype(np.float64)
+    centred -= mean
+    return Statistics(
+        count=values.size,
+        mean=mean,
+        squares=float(centred @ centred),
+        minimum=float(values.min()),
+        maximum=float(values.max()),
+        below={threshold: int(np.count_nonzero(values < threshold)) for threshold in thresholds},
+        above={threshold: int(np.count_nonzero(values > threshold)) for threshold in thresholds},
+    )
+
+
+def _union(parts: Iterable[Statistics]) -> Statistics:
+    """Statistics of all parts together; labels never share a voxel, so nothing counts twice."""
+    union = Statistics()
+    for part in parts:
+        union.merge(part)
+    return union
+
+
+def _value(entry: MeasurementEntry, part: Statistics, voxel_mm3: float) -> float | None:
+    """The measurement's value in its unit; None where there is nothing to measure."""
+    if entry.kind == "volume":
+        return part.count * voxel_mm3 * PER_MM3[entry.unit.value]
+    if part.count == 0:
+        return None
+    match entry.kind:
+        case "mean":
+            return part.mean
+        case "std":
+            return math.sqrt(part.squares / part.count)
+        case "minimum":
+            return part.minimum
+        case "maximum":
+            return part.maximum
+        case "percent_below":
+            return 100 * part.below[entry.threshold or 0.0] / part.count
+        case "percent_above":
+            return 100 * part.above[entry.threshold or 0.0] / part.count
+
+
+def _measurement(entry: MeasurementEntry, value: float, number: int | None) -> Measurement:
+    """The value with its codes."""
+    return Measurement(
+        key=entry.key,
+        name=entry.name.code(),
+        value=value,
+        unit=entry.unit.code(),
+        derivation=entry.derivation.code() if entry.derivation else None,
+        segment_number=number,
+    )
+
+
+def conclude(manifest: Manifest, measurements: Sequence[Measurement]) -> tuple[Finding, ...]:
+    """What each rule of the manifest says about `measurements`: a negative finding is a finding too.
+
+    A rule whose measurement does not exist (its label has no voxel) makes no statement: it must not
+    read as a negative one.
+    """
+    made = []
+    for rule in manifest.findings:
+        own = [measurement for measurement in measurements if measurement.key == rule.measurement]
+        combined = [measurement for measurement in own if measurement.segment_number is None]
+        if own:
+            made.append(_finding(rule, combined or own, own))
+        else:
+            logger.warning("%s says nothing: %s could not be measured", rule.key, rule.measurement)
+    return tuple(made)
+
+
+def _finding(rule: FindingRule, deciding: Sequence[Measurement], measured: Sequence[Measurement]) -> Finding:
+    """The rule's statement, decided by any of `deciding`."""
+    met = [measurement for measurement in deciding if _meets(rule, measurement.value)]
+    # The combined value has no segment of its own: it speaks of all that it was made of.
+    about = met or deciding
+    if any(measurement.segment_number is None for measurement in about):
+        about = measured
+    numbers = dict.fromkeys(m.segment_number for m in about if m.segment_number is not None)
+    return Finding(
+        key=rule.key,
+        code=rule.code.code(),
+        present=bool(met),
+        urgency=rule.urgency,
+        segment_numbers=tuple(numbers),
+        evidence=(rule.measurement,),
+        explanation="; ".join(_explained(rule, measurement) for measurement in met or deciding),
+    )
+
+
+def _meets(rule: FindingRule, value: float) -> bool:
+    """Whether the value is beyond the rule's bound, or between its two."""
+    return (rule.above is None or value > rule.above) and (rule.below is None or value < rule.below)
+
+
+def _explained(rule: FindingRule, measurement: Measurement) -> str:
+    """In words, e.g. "Low attenuation area 12.3 % (threshold above 10 %)"."""
+    unit = _FAMILIAR.get(measurement.unit.value, measurement.unit.value)
+    bounds = [f"above {rule.above:g}"] if rule.above is not None else []
+    bounds += [f"below {rule.below:g}"] if rule.below is not None else []
+    value = f"{measurement.value:.4g} {unit}".strip()
+    threshold = f"{' and '.join(bounds)} {unit}".strip()
+    return f"{measurement.name.meaning} {value} (threshold {threshold})"

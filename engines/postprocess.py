@@ -1,0 +1,208 @@
+"""From logits on the model grid to a label map on the source grid, without ever holding all classes there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+import scipy.sparse.csgraph
+from numpy.typing import NDArray
+
+from engines.preprocess import axis_weights, spread
+
+#: Slices per piece where a whole volume is looked through.
+_SLAB = 8
+
+
+def mask_dtype(classes: int) -> type[np.uint8] | type[np.uint16]:
+    """The smallest unsigned type that `classes` (background included) fit in."""
+    return np.uint8 if classes <= 256 else np.uint16
+
+
+class Backward:
+    """Writes slabs of logits on the model grid into a label map on the source grid.
+
+    Per-class values are brought to the source's voxel centres by linear interpolation and the largest
+    wins there; on equal grids that is plain argmax. Slabs come in slice order; only one slab and the
+    slice before it are held.
+    """
+
+    def __init__(
+        self, mask: NDArray[Any], shape: tuple[int, int, int], *, activation: str, threads: int = 1
+    ) -> None:
+        """`mask` is the label map to fill, `shape` the model grid; both in the model's axes."""
+        self._mask = mask
+        self._shape = shape
+        self._softmax = activation == "softmax"
+        self._threads = threads
+        # No anti-aliasing: a label belongs to a voxel's centre, and a thin structure must not fade.
+        self._along, self._rows, self._columns = (
+            axis_weights(own, wanted, antialias=False) for own, wanted in zip(shape, mask.shape, strict=True)
+        )
+        self._next = 0
+        self._held: NDArray[np.float32] | None = None
+        self._held_start = 0
+
+    def write(self, start: int, logits: NDArray[np.float32]) -> None:
+        """Take the slab (classes, slices, rows, columns) whose first slice is `start`."""
+        values = self._activated(logits)
+        if self._held is not None:
+            values, start = np.concatenate([self._held, values], axis=1), self._held_start
+        stop = start + values.shape[1]
+        ready = self._ready(stop)
+
+        def fill(index: int) -> None:
+            self._mask[index] = self._plane(_between(values, self._taps(index), start))
+
+        spread(fill, range(self._next, ready), threads=self._threads)
+        self._next = ready
+        self._held, self._held_start = values[:, -1:].copy(), stop - 1
+
+    def _activated(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Probabilities; logits where the manifest wants none, or where only their order matters."""
+        unchanged = self._along is None and self._rows is None and self._columns is None
+        if not self._softmax or unchanged:
+            return logits
+        values: NDArray[np.float32] = logits - logits.max(axis=0)
+        np.exp(values, out=values)
+        values /= values.sum(axis=0)
+        return values
+
+    def _taps(self, index: int) -> list[tuple[int, float]]:
+        """The model slices that source slice `index` lies between, and their weights."""
+        if self._along is None:
+            return [(index, 1.0)]
+        begin, end = self._along.indptr[index], self._along.indptr[index + 1]
+        return list(
+            zip(self._along.indices[begin:end].tolist(), self._along.data[begin:end].tolist(), strict=True)
+        )
+
+    def _ready(self, stop: int) -> int:
+        """How many source slices need no model slice at or after `stop`."""
+        if stop == self._shape[0]:
+            return int(self._mask.shape[0])
+        ready = self._next
+        while ready < len(self._mask) and max(tap for tap, _ in self._taps(ready)) < stop:
+            ready += 1
+        return ready
+
+    def _plane(self, values: NDArray[np.float32]) -> NDArray[Any]:
+        """Labels of one source plane from (classes, rows, columns) on the model grid."""
+        kept = candidates(values)
+        if len(kept) == 1:
+            return np.full(self._mask.shape[1:], kept[0], dtype=self._mask.dtype)
+        values = values[kept]
+        labels = winners(_enlarged(values, self._rows, self._columns), self._mask.dtype)
+        return labels if len(kept) == kept[-1] + 1 else kept.astype(self._mask.dtype)[labels]
+
+
+def _between(
+    values: NDArray[np.float32], taps: Sequence[tuple[int, float]], start: int
+) -> NDArray[np.float32]:
+    """The plane (classes, rows, columns) between slices, as the weighted sum of its neighbours."""
+    (first, weight), *rest = taps
+    if not rest:
+        return values[:, first - start]
+    plane = values[:, first - start] * np.float32(weight)
+    for tap, weight in rest:
+        plane += values[:, tap - start] * np.float32(weight)
+    return plane
+
+
+def candidates(values: NDArray[np.float32]) -> NDArray[np.intp]:
+    """The classes of (classes, ...) that can win anywhere between the given values.
+
+    Interpolated values stay within the range of what they come from, so a class that never reaches
+    the smallest value of another one can be left out: the answer is the same.
+    """
+    flat = values.reshape(len(values), -1)
+    return np.flatnonzero(flat.max(axis=1) >= flat.min(axis=1).max())
+
+
+def _enlarged(
+    values: NDArray[np.float32],
+    rows: scipy.sparse.csr_matrix[np.float32] | None,
+    columns: scipy.sparse.csr_matrix[np.float32] | None,
+) -> NDArray[np.float32]:
+    """(classes, rows, columns) interpolated in-plane."""
+    count, height, width = values.shape
+    if rows is not None:
+        tall = rows @ values.transpose(1, 0, 2).reshape(height, count * width)
+        height = tall.shape[0]
+        values = np.asarray(tall).reshape(height, count, width).transpose(1, 0, 2)
+    if columns is not None:
+        wide = columns @ values.transpose(2, 0, 1).reshape(width, count * height)
+        values = np.asarray(wide).reshape(-1, count, height).transpose(1, 2, 0)
+    return values
+
+
+def winners(values: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Index of the largest of (classes, ...), the first of equals."""
+    best = values[0].copy()
+    labels = np.zeros(best.shape, dtype=dtype)
+    for index in range(1, len(values)):
+        better = values[index] > best
+        labels[better] = index
+        np.maximum(best, values[index], out=best)
+    return labels
+
+
+def keep_largest(mask: NDArray[Any], number: int) -> None:
+    """Set every voxel of label `number` outside its largest component to 0, in place.
+
+    Voxels are connected by faces; of equally large components the first stays. Works on runs of voxels
+    along the last axis rather than on a component image, so it needs little beside the mask, which must
+    be C-contiguous.
+    """
+    if not mask.flags.c_contiguous:
+        raise ValueError("the mask must be C-contiguous to be changed in place")
+    starts, ends = _runs(mask, number)
+    if len(starts) < 2:
+        return
+    edges = [_touching(starts, ends, step=step, wrap=wrap) for step, wrap in _neighbours(mask.shape)]
+    left, right = (np.concatenate(side) for side in zip(*edges, strict=True))
+    graph = scipy.sparse.coo_matrix(
+        (np.ones(len(left), dtype=np.int8), (left, right)), shape=(len(starts), len(starts))
+    )
+    _, component = scipy.sparse.csgraph.connected_components(graph, directed=False)
+    largest = np.bincount(component, weights=ends - starts).argmax()
+    flat = mask.reshape(-1)
+    for start, end in zip(starts[component != largest], ends[component != largest], strict=True):
+        flat[start:end] = 0
+
+
+def _neighbours(shape: tuple[int, ...]) -> list[tuple[int, int]]:
+    """(distance in memory to the next row or slice, length after which that leaves the slice or volume)."""
+    slices, rows, columns = shape
+    return [(columns, rows * columns), (rows * columns, slices * rows * columns)]
+
+
+def _runs(mask: NDArray[Any], number: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First and one-past-last flat index of each run of `number` along the last axis."""
+    columns = mask.shape[2]
+    starts, ends = [], []
+    for first in range(0, mask.shape[0], _SLAB):
+        rows = mask[first : first + _SLAB].reshape(-1, columns) == number
+        steps = np.zeros((len(rows), columns + 1), dtype=np.bool_)
+        steps[:, 1:-1] = rows[:, 1:] != rows[:, :-1]
+        steps[:, 0], steps[:, -1] = rows[:, 0], rows[:, -1]
+        line, column = np.divmod(np.flatnonzero(steps), columns + 1)
+        places = line * columns + column + first * mask.shape[1] * columns
+        starts.append(places[0::2])
+        ends.append(places[1::2])
+    return np.concatenate(starts), np.concatenate(ends)
+
+
+def _touching(
+    starts: NDArray[np.int64], ends: NDArray[np.int64], *, step: int, wrap: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pairs of runs of which the second lies `step` further on and shares a face with the first."""
+    inside = np.flatnonzero(starts % wrap + step < wrap)
+    first = np.searchsorted(ends, starts[inside] + step, side="right")
+    last = np.searchsorted(starts, ends[inside] + step, side="left")
+    counts = np.maximum(last - first, 0)
+    left = np.repeat(inside, counts)
+    right = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(first, counts)
+    return left, right

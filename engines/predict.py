@@ -1,0 +1,153 @@
+"""One model's whole answer about one volume: preprocess, infer, postprocess, measure."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines import measure, postprocess, preprocess, tiling
+from engines.errors import OutputError
+from engines.findings import Findings
+from engines.package import ModelPackage
+from engines.preprocess import Prepared
+from engines.runner import Runner
+from engines.volume import Volume
+
+#: Threads beyond this do not make pre- and postprocessing faster: memory is the limit.
+_MOST_THREADS = 4
+
+#: The share of the progress bar that ends with each stage.
+_PREPROCESSED, _INFERRED = 0.05, 0.95
+
+Progress = Callable[[float], None]
+
+
+def predict(
+    package: ModelPackage,
+    runner: Runner,
+    volume: Volume,
+    *,
+    progress: Progress | None = None,
+    threads: int | None = None,
+) -> Findings:
+    """Answer about `volume` with the open network of `package`.
+
+    The mask lies on the volume's own grid and the measurements are of its own values. `progress` is
+    called with a growing fraction up to 1. `threads` bounds the work outside the network; None means
+    as many as this process may use, four at most.
+    Raises VolumeError where the volume cannot be used, RunnerError where the runtime fails and
+    OutputError where the network's answer cannot be.
+    """
+    report = progress or _ignore
+    count = threads or min(_MOST_THREADS, len(os.sched_getaffinity(0)))
+    manifest = package.manifest
+    check_runner(package, runner)
+    measure.check_units(manifest, volume)
+    clock = _Clock()
+    with clock.stage("preprocess"):
+        prepared = preprocess.prepare(volume, manifest.inputs[0], threads=count)
+    report(_PREPROCESSED)
+    mask = _segment(package, runner, prepared, volume, clock=clock, report=report, threads=count)
+    with clock.stage("measure"):
+        measurements = measure.measure(manifest, volume, mask, threads=count)
+        findings = measure.conclude(manifest, measurements)
+    report(1.0)
+    return Findings(
+        model=package.identity,
+        geometry=volume.geometry,
+        mask=mask,
+        segments=package.segments,
+        measurements=measurements,
+        findings=findings,
+        engine=runner.description,
+        seconds=clock.seconds,
+    )
+
+
+def check_runner(package: ModelPackage, runner: Runner) -> None:
+    """Raise OutputError where the network's inputs and outputs are not those that the manifest names."""
+    entry, output = package.manifest.inputs[0], package.manifest.outputs[0]
+    names = [spec.name for spec in runner.inputs]
+    if names != [entry.name]:
+        raise OutputError(f'the network has the inputs {names}; the manifest names "{entry.name}" alone')
+    shapes = {spec.name: spec.shape for spec in runner.outputs}
+    if output.name not in shapes:
+        raise OutputError(f'the network has the outputs {sorted(shapes)}; the manifest names "{output.name}"')
+    shape, classes = shapes[output.name], len(output.labels) + 1
+    if len(shape) != 5 or shape[1] not in (None, classes):
+        raise OutputError(
+            f'output "{output.name}" has shape {shape}; the manifest\'s labels and the background need '
+            f"(1, {classes}, slices, rows, columns)"
+        )
+
+
+def _segment(
+    package: ModelPackage,
+    runner: Runner,
+    prepared: Prepared,
+    volume: Volume,
+    *,
+    clock: _Clock,
+    report: Progress,
+    threads: int,
+) -> NDArray[Any]:
+    """The label map on the volume's grid."""
+    entry, output = package.manifest.inputs[0], package.manifest.outputs[0]
+    mask = np.zeros(volume.geometry.shape, dtype=postprocess.mask_dtype(len(output.labels) + 1))
+    # A view in the model's axes: what is written to it lands where the source's voxels are.
+    turned = Volume(array=mask, geometry=volume.geometry).reoriented(entry.orientation).array
+    backward = postprocess.Backward(
+        turned, prepared.geometry.shape, activation=output.activation, threads=threads
+    )
+    slabs = tiling.sweep(
+        runner,
+        prepared.array,
+        package.manifest.tiling,
+        input_name=entry.name,
+        output_name=output.name,
+        classes=len(output.labels) + 1,
+        progress=lambda done: report(_PREPROCESSED + (_INFERRED - _PREPROCESSED) * done),
+    )
+    for slab in clock.each("infer", slabs):
+        with clock.stage("postprocess"):
+            backward.write(slab.start, slab.logits)
+    with clock.stage("postprocess"):
+        for label in output.labels:
+            if label.keep_largest:
+                postprocess.keep_largest(mask, label.index)
+    return mask
+
+
+def _ignore(_: float) -> None:
+    """Progress that nobody watches."""
+
+
+class _Clock:
+    """Adds up the seconds of each stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time the block."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
+
+    def each(self, name: str, slabs: Iterator[tiling.Slab]) -> Iterator[tiling.Slab]:
+        """Time what an iterator does to make its items, not what is done with them."""
+        while True:
+            with self.stage(name):
+                slab = next(slabs, None)
+            if slab is None:
+                return
+            yield slab
