@@ -35,10 +35,11 @@ def read_attributes(path: Path) -> dict[str, AttributeValue]:
     Numbers are int or float, everything else is text; a sequence of codes is a list of
     "value^scheme^meaning"; other sequences, binary values, private and repeating groups are left out.
     An attribute whose value cannot be decoded is None when nothing of it is readable, else the text
-    as sent. Raises DataSetError only where the file as a whole cannot be read.
+    as sent. A file that is cut off gives what it still holds. Raises DataSetError only where nothing
+    can be read.
     """
     with headers.quietly():
-        image = headers.read(path)
+        image = headers.read(path, whole=False)
         found = from_dataset(image.ds)
     meta = getattr(image.ds, "file_meta", Dataset())
     for keyword in ("SOPClassUID", "SOPInstanceUID"):
@@ -110,6 +111,8 @@ def _plain(content: Any) -> str | int | float | None:
     """One value: a finite number as such, anything else as clean text."""
     if content is None or content == "":
         return None
+    if isinstance(content, BaseTag):
+        return f"{content:08X}"
     if isinstance(content, int):
         return int(content)
     if isinstance(content, float) and math.isfinite(content):

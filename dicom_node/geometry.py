@@ -138,8 +138,8 @@ def _common_orientation(datasets: Sequence[Dataset]) -> NDArray[np.float64]:
     if wanting:
         raise SeriesError(
             "no-geometry",
-            f"{' and '.join(wanting)} is missing or not valid in at least one image, so its place in the "
-            "patient is unknown. Send the original images, not screen captures or secondary reconstructions.",
+            f"At least one image has no valid {', '.join(wanting)}, so its place in the patient is unknown. "
+            "Send the original images, not screen captures or secondary reconstructions.",
         )
     cosines = np.array([headers.numbers(ds, "ImageOrientationPatient", 6) for ds in datasets])
     _refuse_mixed_orientation(cosines)

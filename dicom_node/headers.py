@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.errors import InvalidDicomError
-from pydicom.filereader import read_dataset
+from pydicom.filereader import read_dataset, read_file_meta_info, read_partial
 from pydicom.tag import BaseTag
 from pydicom.uid import (
     UID,
@@ -87,14 +86,15 @@ def quietly() -> Iterator[None]:
         yield
 
 
-def read(path: Path) -> ImageFile:
+def read(path: Path, *, whole: bool = True) -> ImageFile:
     """Read the header of a file; raises DataSetError where there is none, Truncated where it is cut off.
 
-    A file without preamble and file meta is accepted when it names a SOP class.
+    A file without preamble and file meta is accepted when it names a SOP class. With `whole=False`
+    a file that is cut off gives the elements before the break.
     """
     try:
         with path.open("rb") as source:
-            return _read(path, source)
+            return _read(path, source, whole=whole)
     except OSError as error:
         # pydicom's sequence reader raises OSError for a data set that ends too early.
         reason = error.strerror or "its data set breaks off"
@@ -113,13 +113,14 @@ def open_at_pixels(image: ImageFile) -> BinaryIO:
     return source
 
 
-def _read(path: Path, source: BinaryIO) -> ImageFile:
-    ds, body = _dataset(source)
+def _read(path: Path, source: BinaryIO, *, whole: bool) -> ImageFile:
+    ds, body = _dataset(source, whole=whole)
     end, size = body.tell(), body.seek(0, 2)
-    _refuse_truncated_header(ds, end=end, size=size)
+    if whole:
+        _refuse_truncated_header(ds, end=end, size=size)
     syntax = UID(text(ds.file_meta, "TransferSyntaxUID")) or _guessed_syntax(ds)
     tag, offset, length = _pixel_element(body, at=end, big_endian=syntax == ExplicitVRBigEndian)
-    if length is not None and offset + length > size:
+    if whole and length is not None and offset + length > size:
         raise Truncated(f"is cut off: {offset + length - size} bytes of its pixels are missing")
     _drop_bulk(ds)
     return ImageFile(
@@ -127,34 +128,52 @@ def _read(path: Path, source: BinaryIO) -> ImageFile:
     )
 
 
-def _dataset(source: BinaryIO) -> tuple[FileDataset, BinaryIO]:
+def _dataset(source: BinaryIO, *, whole: bool) -> tuple[FileDataset, BinaryIO]:
     """The header, and the stream it was read from, positioned where it ended."""
     head = source.read(1024)
-    if head[128:132] == b"DICM" and DeflatedExplicitVRLittleEndian.encode() in head:
+    is_file = head[128:132] == b"DICM"
+    if is_file and DeflatedExplicitVRLittleEndian.encode() in head:
         return _deflated_dataset(source)
+    ds = _parsed(source, force=not is_file, whole=whole)
+    if not is_file and not text(ds, "SOPClassUID").startswith("1.2."):
+        raise DataSetError("is not a DICOM file (no preamble, no SOP Class UID)")
+    return ds, source
+
+
+def _parsed(source: BinaryIO, *, force: bool, whole: bool) -> FileDataset:
+    """Elements up to the pixels; unless `whole`, up to the first that cannot be parsed."""
+    stop = _Stop()
     source.seek(0)
     try:
-        return pydicom.dcmread(source, stop_before_pixels=True), source
-    except InvalidDicomError:
-        source.seek(0)
-        ds = pydicom.dcmread(source, stop_before_pixels=True, force=True)
-        if not text(ds, "SOPClassUID").startswith("1.2."):
+        return read_partial(source, stop_when=stop, force=force)
+    except (*BROKEN, OSError):
+        if whole or stop.last is None:
             raise
-        return ds, source
+    stop.at = stop.last
+    source.seek(0)
+    return read_partial(source, stop_when=stop, force=force)
+
+
+class _Stop:
+    """Tells pydicom where to stop, and remembers how far it came."""
+
+    def __init__(self) -> None:
+        self.at: int | None = None
+        self.last: int | None = None
+
+    def __call__(self, tag: BaseTag, vr: str | None, length: int) -> bool:
+        self.last = tag
+        return tag in PIXEL_TAGS or tag == self.at
 
 
 def _deflated_dataset(source: BinaryIO) -> tuple[FileDataset, BinaryIO]:
     """As pydicom does it, but with a limit on what the bytes may unfold to."""
     source.seek(0)
-    meta = pydicom.filereader.read_file_meta_info(source.name)
+    meta = read_file_meta_info(source.name)
     body = _inflate(source)
-    parsed = read_dataset(body, is_implicit_VR=False, is_little_endian=True, stop_when=_at_pixels)
+    parsed = read_dataset(body, is_implicit_VR=False, is_little_endian=True, stop_when=_Stop())
     ds = FileDataset(source.name, parsed, file_meta=meta, is_implicit_VR=False, is_little_endian=True)
     return ds, body
-
-
-def _at_pixels(tag: BaseTag, vr: str | None, length: int) -> bool:
-    return tag in PIXEL_TAGS
 
 
 def _guessed_syntax(ds: Dataset) -> UID:

@@ -6,6 +6,7 @@ import hashlib
 import struct
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,18 +74,19 @@ class Encoding:
     padding: tuple[int, int] | None
 
     @property
-    def bounds(self) -> tuple[float, float]:
-        """The lowest and the highest rescaled value that the stored bits can hold."""
-        low = -(1 << (self.bits_stored - 1)) if self.signed else 0
-        high = low + (1 << self.bits_stored) - 1
-        ends = (low * self.slope + self.intercept, high * self.slope + self.intercept)
-        return min(ends), max(ends)
+    def is_whole(self) -> bool:
+        """Whether rescaling only shifts the stored values by a whole number."""
+        return self.slope == 1 and self.intercept.is_integer()
 
     @property
-    def fits_int16(self) -> bool:
-        """Whether every possible value is a whole number that an int16 can hold."""
-        low, high = self.bounds
-        return self.slope == 1 and self.intercept.is_integer() and low >= -32768 and high <= 32767
+    def bounds(self) -> tuple[float, float]:
+        """The lowest and the highest rescaled value that the stored bits can hold (slope 1)."""
+        low = -(1 << (self.bits_stored - 1)) if self.signed else 0
+        return low + self.intercept, low + (1 << self.bits_stored) - 1 + self.intercept
+
+
+class _TooWide(Exception):
+    """A value does not fit int16."""
 
 
 def read_volume(
@@ -92,20 +94,25 @@ def read_volume(
 ) -> tuple[NDArray[Any], int]:
     """Rescaled values of all images, (slice, row, column), and how many voxels were padding.
 
-    int16 where every image allows it, float32 otherwise. With `fill_padding` (CT) padding outside
-    the scale of CT becomes PADDING_HU. Raises SeriesError: "truncated", "undecodable", "non-finite".
+    int16 where every value is a whole number that fits, float32 otherwise. With `fill_padding` (CT)
+    padding outside the scale of CT becomes PADDING_HU. Raises SeriesError: "truncated", "undecodable".
     """
     first = encodings[0]
-    dtype = np.int16 if all(encoding.fits_int16 for encoding in encodings) else np.float32
-    volume = np.empty((len(images), first.rows, first.columns), dtype)
+    shape = (len(images), first.rows, first.columns)
 
-    def fill(index: int) -> int:
-        stored = stored_values(images[index], encodings[index])
-        return _rescale(stored, encodings[index], out=volume[index], fill_padding=fill_padding)
+    def filled(volume: NDArray[Any]) -> tuple[NDArray[Any], int]:
+        def fill(index: int) -> int:
+            stored = stored_values(images[index], encodings[index])
+            return _rescale(stored, encodings[index], out=volume[index], fill_padding=fill_padding)
 
-    with ThreadPoolExecutor(max_workers=max(threads, 1), thread_name_prefix="pixels") as pool:
-        padded = sum(pool.map(fill, range(len(images))))
-    return volume, padded
+        with ThreadPoolExecutor(max_workers=max(threads, 1), thread_name_prefix="pixels") as pool:
+            return volume, sum(pool.map(fill, range(len(images))))
+
+    if all(encoding.is_whole for encoding in encodings):
+        # Scanners that declare 16 bits seldom use them: half the memory is worth the attempt.
+        with suppress(_TooWide):
+            return filled(np.empty(shape, np.int16))
+    return filled(np.empty(shape, np.float32))
 
 
 def digest(image: ImageFile, encoding: Encoding) -> str:
@@ -203,8 +210,9 @@ def _rescale(stored: NDArray[Any], encoding: Encoding, *, out: NDArray[Any], fil
     """Rescaled values (PS3.3 C.11.1.1.2) into `out`; the number of padding voxels that became air."""
     padding = _padding(stored, encoding) if fill_padding else None
     if out.dtype == np.int16:
+        _refuse_too_wide(stored, encoding)
         out[...] = stored
-        # Sums wrap at 16 bits, and the true sum fits (Encoding.fits_int16): the result is exact.
+        # Sums wrap at 16 bits, and the true sum fits: the result is exact.
         out += np.int64(encoding.intercept).astype(np.int16)
     else:
         out[...] = stored * encoding.slope + encoding.intercept
@@ -212,6 +220,14 @@ def _rescale(stored: NDArray[Any], encoding: Encoding, *, out: NDArray[Any], fil
         return 0
     out[padding] = PADDING_HU
     return int(np.count_nonzero(padding))
+
+
+def _refuse_too_wide(stored: NDArray[Any], encoding: Encoding) -> None:
+    low, high = encoding.bounds
+    if low < -32768 or high > 32767:
+        low, high = int(stored.min()) + encoding.intercept, int(stored.max()) + encoding.intercept
+        if low < -32768 or high > 32767:
+            raise _TooWide
 
 
 def _padding(stored: NDArray[Any], encoding: Encoding) -> NDArray[np.bool_] | None:

@@ -14,39 +14,47 @@ from dicom_node.geometry import Stack
 from dicom_node.headers import PIXEL_TAGS, ImageFile
 from dicom_node.pixels import Encoding
 
-#: What all images of one volume share, widest first, and the reason where they do not.
+#: What all files of one series share, widest first, and the reason where they do not.
 _SHARED = (
     ("PatientID", "mixed-patient", "patients", "Check the study for a mix-up before anything else."),
     ("StudyInstanceUID", "mixed-study", "studies", "Give the files of one study at a time."),
     ("SeriesInstanceUID", "mixed-series", "series", "Give the files of one series at a time."),
-    (
-        "FrameOfReferenceUID",
-        "mixed-frame-of-reference",
-        "frames of reference",
-        "Positions of unlike frames of reference cannot be compared: the patient was moved in between.",
-    ),
 )
 
 _BITS_ALLOCATED = (8, 16, 32)
 
 
-def refuse_mixture(images: Sequence[ImageFile]) -> list[str]:
-    """Raise SeriesError where the images are not of one patient, study, series and frame of reference.
+def refuse_mixture(images: Sequence[ImageFile]) -> None:
+    """Raise SeriesError where the files are not of one patient, study and series."""
+    for keyword, reason, plural, remedy in _SHARED:
+        counts = Counter(headers.text(image.ds, keyword) for image in images)
+        if len(counts) > 1:
+            raise SeriesError(
+                reason,
+                f"The {len(images)} files belong to {len(counts)} {plural} ({_largest(counts)} files). "
+                f"{remedy}",
+            )
+
+
+def one_frame_of_reference(images: Sequence[ImageFile]) -> list[str]:
+    """Raise SeriesError where positions cannot be compared: "mixed-frame-of-reference".
 
     Some anonymisers give every image a frame of reference of its own; that passes with a note.
     """
-    notes = []
-    for keyword, reason, plural, remedy in _SHARED:
-        counts = Counter(headers.text(image.ds, keyword) for image in images)
-        if keyword == "FrameOfReferenceUID" and len(counts) == len(images) > 2:
-            notes.append("every image has a frame of reference of its own: taken as one")
-        elif len(counts) > 1:
-            sizes = ", ".join(str(count) for count in sorted(counts.values(), reverse=True)[:5])
-            raise SeriesError(
-                reason,
-                f"The {len(images)} images belong to {len(counts)} {plural} ({sizes} images). {remedy}",
-            )
-    return notes
+    counts = Counter(headers.text(image.ds, "FrameOfReferenceUID") for image in images)
+    if len(counts) == len(images) > 2:
+        return ["every image has a frame of reference of its own: taken as one"]
+    if len(counts) > 1:
+        raise SeriesError(
+            "mixed-frame-of-reference",
+            f"The {len(images)} images have {len(counts)} frames of reference ({_largest(counts)} images): "
+            "their positions cannot be compared, the patient was moved in between. Send each as its own series.",
+        )
+    return []
+
+
+def _largest(counts: Counter[str]) -> str:
+    return ", ".join(str(count) for _, count in counts.most_common(5))
 
 
 def refuse_unusable(images: Sequence[ImageFile]) -> None:

@@ -92,14 +92,15 @@ def _chosen(images: list[ImageFile]) -> tuple[list[ImageFile], list[str]]:
     repaired = sum([selection.with_uid(image) for image in images])
     if repaired:
         notes.append(f"{repaired} images have no SOP UIDs; those of the file meta are used")
-    notes += selection.refuse_mixture(images)
-    selection.refuse_unusable(images)
+    selection.refuse_mixture(images)
     images, localizers = selection.without_localizers(images)
+    selection.refuse_unusable(images)
     images, repeats = selection.without_repeats(images)
+    frames = selection.one_frame_of_reference(images)
     unnumbered = sum(not headers.text(image.ds, "InstanceNumber") for image in images)
     if unnumbered:
         notes.append(f"{unnumbered} images have no Instance Number; positions order them anyway")
-    return images, [*notes, *localizers, *repeats]
+    return images, [*notes, *localizers, *repeats, *frames]
 
 
 def _is_ct(ds: Dataset) -> bool:
