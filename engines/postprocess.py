@@ -94,7 +94,7 @@ class Backward:
         if len(kept) == 1:
             return np.full(self._mask.shape[1:], kept[0], dtype=self._mask.dtype)
         values = values[kept]
-        labels = winners(_enlarged(values, self._rows, self._columns), self._mask.dtype)
+        labels = winners(_enlarged(values, self._rows, self._columns), self._mask.dtype).T
         return labels if len(kept) == kept[-1] + 1 else kept.astype(self._mask.dtype)[labels]
 
 
@@ -126,26 +126,25 @@ def _enlarged(
     rows: scipy.sparse.csr_matrix[np.float32] | None,
     columns: scipy.sparse.csr_matrix[np.float32] | None,
 ) -> NDArray[np.float32]:
-    """(classes, rows, columns) interpolated in-plane."""
+    """(classes, rows, columns) interpolated in-plane, as (columns, classes, rows)."""
     count, height, width = values.shape
     if rows is not None:
-        tall = rows @ values.transpose(1, 0, 2).reshape(height, count * width)
-        height = tall.shape[0]
-        values = np.asarray(tall).reshape(height, count, width).transpose(1, 0, 2)
-    if columns is not None:
-        wide = columns @ values.transpose(2, 0, 1).reshape(width, count * height)
-        values = np.asarray(wide).reshape(-1, count, height).transpose(1, 2, 0)
-    return values
+        tall = np.asarray(rows @ values.transpose(1, 0, 2).reshape(height, count * width))
+        height = len(tall)
+        values = tall.reshape(height, count, width).transpose(1, 0, 2)
+    turned = values.transpose(2, 0, 1)
+    if columns is None:
+        return turned
+    return np.asarray(columns @ turned.reshape(width, count * height)).reshape(-1, count, height)
 
 
 def winners(values: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Index of the largest of (classes, ...), the first of equals."""
-    best = values[0].copy()
+    """Labels (columns, rows): the largest of (columns, classes, rows), the first of equals."""
+    best = values[:, 0].copy()
     labels = np.zeros(best.shape, dtype=dtype)
-    for index in range(1, len(values)):
-        better = values[index] > best
-        labels[better] = index
-        np.maximum(best, values[index], out=best)
+    for index in range(1, values.shape[1]):
+        np.copyto(labels, index, where=values[:, index] > best, casting="unsafe")
+        np.maximum(best, values[:, index], out=best)
     return labels
 
 
