@@ -1,0 +1,369 @@
+"""pynetdicom's upper layer with bounded, streaming reception of stored instances.
+
+What is replaced, and why (tests/dicom_node/test_fast_upper_layer.py fails when pynetdicom changes
+underneath):
+
+DULServiceProvider._read_pdu_data   reads any length that a peer claims, 4 KiB at a time, and decodes it
+                                    into objects. Here the length is checked first (PS3.8 section 9.3.1),
+                                    a stalled read ends, and what belongs to a storage context goes
+                                    straight from the socket into the receiver's buffer.
+DULServiceProvider._is_transport_event  parses what arrives after an abort. Here it is thrown away.
+DULServiceProvider.run_reactor      wrapped, so that the receiver learns that the association ended.
+Association.__init__, run_reactor   use the class above; report the end of every association.
+RequestHandler._create_association  copied: it names the class Association.
+AssociationServer.server_bind, get_request, verify_request, handle_error
+                                    several processes on one port, time-outs on sockets, a bound on
+                                    connections, no traceback on standard error.
+
+While instances arrive the association's own thread, which polls each millisecond, is held at its
+checkpoint; the upper layer's thread then reads with blocking calls. Everything else (negotiation, C-ECHO,
+release, other services) is pynetdicom's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import select
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from pynetdicom import evt
+from pynetdicom._globals import MODE_ACCEPTOR
+from pynetdicom.association import Association
+from pynetdicom.dul import DULServiceProvider
+from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
+
+from dicom_node.store_message import ProtocolError
+
+LOGGER = logging.getLogger(__name__)
+
+_P_DATA_TF = 0x04
+#: The longest variable field of each PDU type, P-DATA-TF apart (PS3.8 section 9.3). An A-ASSOCIATE-RQ of 128
+#: contexts with every transfer syntax takes some 200 KiB.
+_LONGEST = {0x01: 1 << 20, 0x02: 1 << 20, 0x03: 4, 0x05: 4, 0x06: 4, 0x07: 4}
+#: Some peers leave the item headers out when they keep to the maximum length (PS3.8 section D.1).
+_P_DATA_SLACK = 1024
+#: Bytes of one message that is not for storage: a C-ECHO has some 70.
+_LONGEST_OTHER_MESSAGE = 1 << 20
+#: Seconds for which the thread waits for more before it goes back to pynetdicom's loop, and its slices.
+_LINGER, _SLICE = 1.0, 0.05
+#: Bytes that are thrown away after an abort before the connection is cut.
+_MOST_AFTERMATH = 16 << 20
+_TCP_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
+
+
+class StorageSink(Protocol):
+    """Takes the presentation data values of storage contexts (PS3.8 section 9.3.5.1)."""
+
+    @property
+    def in_hand(self) -> bool: ...
+    def takes(self, context_id: int) -> bool: ...
+    def command(self, context_id: int, fragment: bytes | bytearray, *, last: bool) -> bytes | None: ...
+    def room(self) -> memoryview: ...
+    def filled(self, context_id: int, count: int, *, last: bool) -> bytes | None: ...
+    def close(self) -> None: ...
+
+
+class _Stalled(Exception):
+    """The peer stopped in the middle of a PDU."""
+
+
+class _Lost(Exception):
+    """The connection ended in the middle of a PDU."""
+
+
+class StreamingUpperLayer(DULServiceProvider):  # type: ignore[misc]
+    """The upper layer of one accepted association."""
+
+    def __init__(self, assoc: Association, *, max_pdu: int, timeout: float) -> None:
+        super().__init__(assoc)
+        self._max_pdu = max_pdu
+        self._timeout = timeout
+        #: Set before the association is accepted; None leaves all to pynetdicom.
+        self.sink: StorageSink | None = None
+        #: No new instance is taken any more; what comes is thrown away, unanswered.
+        self.draining = False
+        #: Set while no instance is in hand and the association's own thread is not held.
+        self.quiet = threading.Event()
+        self.quiet.set()
+        self._other_bytes = 0
+        self._aftermath = 0
+
+    def run_reactor(self) -> None:
+        """Run the loop; close the sink when it ends, however it does."""
+        try:
+            super().run_reactor()
+        finally:
+            if self.sink is not None:
+                self.sink.close()
+
+    def cut(self) -> None:
+        """Close the connection from another thread, also in the middle of a read."""
+        connection = self.socket.socket if self.socket is not None else None
+        if connection is not None:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def _is_transport_event(self) -> bool:
+        if self.state_machine.current_state == "Sta13" and self.socket is not None and self.socket.ready:
+            self._discard_aftermath()
+            return True
+        return bool(super()._is_transport_event())
+
+    def _discard_aftermath(self) -> None:
+        """PS3.8 table 9-9, AA-6: PDUs that arrive after an abort are ignored; here, for so many bytes."""
+        try:
+            count = len(self.socket.socket.recv(1 << 16))
+        except OSError:
+            count = 0
+        self._aftermath += count
+        if count == 0 or self._aftermath > _MOST_AFTERMATH:
+            self.socket.close()
+
+    def _read_pdu_data(self) -> None:
+        """Read one PDU, or all that arrive while instances are being stored; queue the resulting event."""
+        held = False
+        try:
+            while True:
+                deadline = time.monotonic() + self._timeout
+                kind, _, length = struct.unpack(">BBL", self._read(6, deadline))
+                if not self._is_acceptable(kind, length):
+                    # PS3.8 table 9-10, Evt19: unrecognised or invalid PDU received.
+                    self.event_queue.put("Evt19")
+                    return
+                if kind != _P_DATA_TF or self.sink is None or not self._is_transferring():
+                    self._hand_over(bytes((kind, 0)), bytearray(self._read(length, deadline)))
+                    return
+                if not held:
+                    held = True
+                    self._hold_association()
+                if not self._stream(self.sink, length, deadline) or not self._more_follows(self.sink):
+                    return
+        except _Lost:
+            # Evt17: transport connection closed.
+            self.event_queue.put("Evt17")
+        except _Stalled:
+            LOGGER.warning("an association is aborted: its peer stopped in the middle of a PDU")
+            self.event_queue.put("Evt19")
+        except ProtocolError as error:
+            LOGGER.warning("an association is aborted: %s", error)
+            self.event_queue.put("Evt19")
+        finally:
+            if held:
+                self.assoc._reactor_checkpoint.set()
+                self.quiet.set()
+
+    def _is_transferring(self) -> bool:
+        """Sta6: data transfer; Sta7: we asked for release, and the peer may still send (PS3.8 table 9-10)."""
+        return self.state_machine.current_state in ("Sta6", "Sta7")
+
+    def _is_acceptable(self, kind: int, length: int) -> bool:
+        """Whether to read on: a known PDU type and no more than its longest length."""
+        longest = self._max_pdu + _P_DATA_SLACK if kind == _P_DATA_TF else _LONGEST.get(kind, -1)
+        if length <= longest:
+            return True
+        LOGGER.warning("an association is aborted: a PDU of type %d claims %d bytes", kind, length)
+        return False
+
+    def _hold_association(self) -> None:
+        self.quiet.clear()
+        if not self.draining:
+            self.assoc._reactor_checkpoint.clear()
+
+    def _more_follows(self, sink: StorageSink) -> bool:
+        """Wait a little for the next PDU; False when pynetdicom's loop has something else to do."""
+        poll = select.poll()
+        poll.register(self.socket.socket, select.POLLIN)
+        patience = time.monotonic() + _LINGER
+        while True:
+            if self._kill_thread or self.to_provider_queue.queue or (self.draining and not sink.in_hand):
+                return False
+            if poll.poll(_SLICE * 1000):
+                return True
+            if time.monotonic() > patience:
+                return False
+
+    def _stream(self, sink: StorageSink, length: int, deadline: float) -> bool:
+        """Take the items of one P-DATA-TF PDU; False where the rest of it was handed to pynetdicom."""
+        while length > 0:
+            item = self._read(6, deadline)
+            item_length, context_id, control = struct.unpack(">LBB", item)
+            length -= 4 + item_length
+            if item_length < 2 or length < 0:
+                raise ProtocolError("the items of a P-DATA-TF PDU do not fit it (PS3.8 section 9.3.5)")
+            if not sink.takes(context_id):
+                rest = self._read(item_length - 2 + length, deadline)
+                self._count_other(item_length, last=control == 0x03)
+                self._hand_over(bytes((_P_DATA_TF, 0)), bytearray(item + rest))
+                return False
+            self._item(sink, context_id, control, item_length - 2, deadline)
+        if _TCP_QUICKACK is not None:
+            # Without this a sender that leaves Nagle's algorithm on waits 40 ms for each acknowledgement.
+            self.socket.socket.setsockopt(socket.IPPROTO_TCP, _TCP_QUICKACK, 1)
+        return True
+
+    def _item(self, sink: StorageSink, context_id: int, control: int, count: int, deadline: float) -> None:
+        """Take one presentation data value; the control header is PS3.8 section E.2's."""
+        is_command, is_last = bool(control & 0x01), bool(control & 0x02)
+        if self.draining and not sink.in_hand:
+            self._read(count, deadline)
+            return
+        if is_command:
+            self._answer(sink.command(context_id, self._read(count, deadline), last=is_last))
+            return
+        while True:
+            room = sink.room()[:count]
+            self._fill(room, deadline)
+            count -= len(room)
+            self._answer(sink.filled(context_id, len(room), last=is_last and count == 0))
+            if count == 0:
+                return
+
+    def _answer(self, response: bytes | None) -> None:
+        if response is not None:
+            self.socket.send(response)
+
+    def _count_other(self, count: int, *, last: bool) -> None:
+        """Bound the memory of a message that pynetdicom collects."""
+        self._other_bytes += count
+        if self._other_bytes > _LONGEST_OTHER_MESSAGE:
+            raise ProtocolError("a message that is not for storage is too long")
+        if last:
+            self._other_bytes = 0
+
+    def _hand_over(self, start: bytes, body: bytearray) -> None:
+        """Let pynetdicom decode a PDU and queue its event, as its own `_read_pdu_data` does."""
+        try:
+            pdu, event = self._decode_pdu(bytearray(start + struct.pack(">L", len(body))) + body)
+        except Exception as error:  # noqa: BLE001 - any failure to decode is Evt19; its text may quote the peer
+            LOGGER.warning("an association is aborted: its PDU cannot be decoded: %s", type(error).__name__)
+            self.event_queue.put("Evt19")
+            return
+        self.event_queue.put(event)
+        self._recv_pdu.put(pdu)
+
+    def _read(self, count: int, deadline: float) -> bytes:
+        data = bytearray(count)
+        self._fill(memoryview(data), deadline)
+        return bytes(data)
+
+    def _fill(self, view: memoryview, deadline: float) -> None:
+        """Read until `view` is full. Raises `_Lost`, `_Stalled`.
+
+        The socket blocks, with SO_RCVTIMEO: one system call for one PDU, where Python's own time-outs
+        take a poll for each piece.
+        """
+        connection = self.socket.socket
+        if connection is None:
+            raise _Lost
+        got = 0
+        while got < len(view):
+            try:
+                count = connection.recv_into(view[got:], 0, socket.MSG_WAITALL)
+            except BlockingIOError:
+                raise _Stalled from None
+            except OSError:
+                raise _Lost from None
+            if count == 0:
+                raise _Lost
+            got += count
+            if got < len(view) and time.monotonic() > deadline:
+                raise _Stalled
+
+
+class StorageAssociation(Association):  # type: ignore[misc]
+    """An accepted association whose instances are streamed."""
+
+    def __init__(self, server: StorageServer) -> None:
+        super().__init__(server.ae, MODE_ACCEPTOR)
+        self._server = server
+        timeout = server.ae.network_timeout or 60.0
+        self.dul = StreamingUpperLayer(self, max_pdu=server.ae.maximum_pdu_size, timeout=timeout)
+        # These setters reach into the upper layer's timers: again, for the new one.
+        self.acse_timeout = self.ae.acse_timeout
+        self.network_timeout = self.ae.network_timeout
+
+    def run_reactor(self) -> None:
+        """Run until the association has ended, and say so."""
+        try:
+            super().run_reactor()
+        finally:
+            self._server.on_end(self)
+
+    def _bind_defaults(self) -> None:
+        """Bind pynetdicom's default handlers but not its logging ones: they print what is exchanged."""
+        for event in evt._INTERVENTION_EVENTS:
+            self.bind(event, evt.get_default_handler(event))
+
+
+class StorageRequestHandler(RequestHandler):  # type: ignore[misc]
+    """Makes a `StorageAssociation` of a connection."""
+
+    def _create_association(self) -> StorageAssociation:
+        server = self.server
+        assoc = StorageAssociation(server)
+        # pynetdicom finds its associations by this part of the thread's name.
+        assoc.name = f"AcceptorThread@{datetime.now(UTC):%Y%m%d%H%M%S}"
+        assoc.set_socket(AssociationSocket(assoc, client_socket=self.request))
+        assoc.acceptor.maximum_length = server.ae.maximum_pdu_size
+        assoc.acceptor.ae_title = server.ae_title
+        assoc.acceptor.address_info = self.local
+        assoc.acceptor.implementation_class_uid = server.ae.implementation_class_uid
+        assoc.acceptor.implementation_version_name = server.ae.implementation_version_name
+        # No deep copy, which took milliseconds: `choose contexts` gives each association a list of its own.
+        assoc.acceptor.supported_contexts = server.contexts
+        assoc.requestor.address_info = self.remote
+        for event, bound in server._handlers.items():
+            if event.is_intervention:
+                assoc.bind(event, *bound)
+            else:
+                for handler, args in bound:
+                    assoc.bind(event, handler, args)
+        return assoc
+
+
+class StorageServer(AssociationServer):  # type: ignore[misc]
+    """Accepts connections on a port that other processes may share."""
+
+    request_queue_size = 128
+
+    def __init__(self, *args: Any, on_end: Callable[[StorageAssociation], None], **kwargs: Any) -> None:
+        self.on_end = on_end
+        super().__init__(*args, request_handler=StorageRequestHandler, **kwargs)
+        # pynetdicom collects garbage every 60th poll, that is each 30 s at its default interval.
+        self._gc = [0, 299]
+
+    def server_bind(self) -> None:
+        """Bind; the kernel spreads connections over all processes that listen."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        super().server_bind()
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Accept a connection and give it its time-outs."""
+        connection, address = super().get_request()
+        seconds = self.ae.network_timeout or 60.0
+        interval = struct.pack("@ll", int(seconds), int(seconds % 1 * 1_000_000))
+        connection.settimeout(None)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, interval)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, interval)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connection, address
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Bound the connections that have not asked for an association; others are rejected politely."""
+        return bool(len(self.active_associations) < 2 * self.ae.maximum_associations + 8)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Log a connection that failed before it had an association."""
+        LOGGER.error("a connection from %s failed before its association", client_address[0])
+
+    def _bind_defaults(self) -> None:
+        for event in evt._INTERVENTION_EVENTS:
+            self.bind(event, evt.get_default_handler(event))

@@ -1,0 +1,321 @@
+"""The storage SCP: who may call, what is accepted, and what is told to whom."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from pydicom.uid import UID
+from pynetdicom import AE, evt
+from pynetdicom.pdu_primitives import A_ASSOCIATE
+from pynetdicom.presentation import PresentationContext
+from pynetdicom.sop_class import Verification
+
+from dicom_node.access import KnownPeer, PeerBook
+from dicom_node.contexts import is_storage, storage_contexts
+from dicom_node.fast_upper_layer import StorageAssociation, StorageServer
+from dicom_node.file_meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicom_node.receiver import RefusedInstance, StorageContext, StoreEvents, StoreReceiver
+from dicom_node.spool import Spool
+
+__all__ = [
+    "AssociationEvent",
+    "AssociationEventKind",
+    "KnownPeer",
+    "Listener",
+    "ListenerConfig",
+    "ListenerEvents",
+    "RefusedInstance",
+]
+
+LOGGER = logging.getLogger(__name__)
+
+#: (result, source, diagnostic) of PS3.8 table 9-21: permanent, service user, and which title it was.
+_CALLED_AE_UNKNOWN = (0x01, 0x01, 0x07)
+_CALLING_AE_UNKNOWN = (0x01, 0x01, 0x03)
+#: Seconds that a peer has to answer our release while we stop.
+_RELEASE_SECONDS = 3.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListenerConfig:
+    """How to listen."""
+
+    ae_title: str
+    #: 0 takes a free port.
+    port: int
+    host: str = "0.0.0.0"
+    peers: tuple[KnownPeer, ...] = ()
+    #: False lets any AE title at any address store; only the called AE title is checked then.
+    require_known_peers: bool = True
+    #: The longest P-DATA-TF PDU that we offer to take; DCMTK sends no longer ones than this default.
+    max_pdu: int = 128 * 1024
+    max_associations: int = 32
+    #: Seconds that a connection may take to ask for an association.
+    association_timeout: float = 15.0
+    #: Seconds without a byte after which an association is aborted.
+    network_timeout: float = 60.0
+    #: Seconds that `stop` waits for instances in hand.
+    stop_seconds: float = 30.0
+
+
+class AssociationEventKind(StrEnum):
+    """What happened to an association; the last three are final."""
+
+    OPENED = "opened"
+    RELEASED = "released"
+    #: By the peer, by us, or by the loss of the connection.
+    ABORTED = "aborted"
+    #: It was never opened and stored nothing.
+    REJECTED = "rejected"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AssociationEvent:
+    """An association opened or ended; each one that opened ends exactly once."""
+
+    association_id: str
+    kind: AssociationEventKind
+    calling_ae_title: str
+    called_ae_title: str
+    #: The peer's address, without its port.
+    address: str
+    #: Name of the known peer; "" where it is not known.
+    peer: str
+    #: Aware UTC.
+    at: datetime
+    #: A sentence for people; "" for an association that opened or was released.
+    reason: str = ""
+
+
+class ListenerEvents(StoreEvents, Protocol):
+    """Who is told what arrives; called in the associations' threads."""
+
+    def association(self, event: AssociationEvent) -> None:
+        """An association opened, was rejected or ended; all its instances were told before its end."""
+
+
+@dataclass(kw_only=True)
+class _Caller:
+    """What the listener keeps on an association."""
+
+    association_id: str
+    calling_ae_title: str
+    called_ae_title: str
+    address: str
+    peer: str = ""
+    opened: bool = False
+    ended: bool = False
+
+
+class Listener:
+    """Listens from construction (`with Listener(...)`) until `stop`."""
+
+    def __init__(self, config: ListenerConfig, spool: Spool, events: ListenerEvents) -> None:
+        self._config = config
+        self._spool = spool
+        self._events = events
+        self._book = PeerBook(config.peers)
+        self._callers: dict[StorageAssociation, _Caller] = {}
+        _quieten_pynetdicom()
+        ae = _application_entity(config)
+        self._server: StorageServer = ae.make_server(
+            (config.host, config.port),
+            evt_handlers=[
+                (evt.EVT_REQUESTED, self._on_requested),
+                (evt.EVT_ACSE_SENT, self._on_acse_sent),
+                (evt.EVT_RELEASED, self._on_released),
+                (evt.EVT_ABORTED, self._on_aborted),
+                (evt.EVT_REJECTED, self._on_rejected),
+            ],
+            server_class=StorageServer,
+            on_end=self._on_end,
+        )
+        ae._servers.append(self._server)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, name="listener", daemon=True
+        )
+        self._stopped = False
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        """The TCP port that is bound."""
+        return int(self._server.server_address[1])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Take no more connections, finish and answer each instance in hand, then release.
+
+        Returns when every association has ended; one whose instance takes longer than `stop_seconds`
+        is cut, unacknowledged.
+        """
+        if self._stopped:
+            return
+        self._stopped = True
+        associations = self._server.active_associations
+        for association in associations:
+            association.dul.draining = True
+        self._server.shutdown()
+        self._thread.join()
+        deadline = time.monotonic() + self._config.stop_seconds
+        threads = [
+            threading.Thread(target=_release, args=(association, deadline), name="release", daemon=True)
+            for association in {*associations, *self._server.active_associations}
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def _on_requested(self, event: evt.Event) -> None:
+        """A-ASSOCIATE-RQ: reject whom we do not know, otherwise choose the presentation contexts."""
+        association = event.assoc
+        request = association.requestor.primitive
+        caller = _Caller(
+            association_id=str(uuid.uuid4()),
+            calling_ae_title=request.calling_ae_title,
+            called_ae_title=request.called_ae_title,
+            address=association.requestor.address_info.address,
+        )
+        self._callers[association] = caller
+        rejection = self._rejection(caller)
+        if rejection is not None:
+            diagnosis, reason = rejection
+            association.acse.send_reject(*diagnosis)
+            self._tell(caller, AssociationEventKind.REJECTED, reason)
+            association.kill()
+            return
+        proposed = request.presentation_context_definition_list
+        association.acceptor.supported_contexts = [*self._server.contexts, *storage_contexts(proposed)]
+
+    def _rejection(self, caller: _Caller) -> tuple[tuple[int, int, int], str] | None:
+        """Why this caller may not come in: what it is told, and what our people are told."""
+        if caller.called_ae_title != self._config.ae_title.strip():
+            return _CALLED_AE_UNKNOWN, "it called another AE title than ours"
+        if not self._config.require_known_peers:
+            found = self._book.find(caller.calling_ae_title, caller.address)
+            caller.peer = found.name if found else ""
+            return None
+        peer = self._book.find(caller.calling_ae_title, caller.address)
+        if peer is not None:
+            caller.peer = peer.name
+            return None
+        if self._book.knows_title(caller.calling_ae_title):
+            return _CALLING_AE_UNKNOWN, "its AE title is known, but not at this address"
+        return _CALLING_AE_UNKNOWN, "its AE title is not that of a known peer"
+
+    def _on_acse_sent(self, event: evt.Event) -> None:
+        """Just before A-ASSOCIATE-AC goes out: from then on instances may arrive."""
+        primitive = event.primitive
+        if not isinstance(primitive, A_ASSOCIATE) or primitive.result != 0x00:
+            return
+        association = event.assoc
+        caller = self._callers[association]
+        caller.opened = True
+        self._tell(caller, AssociationEventKind.OPENED)
+        association.dul.sink = StoreReceiver(
+            association_id=caller.association_id,
+            source_ae_title=caller.calling_ae_title,
+            contexts=_accepted(association.accepted_contexts),
+            spool=self._spool,
+            events=self._events,
+        )
+
+    def _on_released(self, event: evt.Event) -> None:
+        self._tell(self._callers[event.assoc], AssociationEventKind.RELEASED)
+
+    def _on_aborted(self, event: evt.Event) -> None:
+        caller = self._callers.get(event.assoc)
+        if caller is not None and caller.opened:
+            self._tell(caller, AssociationEventKind.ABORTED, "the association was aborted")
+
+    def _on_rejected(self, event: evt.Event) -> None:
+        """pynetdicom rejected by itself: too many associations."""
+        self._tell(
+            self._callers[event.assoc], AssociationEventKind.REJECTED, "too many associations are open"
+        )
+
+    def _on_end(self, association: StorageAssociation) -> None:
+        """The association's thread ends; some ways out tell nobody."""
+        caller = self._callers.pop(association, None)
+        if caller is not None and caller.opened:
+            self._tell(caller, AssociationEventKind.ABORTED, "the connection was lost")
+
+    def _tell(self, caller: _Caller, kind: AssociationEventKind, reason: str = "") -> None:
+        """Tell of an association, of its end only once."""
+        if caller.ended:
+            return
+        caller.ended = kind is not AssociationEventKind.OPENED
+        LOGGER.info("association %s %s: %s", caller.association_id, kind, reason)
+        happened = AssociationEvent(
+            association_id=caller.association_id,
+            kind=kind,
+            calling_ae_title=caller.calling_ae_title,
+            called_ae_title=caller.called_ae_title,
+            address=caller.address,
+            peer=caller.peer,
+            at=datetime.now(UTC),
+            reason=reason,
+        )
+        try:
+            self._events.association(happened)
+        except Exception as error:  # noqa: BLE001 - instances are still to be received
+            LOGGER.error("an association event is not recorded: %s", type(error).__name__)
+
+
+def _application_entity(config: ListenerConfig) -> AE:
+    """pynetdicom's view of the configuration."""
+    ae = AE(ae_title=config.ae_title)
+    ae.maximum_pdu_size = config.max_pdu
+    ae.maximum_associations = config.max_associations
+    ae.acse_timeout = config.association_timeout
+    ae.dimse_timeout = config.network_timeout
+    ae.network_timeout = config.network_timeout
+    ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+    ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+    # Storage contexts are chosen for each association from what it proposes.
+    ae.add_supported_context(Verification)
+    return ae
+
+
+def _accepted(contexts: Iterable[PresentationContext]) -> dict[int, StorageContext]:
+    """The accepted storage contexts by presentation context ID."""
+    return {
+        context.context_id: StorageContext(
+            sop_class_uid=str(context.abstract_syntax), transfer_syntax_uid=str(context.transfer_syntax[0])
+        )
+        for context in contexts
+        if is_storage(UID(context.abstract_syntax))
+    }
+
+
+def _release(association: StorageAssociation, deadline: float) -> None:
+    """End one association: after its instance in hand, with a release, or at the deadline without."""
+    if association.dul.quiet.wait(max(0.0, deadline - time.monotonic())) and association.is_established:
+        association.acse_timeout = _RELEASE_SECONDS
+        association.release()
+    association.dul.cut()
+    association.join(_RELEASE_SECONDS)
+
+
+def _quieten_pynetdicom() -> None:
+    """Keep pynetdicom from writing what is exchanged, patient names among it, into the log."""
+    logger: Any = logging.getLogger("pynetdicom")
+    if logger.getEffectiveLevel() < logging.WARNING:
+        logger.setLevel(logging.WARNING)

@@ -1,0 +1,267 @@
+"""Received instances on disk: durable under their final names before anyone is told so."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import logging
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import BinaryIO
+
+from dicom_node import file_meta, header
+from dicom_node.errors import DataSetError, SpoolFull
+from dicom_node.file_meta import FileMetaTemplate
+from dicom_node.incoming import BUFFER_BYTES, Incoming
+from dicom_node.instance import StoredInstance
+
+LOGGER = logging.getLogger(__name__)
+
+#: Enough for the file meta and, nearly always, everything up to Series Instance UID.
+_HEAD_BYTES = 16 * 1024
+#: More than the file meta ever needs: preamble, five UIDs, two titles, the digest.
+_META_BYTES = 1024
+_CHUNK_BYTES = 1 << 20
+#: Series folders known to be durable; forgotten all at once when there are more.
+_MOST_FOLDERS = 10_000
+
+
+class Spool:
+    """A folder of instances, `<study>/<series>/<sop>.dcm`, that several processes may fill at once.
+
+    `incoming/<process>/` holds temporary files: never acknowledged, locked for as long as their process
+    lives. `partial/` holds what dead processes and failed writes left; only `prune_partial` deletes there.
+    Raises `SpoolFull` from `begin` and `store` while less than `watermark_bytes` are free.
+    """
+
+    def __init__(self, root: Path, *, watermark_bytes: int) -> None:
+        self.root = root
+        self._watermark_bytes = watermark_bytes
+        self._partial = root / "partial"
+        self._incoming = root / "incoming" / secrets.token_hex(8)
+        self._durable_folders: set[Path] = set()
+        self._partial.mkdir(parents=True, exist_ok=True)
+        self._incoming.mkdir(parents=True)
+        # The lock goes when the process does, however it ends; a process id would be reused, and means
+        # nothing to another host on the same storage.
+        self._lock = (self._incoming / "lock").open("wb")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._require_links()
+        self._set_dead_aside()
+
+    def begin(
+        self, *, template: FileMetaTemplate, sop_instance_uid: str, buffer: bytearray | None = None
+    ) -> Incoming:
+        """Start to receive an instance. Raises `SpoolFull`.
+
+        `buffer` may be used again once the `Incoming` is committed or set aside.
+        """
+        self.require_room()
+        return Incoming(
+            spool=self,
+            template=template,
+            sop_instance_uid=sop_instance_uid,
+            buffer=bytearray(BUFFER_BYTES) if buffer is None else buffer,
+        )
+
+    def store(
+        self,
+        data_set: bytes,
+        *,
+        sop_class_uid: str,
+        sop_instance_uid: str,
+        transfer_syntax_uid: str,
+        source_ae_title: str = "",
+        association_id: str | None = None,
+    ) -> StoredInstance:
+        """Make one whole data set durable. Raises `SpoolFull`, `DataSetError`, `OSError`."""
+        template = FileMetaTemplate(
+            sop_class_uid=sop_class_uid,
+            transfer_syntax_uid=transfer_syntax_uid,
+            source_ae_title=source_ae_title,
+        )
+        incoming = self.begin(template=template, sop_instance_uid=sop_instance_uid)
+        try:
+            incoming.write(data_set)
+            return incoming.commit(
+                sop_class_uid=sop_class_uid,
+                transfer_syntax_uid=transfer_syntax_uid,
+                association_id=association_id,
+            )
+        finally:
+            incoming.set_aside()
+
+    def scan(self) -> Iterator[StoredInstance]:
+        """Every file under its final name, in no order, association unknown; changes nothing.
+
+        Reads 16 KiB a file: the digest stands in the file meta. Files that are no instances are
+        reported to the log and left alone.
+        """
+        for path in self.root.glob("[0-9]*/[0-9]*/*.dcm"):
+            try:
+                yield self._known(path)
+            except (DataSetError, OSError) as error:
+                LOGGER.warning("spool file %s is not an instance: %s", path.relative_to(self.root), error)
+
+    def open(self, path: Path) -> BinaryIO:
+        """Open a stored file by the path of its `StoredInstance`."""
+        return (self.root / path).open("rb")
+
+    def prune_partial(self, older_than: timedelta) -> int:
+        """Delete what has lain in `partial/` for longer; how many files that was."""
+        oldest = time.time() - older_than.total_seconds()
+        stale = [path for path in self._partial.iterdir() if path.stat().st_mtime < oldest]
+        for path in stale:
+            path.unlink(missing_ok=True)
+        return len(stale)
+
+    def close(self) -> None:
+        """Give up this process's folder of temporary files."""
+        self._lock.close()
+        self._set_dead_aside()
+
+    def require_room(self) -> None:
+        """Raise `SpoolFull` while the disk is below its watermark; one system call."""
+        disk = os.statvfs(self.root)
+        if disk.f_bavail * disk.f_frsize < self._watermark_bytes:
+            raise SpoolFull("the spool's disk is below its watermark")
+
+    def new_temporary(self) -> tuple[int, Path]:
+        """A temporary file of this process: (descriptor, path), on the file system of the final names."""
+        path = self._incoming / f"{secrets.token_hex(8)}.part"
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o640), path
+
+    def keep_partial(self, path: Path) -> None:
+        """Move a temporary file that became no instance to `partial/`."""
+        path.replace(self._partial / path.name)
+
+    def existing_digest(self, relative: Path) -> str | None:
+        """Digest of what is stored under this name, made durable anew; None where nothing is.
+
+        "" for a file that cannot be read as an instance: other bytes then, and left as they are.
+        """
+        path = self.root / relative
+        try:
+            with path.open("rb") as file:
+                digest = _digest(file)
+        except FileNotFoundError:
+            return None
+        except DataSetError:
+            return ""
+        # Another process may have linked it a moment ago and not have synced the folder yet.
+        _sync_folder(path.parent)
+        return digest
+
+    def publish(self, temporary: Path, relative: Path) -> bool:
+        """Give a synced temporary file its final name, durably; False where the name is taken.
+
+        A link, unlike a rename, never replaces: of two processes that store one UID, one wins.
+        """
+        path = self.root / relative
+        self._make_folder(path.parent)
+        try:
+            path.hardlink_to(temporary)
+        except FileExistsError:
+            return False
+        except FileNotFoundError:
+            # Someone removed the empty folder since this process last used it.
+            self._durable_folders.discard(path.parent)
+            self._make_folder(path.parent)
+            path.hardlink_to(temporary)
+        _sync_folder(path.parent)
+        temporary.unlink()
+        return True
+
+    def _known(self, path: Path) -> StoredInstance:
+        """Describe a file under its final name."""
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+            meta = file_meta.decode(head)
+            try:
+                peeked = header.peek(head[meta.data_offset :], meta.transfer_syntax_uid)
+            except header.HeadTooShort:
+                file.seek(meta.data_offset)
+                peeked = header.peek(file.read(), meta.transfer_syntax_uid)
+            file.seek(0)
+            sha256 = _digest(file)
+            status = os.fstat(file.fileno())
+        return StoredInstance(
+            sop_instance_uid=peeked.sop_instance_uid,
+            sop_class_uid=peeked.sop_class_uid,
+            study_instance_uid=peeked.study_instance_uid,
+            series_instance_uid=peeked.series_instance_uid,
+            transfer_syntax_uid=meta.transfer_syntax_uid,
+            patient_id=peeked.patient_id,
+            modality=peeked.modality,
+            path=path.relative_to(self.root),
+            size=status.st_size,
+            sha256=sha256,
+            received_at=datetime.fromtimestamp(status.st_mtime, UTC),
+            conflicting=path.stem != peeked.sop_instance_uid,
+        )
+
+    def _make_folder(self, folder: Path) -> None:
+        """Make a series folder and make it durable, once per process: another may have made it unsynced."""
+        if folder in self._durable_folders:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        _sync_folder(folder.parent)
+        _sync_folder(self.root)
+        if len(self._durable_folders) >= _MOST_FOLDERS:
+            self._durable_folders.clear()
+        self._durable_folders.add(folder)
+
+    def _require_links(self) -> None:
+        """Fail at start-up, with a remedy, where the file system has no hard links."""
+        probe = self._incoming / "probe"
+        try:
+            probe.hardlink_to(self._incoming / "lock")
+        except OSError as error:
+            raise OSError(
+                error.errno, f"{self.root} has no hard links; put the storage on a file system that has"
+            ) from error
+        probe.unlink()
+
+    def _set_dead_aside(self) -> None:
+        """Move the temporary files of processes that are gone to `partial/`; they were never acknowledged."""
+        for folder in (self.root / "incoming").iterdir():
+            with contextlib.suppress(BlockingIOError, FileNotFoundError):
+                self._set_folder_aside(folder)
+
+    def _set_folder_aside(self, folder: Path) -> None:
+        """Empty one process's folder. Raises `BlockingIOError` where that process lives."""
+        with (folder / "lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            left = list(folder.glob("*.part"))
+            for path in left:
+                self.keep_partial(path)
+            (folder / "lock").unlink()
+            folder.rmdir()
+        if left:
+            LOGGER.warning("%d unfinished transfers of a dead process moved to partial/", len(left))
+
+
+def _digest(file: BinaryIO) -> str:
+    """SHA-256 of a file's data set: as its file meta says, computed where another program wrote it."""
+    meta = file_meta.decode(file.read(_META_BYTES))
+    if meta.sha256 is not None:
+        return meta.sha256
+    file.seek(meta.data_offset)
+    digest = hashlib.sha256()
+    while chunk := file.read(_CHUNK_BYTES):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable (fsync(2): syncing a file does not sync its name)."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
