@@ -1,0 +1,48 @@
+"""What an analysis and a delivery need at hand, and what an analysis leaves to be stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from db.base import Database
+from dicom_node.results import ResultFile
+from dicom_node.senders import Destination, Sender
+from engines.findings import Findings
+from worker.shelf import Shelf
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """What an analysis needs at hand."""
+
+    database: Database
+    shelf: Shelf
+    spool_root: Path
+    #: Folder of result objects and pictures.
+    results_root: Path
+    #: Who holds the leases: this process.
+    owner: str
+    lease: timedelta
+
+
+@dataclass(frozen=True, kw_only=True)
+class Post:
+    """What a delivery needs at hand."""
+
+    database: Database
+    results_root: Path
+    destinations: Mapping[str, Destination]
+    open_sender: Callable[[Destination], Sender]
+    owner: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analysis:
+    """What an analysis leaves to be stored."""
+
+    findings: Findings
+    files: Sequence[ResultFile]
+    notes: tuple[str, ...]

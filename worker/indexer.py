@@ -1,0 +1,192 @@
+"""Rows behind the listener: what it reports is queued, and written in batches by one thread."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from types import TracebackType
+
+from db import associations, events, intake
+from dicom_node.instance import StoredInstance
+from dicom_node.listener import AssociationEvent, RefusedInstance
+from dicom_node.spool import Spool
+from worker import pipeline
+from worker.station import Station
+
+logger = logging.getLogger(__name__)
+
+#: Longest wait for a batch to fill, and its size: the delay of a row behind its file.
+BATCH_SECONDS = 0.1
+BATCH_SIZE = 200
+#: Wait before a batch that the database refused is tried again.
+RETRY_SECONDS = 2.0
+
+Report = StoredInstance | AssociationEvent | RefusedInstance
+
+
+class Indexer:
+    """Implements the listener's events. Use as a context manager: its end writes what is queued.
+
+    The order of an association's reports is kept: its instances have rows before it is closed.
+    A database that is away delays rows; files are safe in the spool, and a start-up scan finds those
+    whose rows were never written.
+    """
+
+    def __init__(self, station: Station) -> None:
+        self._station = station
+        self._queue: queue.SimpleQueue[Report | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="indexer")
+        self._read_series: set[tuple[str, str]] = set()
+        self._stopping = False
+
+    def association(self, event: AssociationEvent) -> None:
+        """An association was opened, released, aborted or rejected."""
+        self._queue.put(event)
+
+    def instance(self, stored: StoredInstance) -> None:
+        """A file is durable."""
+        self._queue.put(stored)
+
+    def refused(self, refusal: RefusedInstance) -> None:
+        """An instance was answered with a failure."""
+        self._queue.put(refusal)
+
+    def scan(self, spool: Spool) -> int:
+        """Queue the files that have no row; return how many. Those that just arrived are still reported."""
+        found = 0
+        for batch in _batches(spool, older_than=time.time() - 5.0):
+            with self._station.database.read() as session:
+                missing = set(intake.paths_without_rows(session, [str(stored.path) for stored in batch]))
+            for stored in batch:
+                if str(stored.path) in missing:
+                    self._queue.put(stored)
+                    found += 1
+        return found
+
+    def _run(self) -> None:
+        while True:
+            batch, ended = self._next_batch()
+            for attempt in _forever():
+                try:
+                    self._write(batch)
+                    break
+                except Exception:
+                    # Rows must come in the end; nothing that was acknowledged may be forgotten.
+                    logger.exception("%s reports could not be written (attempt %s)", len(batch), attempt)
+                    if self._stopping and attempt >= 3:
+                        logger.error("giving up at shutdown; the next start-up scan will find the files")
+                        return
+                    time.sleep(RETRY_SECONDS)
+            if ended:
+                return
+
+    def _next_batch(self) -> tuple[list[Report], bool]:
+        """The next reports, and whether they are the last."""
+        batch: list[Report] = []
+        first = self._queue.get()
+        deadline = time.monotonic() + BATCH_SECONDS
+        while first is not None:
+            batch.append(first)
+            remaining = deadline - time.monotonic()
+            if len(batch) >= BATCH_SIZE or remaining <= 0:
+                return batch, False
+            try:
+                first = self._queue.get(timeout=remaining)
+            except queue.Empty:
+                return batch, False
+        return batch, True
+
+    def _write(self, batch: list[Report]) -> None:
+        """Write a batch in order: openings and refusals, then instances, then closings."""
+        self._write_associations(
+            [event for event in batch if isinstance(event, AssociationEvent)], opened=True
+        )
+        stored = [report for report in batch if isinstance(report, StoredInstance)]
+        if stored:
+            pipeline.receive(
+                self._station.database, self._station.settings.spool, stored, read_series=self._read_series
+            )
+        self._write_refusals([report for report in batch if isinstance(report, RefusedInstance)])
+        self._write_associations(
+            [event for event in batch if isinstance(event, AssociationEvent)], opened=False
+        )
+
+    def _write_associations(self, reported: list[AssociationEvent], *, opened: bool) -> None:
+        """Rows of associations that opened (or were rejected), or how the others ended."""
+        chosen = [event for event in reported if (event.kind in ("opened", "rejected")) is opened]
+        if not chosen:
+            return
+        with self._station.database.write() as session:
+            for event in chosen:
+                if opened:
+                    associations.record(session, _association_row(event, self._station.process_id))
+                    if event.kind == "rejected":
+                        message = f"{event.calling_ae_title} at {event.address} was rejected: {event.reason}"
+                        events.note(session, "rejected", message, association_id=event.association_id)
+                else:
+                    associations.close(
+                        session, event.association_id, outcome=event.kind, at=event.at, reason=event.reason
+                    )
+
+    def _write_refusals(self, refusals: list[RefusedInstance]) -> None:
+        """Events for instances that were answered with a failure."""
+        if not refusals:
+            return
+        with self._station.database.write() as session:
+            for refusal in refusals:
+                message = (
+                    f"0x{refusal.status:04X} for {refusal.sop_instance_uid or 'an object'}: {refusal.reason}"
+                )
+                events.note(session, "refused", message, association_id=refusal.association_id)
+
+    def __enter__(self) -> Indexer:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopping = True
+        self._queue.put(None)
+        self._thread.join()
+
+
+def _association_row(event: AssociationEvent, process_id: str) -> dict[str, object]:
+    """Column values of an association."""
+    rejected = event.kind == "rejected"
+    return {
+        "id": event.association_id,
+        "process_id": process_id,
+        "peer": event.peer or "",
+        "calling_ae_title": event.calling_ae_title[:16],
+        "called_ae_title": event.called_ae_title[:16],
+        "address": event.address[:64],
+        "opened_at": event.at,
+        "closed_at": event.at if rejected else None,
+        "outcome": "rejected" if rejected else "open",
+        "reason": event.reason,
+    }
+
+
+def _batches(spool: Spool, *, older_than: float) -> Iterator[list[StoredInstance]]:
+    """The spool's files in batches."""
+    batch: list[StoredInstance] = []
+    for stored in spool.scan():
+        if stored.received_at.timestamp() <= older_than:
+            batch.append(stored)
+        if len(batch) >= BATCH_SIZE:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _forever() -> Iterator[int]:
+    """1, 2, 3, ..."""
+    attempt = 0
+    while True:
+        attempt += 1
+        yield attempt

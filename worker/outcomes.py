@@ -1,0 +1,112 @@
+"""How an analysis and a delivery end: each in one commit that moves the state and keeps the reason."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from db import deliveries, events, jobs, results, studies
+from db.models import Delivery, Job
+from db.states import JobState
+from dicom_node.senders import Outcome, Verdict
+from dicom_node.senders import retry as delivery_retry
+from worker import records
+from worker.bench import Analysis, Bench, Post
+from worker.stopwatch import Stopwatch
+
+logger = logging.getLogger(__name__)
+
+
+def conclude(bench: Bench, job: Job, outcome: Analysis, watch: Stopwatch) -> list[int]:
+    """Store what was found; RUNNING -> DELIVERING (or DONE, or FAILED at the gate) in one commit."""
+    now = datetime.now(UTC)
+    refused = [file for file in outcome.files if not file.verified]
+    destinations = [] if refused else job.destinations
+    with bench.database.write() as session:
+        values: dict[str, Any] = {
+            "engine": outcome.findings.engine,
+            "seconds": watch.seconds,
+            "notes": list(outcome.notes),
+        }
+        to = JobState.DELIVERING if destinations else JobState.DONE
+        if refused:
+            to = JobState.FAILED
+            values |= {
+                "reason": "gate",
+                "error": "; ".join(f"{file.kind}: {file.problem}" for file in refused),
+            }
+        if to is not JobState.DELIVERING:
+            values["finished_at"] = now
+        if not jobs.leave_running(session, job.id, to, owner=bench.owner, **values):
+            logger.warning("job %s was taken from this worker; what it made is dropped", job.id)
+            session.rollback()
+            return []
+        results.replace_findings(session, job.id, **records.findings(outcome.findings))
+        rows = [records.result_object(file, bench.results_root) for file in outcome.files]
+        follow = results.replace_objects(session, job.id, rows, destinations=destinations, at=now)
+        if not follow and to is JobState.DELIVERING:
+            jobs.settle_delivering(session, job.id, now)
+        studies.finish_if_ended(session, job.study_id, now)
+    return follow
+
+
+def fail(bench: Bench, job: Job, reason: str, error: str, watch: Stopwatch) -> list[int]:
+    """RUNNING -> FAILED with the reason that `why` shows."""
+    now = datetime.now(UTC)
+    logger.warning("job %s failed: %s: %s", job.id, reason, error)
+    with bench.database.write() as session:
+        jobs.leave_running(
+            session,
+            job.id,
+            JobState.FAILED,
+            owner=bench.owner,
+            reason=reason,
+            error=error,
+            seconds=watch.seconds,
+            finished_at=now,
+        )
+        studies.finish_if_ended(session, job.study_id, now)
+    return []
+
+
+def give_up(bench: Bench, job_id: int, error: BaseException) -> None:
+    """Record a job that ended in an error nobody foresaw; its stack trace is in the log."""
+    with bench.database.read() as session:
+        job = jobs.get(session, job_id)
+    message = f"unexpected {type(error).__name__}; the worker's log has the details"
+    fail(bench, job, "unexpected", message, Stopwatch())
+
+
+def settle_alike(post: Post, rows: Sequence[Delivery], verdict: Verdict, comment: str) -> None:
+    """Give the same answer to several deliveries that got none of their own."""
+    for row in rows:
+        uid = row.result.sop_instance_uid
+        settle(post, row, Outcome(sop_instance_uid=uid, verdict=verdict, status=None, comment=comment))
+
+
+def settle(post: Post, row: Delivery, outcome: Outcome) -> None:
+    """Write a destination's answer: SENT, DEAD, or PENDING until the next attempt."""
+    now = datetime.now(UTC)
+    answer: dict[str, Any] = {"status": outcome.status, "comment": outcome.comment}
+    with post.database.write() as session:
+        if outcome.verdict in (Verdict.DELIVERED, Verdict.WARNING):
+            deliveries.sent(session, row.id, at=now, **answer)
+        else:
+            first = row.first_attempt_at or now
+            again = delivery_retry.next_attempt(first, row.attempts, now)
+            if outcome.verdict is Verdict.REFUSED or again is None:
+                deliveries.dead(session, row.id, **answer)
+                message = f"{row.result.kind} to {row.destination} is dead: {outcome.comment}"
+                events.note(
+                    session,
+                    "dead-delivery",
+                    message,
+                    job_id=row.result.job_id,
+                    study_id=row.result.job.study_id,
+                )
+            else:
+                deliveries.postpone(session, row.id, owner=post.owner, until=again, **answer)
+        if jobs.settle_delivering(session, row.result.job_id, now):
+            studies.finish_if_ended(session, row.result.job.study_id, now)

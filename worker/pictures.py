@@ -1,0 +1,89 @@
+"""Overlay pictures of a job's mask on its source, for the job page and the demo's report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from engines import overlay
+from engines.findings import Findings
+from engines.volume import Volume
+
+#: Display window of a CT: lung and soft tissue are both visible. HU.
+_CT_WINDOW = (-1150.0, 350.0)
+#: Longer side of a picture, pixels.
+_SIZE = 512
+
+
+def draw(volume: Volume, findings: Findings, folder: Path) -> list[Path]:
+    """Write three axial, one coronal and one sagittal PNG into `folder`; return their paths.
+
+    The planes go through what the model segmented: at its quarter, middle and three quarters, so
+    that a picture never shows an empty part of the scan.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    window = _window(volume)
+    written = []
+    for name, plane, position in _planes(findings):
+        picture = overlay.overlay(
+            volume,
+            findings.mask,
+            findings.segments,
+            plane=plane,
+            position=position,
+            window=window,
+            size=_SIZE,
+        )
+        path = folder / f"{name}.png"
+        Image.fromarray(picture).save(path, optimize=True)
+        written.append(path)
+    return written
+
+
+def _window(volume: Volume) -> tuple[float, float]:
+    """Display window: fixed for Hounsfield units, the middle 98 % of the values otherwise."""
+    if volume.unit == "[hnsf'U]":
+        return _CT_WINDOW
+    sample = volume.array[:: max(1, volume.array.shape[0] // 16), ::4, ::4]
+    low, high = np.percentile(sample, (1, 99))
+    return (float(low), float(max(high, low + 1)))
+
+
+Plane = Literal["axial", "coronal", "sagittal"]
+
+
+def _planes(findings: Findings) -> Iterator[tuple[str, Plane, float]]:
+    """Name, plane and position (0..1 along the plane's patient direction) of each picture."""
+    axial = _extent(findings, "FH")
+    for index, part in enumerate((0.25, 0.5, 0.75), start=1):
+        yield f"axial-{index}", "axial", axial[0] + part * (axial[1] - axial[0])
+    coronal = _extent(findings, "AP")
+    yield "coronal", "coronal", (coronal[0] + coronal[1]) / 2
+    sagittal = _extent(findings, "RL")
+    # A third, not the middle: the middle of a body shows neither lung.
+    yield "sagittal", "sagittal", sagittal[0] + (sagittal[1] - sagittal[0]) / 3
+
+
+def _extent(findings: Findings, directions: str) -> tuple[float, float]:
+    """Where along a pair of patient directions the segments lie, as fractions.
+
+    The largest segment of several is left out: it is the frame (a body), not the thing to look at.
+    """
+    geometry = findings.geometry
+    axis = next(index for index, letter in enumerate(geometry.orientation) if letter in directions)
+    others = tuple(index for index in range(3) if index != axis)
+    sizes = np.bincount(findings.mask.ravel())
+    sizes[0] = 0
+    chosen = findings.mask > 0
+    if np.count_nonzero(sizes) > 1:
+        chosen &= findings.mask != sizes.argmax()
+    present = np.flatnonzero(chosen.any(axis=others))
+    if present.size == 0:
+        return (0.0, 1.0)
+    last = max(1, geometry.shape[axis] - 1)
+    low, high = present[0] / last, present[-1] / last
+    return (low, high) if geometry.orientation[axis] == directions[1] else (1 - high, 1 - low)

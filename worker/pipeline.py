@@ -1,0 +1,214 @@
+"""A study's journey, top to bottom: receive, close, analyse, deliver.
+
+No function here knows the queue: each takes its collaborators and returns the ids that must follow.
+Every one may be repeated after a crash, at any point, and ends in the same rows and the same objects.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from db import deliveries, intake, jobs, studies
+from db.base import Database
+from db.models import Delivery, Job, Study
+from db.states import JobState
+from dicom_node import attributes as dicom_attributes
+from dicom_node import results as dicom_results
+from dicom_node import series as dicom_series
+from dicom_node.errors import DataSetError, SendError, SeriesError
+from dicom_node.instance import StoredInstance
+from dicom_node.results.context import ResultContext
+from dicom_node.senders import Destination, Outcome, Verdict
+from engines import predict
+from engines.errors import EngineError
+from worker import completeness, outcomes, pictures, records, routing, version
+from worker.bench import Analysis, Bench, Post
+from worker.lease import Lease
+from worker.stopwatch import Stopwatch
+
+logger = logging.getLogger(__name__)
+
+#: How long a delivery's sender may be silent before another worker may take it.
+DELIVERY_LEASE = timedelta(minutes=10)
+
+
+# 1. Receive: files are in the spool; they get rows ------------------------------------------------
+
+
+def receive(
+    database: Database,
+    spool_root: Path,
+    instances: Sequence[StoredInstance],
+    *,
+    read_series: set[tuple[str, str]],
+) -> None:
+    """Write rows for files that the listener made durable (or that the start-up scan found).
+
+    `read_series` remembers, between calls, the series whose attributes were read already.
+    """
+    rows = []
+    seen: set[tuple[str, str]] = set()
+    for stored in instances:
+        key = (stored.study_instance_uid, stored.series_instance_uid)
+        fresh = key not in read_series and key not in seen
+        attributes = _attributes(spool_root / stored.path) if fresh else None
+        seen.add(key)
+        rows.append(records.new_instance(stored, attributes))
+    with database.write() as session:
+        intake.record_instances(session, rows)
+    read_series |= seen
+
+
+def _attributes(path: Path) -> dict[str, Any]:
+    """The attributes that routes may ask for; empty where the file cannot be read."""
+    try:
+        return dict(dicom_attributes.read_attributes(path))
+    except DataSetError as error:
+        logger.warning("%s: its attributes cannot be read (%s); no route will match it", path.name, error)
+        return {}
+
+
+# 2. Close: the study is complete; models are chosen -----------------------------------------------
+
+
+def close(
+    database: Database,
+    *,
+    routes: Sequence[routing.RouteRule],
+    models: dict[str, routing.ModelRule],
+    quiet: timedelta,
+    long_quiet: timedelta,
+    now: datetime,
+) -> list[int]:
+    """Close every study that is complete, and make its jobs. Returns the ids of jobs to run."""
+    follow: list[int] = []
+    with database.read() as session:
+        candidates = [study.id for study in studies.settled(session, quiet_before=now - quiet)]
+    for study_id in candidates:
+        with database.write() as session:
+            study = session.get_one(Study, study_id)
+            evidence = completeness.evidence(session, study, quiet=quiet, long_quiet=long_quiet, now=now)
+            if evidence is None:
+                continue
+            problem = completeness.problem(session, study)
+            if not studies.close(session, study, evidence=evidence, problem=problem, at=now):
+                continue
+            follow += _route(session, study, routes, models, problem=problem, now=now)
+            studies.finish_if_ended(session, study.id, now)
+    return follow
+
+
+def _route(
+    session: Any,
+    study: Study,
+    routes: Sequence[routing.RouteRule],
+    models: dict[str, routing.ModelRule],
+    *,
+    problem: str,
+    now: datetime,
+) -> list[int]:
+    """Ask the routes about the study's series; write what they said and the jobs they made."""
+    decisions = routing.decide(routes, models, records.series_views(session, study))
+    send_to = {route.name: route.send_to for route in routes}
+    wanted: dict[str, dict[str, Any]] = {}
+    for decision in decisions:
+        jobs.decide(session, records.decision(study, decision, now))
+        if not decision.matched:
+            continue
+        values = records.job(study, decision, models[decision.model], send_to[decision.route], now=now)
+        if problem:
+            values |= records.skipped("study-problem", problem, now)
+        earlier = wanted.setdefault(values["identity"], values)
+        # Two routes that ask the same of the same images get one job, which serves both.
+        earlier["destinations"] = sorted({*earlier["destinations"], *values["destinations"]})
+    made = [jobs.create(session, values) for values in wanted.values()]
+    for job in made:
+        job.revision = study.revision
+    jobs.supersede(session, study.id, study.revision, now)
+    return [job.id for job in made if job.state == JobState.QUEUED]
+
+
+# 3. Analyse: a model answers ----------------------------------------------------------------------
+
+
+def analyse(bench: Bench, job_id: int) -> list[int]:
+    """Run one job. Returns the ids of deliveries to send; empty where the job was not to be had."""
+    with bench.database.write() as session:
+        job = jobs.claim(session, job_id, owner=bench.owner, now=datetime.now(UTC), lease=bench.lease)
+        if job is None:
+            return []
+        paths = [row.path for row in studies.instances_of(session, job.series_id)]
+    watch = Stopwatch()
+    try:
+        with Lease(bench.database, job.id, owner=bench.owner, length=bench.lease):
+            analysis = _analyse(bench, job, [bench.spool_root / path for path in paths], watch)
+    except SeriesError as error:
+        return outcomes.fail(bench, job, error.reason, str(error), watch)
+    except EngineError as error:
+        return outcomes.fail(bench, job, "engine", str(error), watch)
+    return outcomes.conclude(bench, job, analysis, watch)
+
+
+def _analyse(bench: Bench, job: Job, paths: Sequence[Path], watch: Stopwatch) -> Analysis:
+    """Files -> volume -> findings -> objects, read back, and pictures."""
+    package = bench.shelf.package(job.model)
+    with watch("load"):
+        runner = bench.shelf.runner(job.model)
+    with watch("read"):
+        source = dicom_series.read_series(paths)
+    findings = predict.predict(package, runner, source.volume)
+    watch.add(findings.seconds)
+    context = ResultContext(
+        source=source,
+        job_identity=job.identity,
+        model=findings.model,
+        engine=findings.engine,
+        created_at=job.created_at,
+        secondread_version=version.VERSION,
+    )
+    folder = bench.results_root / job.identity
+    with watch("encode"):
+        files = dicom_results.make_results(context, findings, package.manifest.results, folder)
+    with watch("pictures"):
+        pictures.draw(source.volume, findings, folder)
+    return Analysis(findings=findings, files=files, notes=source.notes)
+
+
+# 4. Deliver: the results leave --------------------------------------------------------------------
+
+
+def deliver(post: Post, delivery_id: int) -> None:
+    """Send everything of one job that is due at one destination, on one association."""
+    now = datetime.now(UTC)
+    with post.database.write() as session:
+        claimed = deliveries.claim(session, delivery_id, owner=post.owner, now=now, lease=DELIVERY_LEASE)
+    if not claimed:
+        return
+    destination = post.destinations.get(claimed[0].destination)
+    if destination is None:
+        comment = f"no peer is called {claimed[0].destination!r} any more; add it to peers and retry"
+        outcomes.settle_alike(post, claimed, Verdict.REFUSED, comment)
+        return
+    waiting = {row.result.sop_instance_uid: row for row in claimed}
+    silence = _send(post, destination, waiting)
+    outcomes.settle_alike(post, list(waiting.values()), Verdict.RETRY, silence)
+
+
+def _send(post: Post, destination: Destination, waiting: dict[str, Delivery]) -> str:
+    """Send the objects; each answered one is settled and leaves `waiting`. Returns why others were not."""
+
+    def settle(outcome: Outcome) -> None:
+        row = waiting.pop(outcome.sop_instance_uid, None)
+        if row is not None:
+            outcomes.settle(post, row, outcome)
+
+    paths = [post.results_root / row.result.path for row in waiting.values()]
+    try:
+        post.open_sender(destination).send(paths, settle)
+    except SendError as error:
+        return str(error)
+    return "the destination gave no answer for this object"

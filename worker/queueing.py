@@ -1,0 +1,32 @@
+"""Celery's configuration; read when the app is first used, because the broker is a setting of ours."""
+
+from __future__ import annotations
+
+from kombu import Queue
+
+from worker import broker, settings
+
+#: Analyses on the CPU, and objects on their way out.
+QUEUES = ("cpu", "deliver")
+
+broker_url = broker.url(settings.load())
+broker_connection_retry_on_startup = True
+broker_transport_options = {"visibility_timeout": 6 * 3600, "socket_timeout": 30}
+
+# A message is a nudge: the claim in SQL decides, so late acknowledgement can only repeat a no-op.
+task_acks_late = True
+task_reject_on_worker_lost = True
+task_ignore_result = True
+task_serializer = "json"
+accept_content = ["json"]
+
+task_queues = [Queue(name) for name in QUEUES]
+task_default_queue = "cpu"
+task_routes = {"analyse": {"queue": "cpu"}, "deliver": {"queue": "deliver"}}
+task_create_missing_queues = False
+worker_prefetch_multiplier = 1
+
+worker_hijack_root_logger = False
+worker_redirect_stdouts = False
+# The lease, not the connection to the broker, says whose job it is.
+worker_cancel_long_running_tasks_on_connection_loss = False

@@ -1,0 +1,167 @@
+"""What crosses between DICOM, engine and database, written as the rows and views of the other side."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sqlalchemy.orm import Session
+
+from db import intake, studies
+from db.models import Study
+from db.states import JobState
+from dicom_node.instance import StoredInstance
+from dicom_node.results import ResultFile
+from engines.findings import Findings
+from worker import routing
+
+
+def new_instance(stored: StoredInstance, attributes: dict[str, Any] | None) -> intake.NewInstance:
+    """A stored file as the intake's row."""
+    return intake.NewInstance(
+        study_instance_uid=stored.study_instance_uid,
+        series_instance_uid=stored.series_instance_uid,
+        sop_instance_uid=stored.sop_instance_uid,
+        sop_class_uid=stored.sop_class_uid,
+        transfer_syntax_uid=stored.transfer_syntax_uid,
+        path=str(stored.path),
+        size=stored.size,
+        sha256=stored.sha256,
+        patient_id=stored.patient_id,
+        modality=stored.modality,
+        association_id=stored.association_id,
+        received_at=stored.received_at,
+        conflicting=stored.conflicting,
+        duplicate=stored.duplicate,
+        attributes=attributes,
+    )
+
+
+def series_views(session: Session, study: Study) -> list[routing.SeriesView]:
+    """A study's series as the routes see them."""
+    views = []
+    for series in study.series:
+        instances = studies.instances_of(session, series.id)
+        counted = {"NumberOfSeriesRelatedInstances": len(instances)}
+        views.append(
+            routing.SeriesView(
+                series_id=series.id,
+                series_instance_uid=series.series_instance_uid,
+                attributes={**(series.attributes or {}), **counted},
+                sop_instance_uids=tuple(instance.sop_instance_uid for instance in instances),
+            )
+        )
+    return views
+
+
+def decision(study: Study, said: routing.Decision, now: datetime) -> dict[str, Any]:
+    """A routing decision's row."""
+    return {
+        "study_id": study.id,
+        "revision": study.revision,
+        "series_id": said.series.series_id,
+        "route": said.route,
+        "model": said.model,
+        "matched": said.matched,
+        "reason": said.reason,
+        "trace": said.trace.as_dict(),
+        "decided_at": now,
+    }
+
+
+def job(
+    study: Study,
+    said: routing.Decision,
+    model: routing.ModelRule,
+    send_to: tuple[str, ...],
+    *,
+    now: datetime,
+) -> dict[str, Any]:
+    """A queued job's row."""
+    return {
+        "study_id": study.id,
+        "series_id": said.series.series_id,
+        "revision": study.revision,
+        "route": said.route,
+        "model": model.name,
+        "model_version": model.version,
+        "model_digest": model.digest,
+        # The series is a parameter: senders exist that give one SOP Instance UID to two studies' images.
+        "identity": routing.identity(
+            model.digest, said.series.sop_instance_uids, {"series": said.series.series_instance_uid}
+        ),
+        "destinations": list(send_to),
+        "state": JobState.QUEUED.value,
+        "attempts": 0,
+        "created_at": now,
+        "lease_owner": "",
+        "reason": "",
+        "error": "",
+        "engine": "",
+    }
+
+
+def skipped(reason: str, error: str, now: datetime) -> dict[str, Any]:
+    """What makes a job's row one that is not to run."""
+    return {"state": JobState.SKIPPED.value, "reason": reason, "error": error, "finished_at": now}
+
+
+def findings(found: Findings) -> dict[str, list[dict[str, Any]]]:
+    """Segments, measurements and findings as rows."""
+    voxels = np.bincount(found.mask.ravel(), minlength=len(found.segments) + 1)
+    labels = {segment.number: segment.label for segment in found.segments}
+    return {
+        "segments": [
+            {
+                "number": segment.number,
+                "label": segment.label,
+                "code_value": segment.type.value,
+                "code_scheme": segment.type.scheme,
+                "code_meaning": segment.type.meaning,
+                "voxels": int(voxels[segment.number]),
+            }
+            for segment in found.segments
+        ],
+        "measurements": [
+            {
+                "key": measured.key,
+                "segment_number": measured.segment_number,
+                "segment_label": labels.get(measured.segment_number or 0, ""),
+                "code_value": measured.name.value,
+                "code_scheme": measured.name.scheme,
+                "code_meaning": measured.name.meaning,
+                "value": measured.value,
+                "unit": measured.unit.value,
+            }
+            for measured in found.measurements
+        ],
+        "findings": [
+            {
+                "key": finding.key,
+                "code_value": finding.code.value,
+                "code_scheme": finding.code.scheme,
+                "code_meaning": finding.code.meaning,
+                "present": finding.present,
+                "urgency": finding.urgency.value,
+                "explanation": finding.explanation,
+            }
+            for finding in found.findings
+        ],
+    }
+
+
+def result_object(file: ResultFile, results_root: Path) -> dict[str, Any]:
+    """A result file's row."""
+    return {
+        "kind": file.kind,
+        "path": str(file.path.relative_to(results_root)),
+        "sop_class_uid": file.sop_class_uid,
+        "sop_instance_uid": file.sop_instance_uid,
+        "series_instance_uid": file.series_instance_uid,
+        "size": file.size,
+        "sha256": file.sha256,
+        "verified": file.verified,
+        "problem": file.problem,
+    }

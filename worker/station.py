@@ -1,0 +1,143 @@
+"""What one process holds open: the configuration, the database, the models; made once, closed once."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from db.base import Database
+from dicom_node import senders
+from dicom_node.senders import Destination
+from worker import criteria, logs, routing
+from worker import settings as configuration
+from worker.bench import Bench, Post
+from worker.errors import WorkerError
+from worker.settings import Peer, Settings
+from worker.shelf import Shelf
+
+#: The environment variable that says which role a process plays.
+ROLE_VARIABLE = "SECONDREAD_ROLE"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Station:
+    """A process' collaborators."""
+
+    settings: Settings
+    database: Database
+    shelf: Shelf
+    #: host:pid:start, unique among all processes of all hosts.
+    process_id: str
+    started_at: datetime
+
+    @property
+    def bench(self) -> Bench:
+        """What an analysis needs."""
+        return Bench(
+            database=self.database,
+            shelf=self.shelf,
+            spool_root=self.settings.spool,
+            results_root=self.settings.results,
+            owner=self.process_id,
+            lease=timedelta(seconds=self.settings.work.lease_seconds),
+        )
+
+    @property
+    def post(self) -> Post:
+        """What a delivery needs."""
+        return Post(
+            database=self.database,
+            results_root=self.settings.results,
+            destinations={peer.name: destination(peer, self.settings) for peer in self.settings.peers},
+            open_sender=senders.open_sender,
+            owner=self.process_id,
+        )
+
+    @property
+    def routes(self) -> list[routing.RouteRule]:
+        """The configured routes, understood."""
+        return route_rules(self.settings)
+
+    def close(self) -> None:
+        """Give everything back."""
+        self.shelf.close()
+        self.database.close()
+
+
+def open_station(settings: Settings) -> Station:
+    """Open the collaborators that the configuration describes."""
+    settings.storage.mkdir(parents=True, exist_ok=True)
+    settings.results.mkdir(parents=True, exist_ok=True)
+    return Station(
+        settings=settings,
+        database=Database(settings.database_url),
+        shelf=Shelf(settings.models, engine=settings.work.engine, threads=settings.work.threads),
+        process_id=f"{socket.gethostname()}:{os.getpid()}:{time.time():.3f}",
+        started_at=datetime.now(UTC),
+    )
+
+
+def route_rules(settings: Settings) -> list[routing.RouteRule]:
+    """The configured routes, understood."""
+    return [
+        routing.RouteRule(
+            name=route.name,
+            when=criteria.parse(route.when, f"routes.{route.name}.when"),
+            run=route.run,
+            send_to=route.send_to,
+        )
+        for route in settings.routes
+    ]
+
+
+def destination(peer: Peer, settings: Settings) -> Destination:
+    """A peer as a place that results go to."""
+    return Destination(
+        name=peer.name,
+        kind="stow" if peer.stow_url else "cstore",
+        ae_title=peer.ae_title,
+        host=peer.host,
+        port=peer.port,
+        calling_ae_title=settings.node.ae_title,
+        url=peer.stow_url or "",
+        authorization=peer.authorization.get_secret_value() if peer.authorization else None,
+        timeout_seconds=peer.timeout_seconds,
+    )
+
+
+_here: Station | None = None
+
+
+def here() -> Station:
+    """This process' station. Raises WorkerError where `open_here` was not called."""
+    if _here is None:
+        raise WorkerError("this process has no station; it must be a worker started by Celery")
+    return _here
+
+
+def open_here() -> Station:
+    """Open this process' station from the environment, and load the models that the routes name."""
+    global _here
+    logs.set_up(os.environ.get(ROLE_VARIABLE, "work"))
+    _here = open_station(configuration.load())
+    if os.environ.get(ROLE_VARIABLE) != "deliver":
+        _warm(_here)
+    return _here
+
+
+def close_here() -> None:
+    """Close this process' station."""
+    global _here
+    if _here is not None:
+        _here.close()
+        _here = None
+
+
+def _warm(opened: Station) -> None:
+    """Load every routed model now rather than under the first study; a broken one only fails its jobs."""
+    wanted = {name for route in opened.settings.routes for name in route.run}
+    for name in sorted(wanted & set(opened.shelf.packages)):
+        opened.shelf.runner(name)

@@ -1,0 +1,356 @@
+"""The read model: what the commands, the page, the API and the metrics say, so that they never disagree."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pydantic import BaseModel
+from sqlalchemy.orm import Session
+
+from db import associations, deliveries, events, jobs, results, studies
+from db.models import Decision, Delivery, Event, Job, Series, Study
+from worker import heartbeat
+
+
+class View(BaseModel):
+    """Something that is shown."""
+
+
+class SeriesView(View):
+    """A series of a study."""
+
+    series_instance_uid: str
+    modality: str
+    description: str
+    instances: int
+
+
+class StudyLine(View):
+    """A study in a list."""
+
+    study_instance_uid: str
+    state: str
+    revision: int
+    patient_id: str
+    accession_number: str
+    study_date: str
+    description: str
+    modalities: list[str]
+    instances: int
+    received_at: datetime
+    #: Seconds since the last change of state or image.
+    age_seconds: float
+    #: State per job, e.g. {"done": 1}.
+    jobs: dict[str, int]
+    #: What needs a person, in words; "" where nothing does.
+    problem: str
+
+
+class JobLine(View):
+    """A job in a list."""
+
+    id: int
+    study_instance_uid: str
+    route: str
+    model: str
+    model_version: str
+    state: str
+    attempts: int
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    #: Seconds from the job's making to its end, or until now.
+    age_seconds: float
+    reason: str
+    error: str
+    engine: str
+
+
+class DeliveryLine(View):
+    """A delivery in a list."""
+
+    id: int
+    job_id: int
+    kind: str
+    sop_instance_uid: str
+    destination: str
+    state: str
+    attempts: int
+    next_attempt_at: datetime | None
+    sent_at: datetime | None
+    status: str
+    comment: str
+
+
+class MeasurementLine(View):
+    """A measurement of a job."""
+
+    key: str
+    meaning: str
+    code: str
+    segment: str
+    value: float
+    unit: str
+
+
+class FindingLine(View):
+    """A finding of a job."""
+
+    key: str
+    meaning: str
+    code: str
+    present: bool
+    urgency: str
+    explanation: str
+
+
+class ObjectLine(View):
+    """A result object of a job."""
+
+    kind: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    path: str
+    size: int
+    sha256: str
+    verified: bool
+    problem: str
+
+
+class JobDetail(JobLine):
+    """Everything about a job."""
+
+    identity: str
+    model_digest: str
+    series_instance_uid: str
+    destinations: list[str]
+    seconds: dict[str, float]
+    notes: list[str]
+    measurements: list[MeasurementLine]
+    findings: list[FindingLine]
+    objects: list[ObjectLine]
+    deliveries: list[DeliveryLine]
+
+
+class DecisionLine(View):
+    """What a route said about a series."""
+
+    route: str
+    model: str
+    series_instance_uid: str
+    matched: bool
+    reason: str
+    trace: dict[str, Any]
+
+
+class EventLine(View):
+    """Something that happened."""
+
+    at: datetime
+    kind: str
+    message: str
+
+
+class Why(View):
+    """Everything that is known of a study: what was seen, which rules matched, what ran, what left."""
+
+    study: StudyLine
+    series: list[SeriesView]
+    evidence: dict[str, Any] | None
+    decisions: list[DecisionLine]
+    jobs: list[JobDetail]
+    events: list[EventLine]
+
+
+class Snapshot(View):
+    """Counts for the page's head and the metrics."""
+
+    studies: dict[str, int]
+    jobs: dict[str, int]
+    deliveries: dict[str, int]
+    #: Living processes per role.
+    processes: dict[str, int]
+    #: Age of the job that waits longest; 0 where none waits.
+    oldest_job_seconds: float
+
+
+def study_lines(session: Session, rows: list[Study]) -> list[StudyLine]:
+    """Studies as lines."""
+    counts = studies.count_instances(session, [row.id for row in rows])
+    now = datetime.now(UTC)
+    return [_study_line(row, counts.get(row.id, 0), now) for row in rows]
+
+
+def _study_line(row: Study, instances: int, now: datetime) -> StudyLine:
+    by_state: dict[str, int] = {}
+    for job in row.jobs:
+        by_state[job.state] = by_state.get(job.state, 0) + 1
+    failed = [job.error for job in row.jobs if job.state in ("failed", "skipped") and job.error]
+    changed = max(at for at in (row.done_at, row.ready_at, row.last_instance_at) if at is not None)
+    return StudyLine(
+        study_instance_uid=row.study_instance_uid,
+        state=row.state,
+        revision=row.revision,
+        patient_id=row.patient_id,
+        accession_number=row.accession_number,
+        study_date=row.study_date,
+        description=row.study_description,
+        modalities=sorted({series.modality for series in row.series if series.modality}),
+        instances=instances,
+        received_at=row.received_at,
+        age_seconds=round((now - changed).total_seconds(), 1),
+        jobs=by_state,
+        problem=row.problem or "; ".join(dict.fromkeys(failed)),
+    )
+
+
+def job_line(row: Job) -> JobLine:
+    """A job as a line."""
+    return JobLine(**_job_values(row))
+
+
+def _job_values(row: Job) -> dict[str, Any]:
+    end = row.finished_at or datetime.now(UTC)
+    return {
+        "id": row.id,
+        "study_instance_uid": row.study.study_instance_uid,
+        "route": row.route,
+        "model": row.model,
+        "model_version": row.model_version,
+        "state": row.state,
+        "attempts": row.attempts,
+        "created_at": row.created_at,
+        "started_at": row.started_at,
+        "finished_at": row.finished_at,
+        "age_seconds": round((end - row.created_at).total_seconds(), 1),
+        "reason": row.reason,
+        "error": row.error,
+        "engine": row.engine,
+    }
+
+
+def delivery_line(row: Delivery) -> DeliveryLine:
+    """A delivery as a line."""
+    # DIMSE statuses are read in hexadecimal; those of HTTP are decimal and three digits long.
+    status = (
+        "" if row.status is None else str(row.status) if 100 <= row.status < 600 else f"0x{row.status:04X}"
+    )
+    return DeliveryLine(
+        id=row.id,
+        job_id=row.result.job_id,
+        kind=row.result.kind,
+        sop_instance_uid=row.result.sop_instance_uid,
+        destination=row.destination,
+        state=row.state,
+        attempts=row.attempts,
+        next_attempt_at=row.next_attempt_at,
+        sent_at=row.sent_at,
+        status=status,
+        comment=row.comment,
+    )
+
+
+def job_detail(session: Session, job_id: int) -> JobDetail:
+    """Everything about a job. Raises NotFound."""
+    row = jobs.get(session, job_id)
+    return JobDetail(
+        **_job_values(row),
+        identity=row.identity,
+        model_digest=row.model_digest,
+        series_instance_uid=session.get_one(Series, row.series_id).series_instance_uid,
+        destinations=[str(name) for name in row.destinations],
+        seconds={stage: float(value) for stage, value in (row.seconds or {}).items()},
+        notes=[str(note) for note in row.notes or []],
+        measurements=[
+            MeasurementLine(
+                key=measured.key,
+                meaning=measured.code_meaning,
+                code=f"({measured.code_value}, {measured.code_scheme})",
+                segment=measured.segment_label,
+                value=measured.value,
+                unit=measured.unit,
+            )
+            for measured in results.measurements_of(session, job_id)
+        ],
+        findings=[
+            FindingLine(
+                key=finding.key,
+                meaning=finding.code_meaning,
+                code=f"({finding.code_value}, {finding.code_scheme})",
+                present=finding.present,
+                urgency=finding.urgency,
+                explanation=finding.explanation,
+            )
+            for finding in results.findings_of(session, job_id)
+        ],
+        objects=[ObjectLine.model_validate(made, from_attributes=True) for made in row.results],
+        deliveries=[delivery_line(delivery) for made in row.results for delivery in made.deliveries],
+    )
+
+
+def why(session: Session, study_instance_uid: str) -> Why:
+    """Everything that is known of a study. Raises NotFound."""
+    study = studies.by_uid(session, study_instance_uid)
+    counts = studies.count_by_series(session, study.id)
+    uids = {series.id: series.series_instance_uid for series in study.series}
+    return Why(
+        study=study_lines(session, [study])[0],
+        series=[
+            SeriesView(
+                series_instance_uid=series.series_instance_uid,
+                modality=series.modality,
+                description=series.series_description,
+                instances=counts.get(series.id, 0),
+            )
+            for series in study.series
+        ],
+        evidence=study.evidence,
+        decisions=[_decision_line(row, uids) for row in jobs.decisions(session, study.id, study.revision)],
+        jobs=[job_detail(session, job.id) for job in study.jobs],
+        events=[event_line(row) for row in events.of_study(session, study.id)],
+    )
+
+
+def _decision_line(row: Decision, uids: dict[int, str]) -> DecisionLine:
+    return DecisionLine(
+        route=row.route,
+        model=row.model,
+        series_instance_uid=uids.get(row.series_id or 0, ""),
+        matched=row.matched,
+        reason=row.reason,
+        trace=row.trace,
+    )
+
+
+def event_line(row: Event) -> EventLine:
+    """An event as a line."""
+    return EventLine(at=row.at, kind=row.kind, message=row.message)
+
+
+def snapshot(session: Session) -> Snapshot:
+    """Counts of everything."""
+    now = datetime.now(UTC)
+    oldest = jobs.oldest_waiting(session)
+    roles: dict[str, int] = {}
+    for process in associations.living(session, now - heartbeat.SILENT):
+        roles[process.role] = roles.get(process.role, 0) + 1
+    return Snapshot(
+        studies=studies.count_by_state(session),
+        jobs=jobs.count_by_state(session),
+        deliveries=deliveries.count_by_state(session),
+        processes=roles,
+        oldest_job_seconds=(now - oldest).total_seconds() if oldest else 0.0,
+    )
+
+
+def since(text: str, now: datetime) -> datetime:
+    """A point in time as people write it: "7d", "12h", "30m", or a date YYYY-MM-DD (local midnight).
+
+    Raises ValueError.
+    """
+    units = {"d": "days", "h": "hours", "m": "minutes", "w": "weeks"}
+    if len(text) > 1 and text[-1] in units and text[:-1].isdigit():
+        return now - timedelta(**{units[text[-1]]: int(text[:-1])})
+    return datetime.fromisoformat(text).astimezone(UTC)

@@ -1,0 +1,153 @@
+"""`secondread up`: every role as a child process, restarted when it dies, stopped together."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+
+logger = logging.getLogger(__name__)
+
+#: Waits before a dead child is started again; the last one repeats.
+BACK_OFF_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+#: A child that lived for so long starts again with the first wait.
+STEADY_SECONDS = 60.0
+#: How long children may take to finish what they have in hand.
+GRACE_SECONDS = 30.0
+
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Role:
+    """A child process to keep alive."""
+
+    name: str
+    command: Sequence[str]
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+class Child:
+    """One role's process, and its restarts."""
+
+    def __init__(self, role: Role) -> None:
+        self.role = role
+        self.process: subprocess.Popen[bytes] | None = None
+        self.restarts = 0
+        self._started = 0.0
+        self._failures = 0
+        self._start_at = 0.0
+
+    def tend(self, now: float) -> None:
+        """Start the process where it does not run and its wait is over."""
+        if self.process is not None:
+            code = self.process.poll()
+            if code is None:
+                return
+            self._failures = 0 if now - self._started > STEADY_SECONDS else self._failures + 1
+            wait = BACK_OFF_SECONDS[min(self._failures, len(BACK_OFF_SECONDS) - 1)]
+            logger.error("%s ended with %s; it starts again in %s s", self.role.name, _ending(code), wait)
+            self.process, self._start_at = None, now + wait
+            self.restarts += 1
+        if now >= self._start_at:
+            self._start(now)
+
+    def _start(self, now: float) -> None:
+        self._started = now
+        self.process = subprocess.Popen(
+            list(self.role.command),
+            env={**os.environ, **self.role.environment},
+            stdin=subprocess.DEVNULL,
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            # Ctrl-C reaches the supervisor, which stops its children in order.
+            start_new_session=True,
+        )
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the process where it runs."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(number)
+
+    def wait(self, deadline: float) -> bool:
+        """Wait for the end; False where it has not come by the deadline."""
+        if self.process is None:
+            return True
+        try:
+            self.process.wait(timeout=max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+
+class Supervisor:
+    """Keeps roles alive until stopped; a context manager that stops them in reverse order of start."""
+
+    def __init__(self, roles: Sequence[Role]) -> None:
+        self.children = [Child(role) for role in roles]
+
+    def start(self, *names: str) -> None:
+        """Start the named roles now."""
+        for child in self.children:
+            if child.role.name in names:
+                child.tend(time.monotonic())
+
+    def watch(self, stop: threading.Event) -> None:
+        """Tend every child until `stop` is set."""
+        while not stop.is_set():
+            for child in self.children:
+                child.tend(time.monotonic())
+            stop.wait(0.2)
+
+    def __enter__(self) -> Supervisor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Ask every child to finish, last started first; kill what has not after the grace time."""
+        deadline = time.monotonic() + GRACE_SECONDS
+        for child in reversed(self.children):
+            child.signal(signal.SIGTERM)
+            if child.role.name == "broker":
+                continue
+        for child in reversed(self.children):
+            if not child.wait(deadline):
+                logger.error("%s did not finish in %s s and is killed", child.role.name, GRACE_SECONDS)
+                child.signal(signal.SIGKILL)
+                child.wait(time.monotonic() + 5)
+
+
+def wait_until(ready: Callable[[], bool], *, timeout: float, stop: threading.Event) -> bool:
+    """Poll `ready` until it is true (True), or time is over or `stop` is set (False)."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline and not stop.is_set():
+        if ready():
+            return True
+        stop.wait(0.05)
+    return ready()
+
+
+def stop_on_signals() -> threading.Event:
+    """An event that SIGINT and SIGTERM set."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+def _ending(code: int) -> str:
+    """An exit code in words."""
+    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+def _die_with_parent() -> None:
+    """Have the kernel stop this child when its parent dies, however it dies (prctl(2))."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,0 +1,30 @@
+"""The messages' other end: each task takes a row id, does its part of the journey, nudges what follows."""
+
+from __future__ import annotations
+
+import logging
+
+from worker import enqueue, outcomes, pipeline, station
+from worker.app import app
+
+logger = logging.getLogger(__name__)
+
+
+@app.task(name="analyse")  # type: ignore[untyped-decorator]
+def analyse(job_id: int) -> None:
+    """Run a job and nudge its deliveries."""
+    here = station.here()
+    try:
+        follow = pipeline.analyse(here.bench, job_id)
+    except Exception as error:
+        # A job that nobody foresaw must end with a recorded reason, not with a worker.
+        logger.exception("job %s ended in an unexpected error", job_id)
+        outcomes.give_up(here.bench, job_id, error)
+        return
+    enqueue.deliveries(here.database, follow)
+
+
+@app.task(name="deliver")  # type: ignore[untyped-decorator]
+def deliver(delivery_id: int) -> None:
+    """Send what is due of a job at a destination; the sweep repeats it where this fails."""
+    pipeline.deliver(station.here().post, delivery_id)
