@@ -1,0 +1,103 @@
+"""Pictures of a mask on its image, the way a radiologist looks at them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.errors import VolumeError
+from engines.findings import Segment
+from engines.preprocess import axis_weights
+from engines.volume import Volume
+
+Plane = Literal["axial", "coronal", "sagittal"]
+
+#: Where (slice, row, column) run in each picture: the patient's right on the image's left and the head
+#: up; anterior up in an axial picture, and on the left in a sagittal one.
+_ORIENTATIONS: dict[Plane, str] = {"axial": "HPL", "coronal": "PFL", "sagittal": "LFP"}
+
+#: How much of the segment's colour its fill has; its contour has all of it.
+_FILL = 0.3
+
+#: Percentiles of the plane that are shown black and white where no window is asked for.
+_CONTRAST = (1.0, 99.0)
+
+
+def overlay(
+    volume: Volume,
+    mask: NDArray[Any],
+    segments: Sequence[Segment],
+    *,
+    plane: Plane,
+    position: float,
+    window: tuple[float, float] | None = None,
+    size: int = 512,
+) -> NDArray[np.uint8]:
+    """One plane of `volume` with `mask` (a label map on its grid) drawn over it: RGB (height, width, 3).
+
+    `position` runs from 0 to 1: from foot to head (axial), front to back (coronal) and right to left
+    (sagittal). `window` holds the values shown black and white, in the volume's unit; None takes them
+    from the plane. The longer side has `size` pixels, the other follows from the voxels' spacing.
+    Raises VolumeError where mask and volume differ in shape.
+    """
+    if mask.shape != volume.array.shape:
+        raise VolumeError(f"mask {mask.shape} and volume {volume.array.shape} differ in shape")
+    image = volume.reoriented(_ORIENTATIONS[plane])
+    labels = replace(volume, array=mask).reoriented(_ORIENTATIONS[plane]).array
+    index = round(min(max(position, 0.0), 1.0) * (image.array.shape[0] - 1))
+    shape = _picture_shape(image, size)
+    grey = _enlarged(image.array[index].astype(np.float32), shape)
+    picture = np.repeat(_windowed(grey, window)[..., None], 3, axis=2)
+    thickness = max(1, round(size / 400))
+    for segment in segments:
+        inside = _enlarged((labels[index] == segment.number).astype(np.float32), shape) > 0.5
+        _draw(picture, inside, colour=segment.colour, thickness=thickness)
+    return np.rint(picture).astype(np.uint8)
+
+
+def _picture_shape(image: Volume, size: int) -> tuple[int, int]:
+    """(height, width) in the aspect ratio of the plane's millimetres."""
+    height_mm, width_mm = (
+        length * spacing
+        for length, spacing in zip(image.array.shape[1:], image.geometry.spacing[1:], strict=True)
+    )
+    scale = size / max(height_mm, width_mm)
+    return max(1, round(height_mm * scale)), max(1, round(width_mm * scale))
+
+
+def _enlarged(plane: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:
+    """The plane interpolated to `shape`."""
+    rows, columns = (
+        axis_weights(own, wanted, antialias=True) for own, wanted in zip(plane.shape, shape, strict=True)
+    )
+    tall = plane if rows is None else np.asarray(rows @ plane)
+    return tall if columns is None else np.asarray((columns @ tall.T).T)
+
+
+def _windowed(grey: NDArray[np.float32], window: tuple[float, float] | None) -> NDArray[np.float32]:
+    """Grey values 0..255."""
+    low, high = window if window is not None else np.percentile(grey, _CONTRAST)
+    shown = (grey - np.float32(low)) * np.float32(255 / max(high - low, 1e-6))
+    return np.asarray(np.clip(shown, 0, 255), dtype=np.float32)
+
+
+def _draw(
+    picture: NDArray[np.float32], inside: NDArray[np.bool_], *, colour: tuple[int, int, int], thickness: int
+) -> None:
+    """Tint the inside of a region and draw the inner edge of its outline."""
+    paint = np.array(colour, dtype=np.float32)
+    core = inside
+    for _ in range(thickness):
+        core = _eroded(core)
+    picture[core] = (1 - _FILL) * picture[core] + _FILL * paint
+    picture[inside & ~core] = paint
+
+
+def _eroded(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The region without the pixels that touch its outside; beyond the picture is outside."""
+    padded = np.pad(region, 1)
+    return region & padded[2:, 1:-1] & padded[:-2, 1:-1] & padded[1:-1, 2:] & padded[1:-1, :-2]
