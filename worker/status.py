@@ -3,193 +3,30 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from typing import Any
 
-from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from db import associations, deliveries, events, jobs, results, studies
 from db.models import Decision, Delivery, Event, Job, Series, Study
-from worker import heartbeat
+from worker import heartbeat, views
 
 
-class View(BaseModel):
-    """Something that is shown."""
-
-
-class SeriesView(View):
-    """A series of a study."""
-
-    series_instance_uid: str
-    modality: str
-    description: str
-    instances: int
-
-
-class StudyLine(View):
-    """A study in a list."""
-
-    study_instance_uid: str
-    state: str
-    revision: int
-    patient_id: str
-    accession_number: str
-    study_date: str
-    description: str
-    modalities: list[str]
-    instances: int
-    received_at: datetime
-    #: Seconds since the last change of state or image.
-    age_seconds: float
-    #: State per job, e.g. {"done": 1}.
-    jobs: dict[str, int]
-    #: What needs a person, in words; "" where nothing does.
-    problem: str
-
-
-class JobLine(View):
-    """A job in a list."""
-
-    id: int
-    study_instance_uid: str
-    route: str
-    model: str
-    model_version: str
-    state: str
-    attempts: int
-    created_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
-    #: Seconds from the job's making to its end, or until now.
-    age_seconds: float
-    reason: str
-    error: str
-    engine: str
-
-
-class DeliveryLine(View):
-    """A delivery in a list."""
-
-    id: int
-    job_id: int
-    kind: str
-    sop_instance_uid: str
-    destination: str
-    state: str
-    attempts: int
-    next_attempt_at: datetime | None
-    sent_at: datetime | None
-    status: str
-    comment: str
-
-
-class MeasurementLine(View):
-    """A measurement of a job."""
-
-    key: str
-    meaning: str
-    code: str
-    segment: str
-    value: float
-    unit: str
-
-
-class FindingLine(View):
-    """A finding of a job."""
-
-    key: str
-    meaning: str
-    code: str
-    present: bool
-    urgency: str
-    explanation: str
-
-
-class ObjectLine(View):
-    """A result object of a job."""
-
-    kind: str
-    sop_class_uid: str
-    sop_instance_uid: str
-    series_instance_uid: str
-    path: str
-    size: int
-    sha256: str
-    verified: bool
-    problem: str
-
-
-class JobDetail(JobLine):
-    """Everything about a job."""
-
-    identity: str
-    model_digest: str
-    series_instance_uid: str
-    destinations: list[str]
-    seconds: dict[str, float]
-    notes: list[str]
-    measurements: list[MeasurementLine]
-    findings: list[FindingLine]
-    objects: list[ObjectLine]
-    deliveries: list[DeliveryLine]
-
-
-class DecisionLine(View):
-    """What a route said about a series."""
-
-    route: str
-    model: str
-    series_instance_uid: str
-    matched: bool
-    reason: str
-    trace: dict[str, Any]
-
-
-class EventLine(View):
-    """Something that happened."""
-
-    at: datetime
-    kind: str
-    message: str
-
-
-class Why(View):
-    """Everything that is known of a study: what was seen, which rules matched, what ran, what left."""
-
-    study: StudyLine
-    series: list[SeriesView]
-    evidence: dict[str, Any] | None
-    decisions: list[DecisionLine]
-    jobs: list[JobDetail]
-    events: list[EventLine]
-
-
-class Snapshot(View):
-    """Counts for the page's head and the metrics."""
-
-    studies: dict[str, int]
-    jobs: dict[str, int]
-    deliveries: dict[str, int]
-    #: Living processes per role.
-    processes: dict[str, int]
-    #: Age of the job that waits longest; 0 where none waits.
-    oldest_job_seconds: float
-
-
-def study_lines(session: Session, rows: list[Study]) -> list[StudyLine]:
+def study_lines(session: Session, rows: list[Study]) -> list[views.StudyLine]:
     """Studies as lines."""
     counts = studies.count_instances(session, [row.id for row in rows])
     now = datetime.now(UTC)
     return [_study_line(row, counts.get(row.id, 0), now) for row in rows]
 
 
-def _study_line(row: Study, instances: int, now: datetime) -> StudyLine:
+def _study_line(row: Study, instances: int, now: datetime) -> views.StudyLine:
     by_state: dict[str, int] = {}
     for job in row.jobs:
         by_state[job.state] = by_state.get(job.state, 0) + 1
     failed = [job.error for job in row.jobs if job.state in ("failed", "skipped") and job.error]
     changed = max(at for at in (row.done_at, row.ready_at, row.last_instance_at) if at is not None)
-    return StudyLine(
+    return views.StudyLine(
         study_instance_uid=row.study_instance_uid,
         state=row.state,
         revision=row.revision,
@@ -206,9 +43,9 @@ def _study_line(row: Study, instances: int, now: datetime) -> StudyLine:
     )
 
 
-def job_line(row: Job) -> JobLine:
+def job_line(row: Job) -> views.JobLine:
     """A job as a line."""
-    return JobLine(**_job_values(row))
+    return views.JobLine(**_job_values(row))
 
 
 def _job_values(row: Job) -> dict[str, Any]:
@@ -231,13 +68,9 @@ def _job_values(row: Job) -> dict[str, Any]:
     }
 
 
-def delivery_line(row: Delivery) -> DeliveryLine:
+def delivery_line(row: Delivery) -> views.DeliveryLine:
     """A delivery as a line."""
-    # DIMSE statuses are read in hexadecimal; those of HTTP are decimal and three digits long.
-    status = (
-        "" if row.status is None else str(row.status) if 100 <= row.status < 600 else f"0x{row.status:04X}"
-    )
-    return DeliveryLine(
+    return views.DeliveryLine(
         id=row.id,
         job_id=row.result.job_id,
         kind=row.result.kind,
@@ -247,15 +80,22 @@ def delivery_line(row: Delivery) -> DeliveryLine:
         attempts=row.attempts,
         next_attempt_at=row.next_attempt_at,
         sent_at=row.sent_at,
-        status=status,
+        status=_status_text(row.status),
         comment=row.comment,
     )
 
 
-def job_detail(session: Session, job_id: int) -> JobDetail:
+def _status_text(status: int | None) -> str:
+    """A status as people read it: HTTP in decimal, DIMSE in hexadecimal. No number is used by both."""
+    if status is None:
+        return ""
+    return str(status) if status in set(HTTPStatus) else f"0x{status:04X}"
+
+
+def job_detail(session: Session, job_id: int) -> views.JobDetail:
     """Everything about a job. Raises NotFound."""
     row = jobs.get(session, job_id)
-    return JobDetail(
+    return views.JobDetail(
         **_job_values(row),
         identity=row.identity,
         model_digest=row.model_digest,
@@ -264,7 +104,7 @@ def job_detail(session: Session, job_id: int) -> JobDetail:
         seconds={stage: float(value) for stage, value in (row.seconds or {}).items()},
         notes=[str(note) for note in row.notes or []],
         measurements=[
-            MeasurementLine(
+            views.MeasurementLine(
                 key=measured.key,
                 meaning=measured.code_meaning,
                 code=f"({measured.code_value}, {measured.code_scheme})",
@@ -275,7 +115,7 @@ def job_detail(session: Session, job_id: int) -> JobDetail:
             for measured in results.measurements_of(session, job_id)
         ],
         findings=[
-            FindingLine(
+            views.FindingLine(
                 key=finding.key,
                 meaning=finding.code_meaning,
                 code=f"({finding.code_value}, {finding.code_scheme})",
@@ -285,20 +125,20 @@ def job_detail(session: Session, job_id: int) -> JobDetail:
             )
             for finding in results.findings_of(session, job_id)
         ],
-        objects=[ObjectLine.model_validate(made, from_attributes=True) for made in row.results],
+        objects=[views.ObjectLine.model_validate(made, from_attributes=True) for made in row.results],
         deliveries=[delivery_line(delivery) for made in row.results for delivery in made.deliveries],
     )
 
 
-def why(session: Session, study_instance_uid: str) -> Why:
+def why(session: Session, study_instance_uid: str) -> views.Why:
     """Everything that is known of a study. Raises NotFound."""
     study = studies.by_uid(session, study_instance_uid)
     counts = studies.count_by_series(session, study.id)
     uids = {series.id: series.series_instance_uid for series in study.series}
-    return Why(
+    return views.Why(
         study=study_lines(session, [study])[0],
         series=[
-            SeriesView(
+            views.SeriesView(
                 series_instance_uid=series.series_instance_uid,
                 modality=series.modality,
                 description=series.series_description,
@@ -313,8 +153,8 @@ def why(session: Session, study_instance_uid: str) -> Why:
     )
 
 
-def _decision_line(row: Decision, uids: dict[int, str]) -> DecisionLine:
-    return DecisionLine(
+def _decision_line(row: Decision, uids: dict[int, str]) -> views.DecisionLine:
+    return views.DecisionLine(
         route=row.route,
         model=row.model,
         series_instance_uid=uids.get(row.series_id or 0, ""),
@@ -324,19 +164,19 @@ def _decision_line(row: Decision, uids: dict[int, str]) -> DecisionLine:
     )
 
 
-def event_line(row: Event) -> EventLine:
+def event_line(row: Event) -> views.EventLine:
     """An event as a line."""
-    return EventLine(at=row.at, kind=row.kind, message=row.message)
+    return views.EventLine(at=row.at, kind=row.kind, message=row.message)
 
 
-def snapshot(session: Session) -> Snapshot:
+def snapshot(session: Session) -> views.Snapshot:
     """Counts of everything."""
     now = datetime.now(UTC)
     oldest = jobs.oldest_waiting(session)
     roles: dict[str, int] = {}
     for process in associations.living(session, now - heartbeat.SILENT):
         roles[process.role] = roles.get(process.role, 0) + 1
-    return Snapshot(
+    return views.Snapshot(
         studies=studies.count_by_state(session),
         jobs=jobs.count_by_state(session),
         deliveries=deliveries.count_by_state(session),

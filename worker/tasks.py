@@ -10,7 +10,7 @@ from worker.app import app
 logger = logging.getLogger(__name__)
 
 
-@app.task(name="analyse")  # type: ignore[untyped-decorator]
+@app.task(name="analyse")
 def analyse(job_id: int) -> None:
     """Run a job and nudge its deliveries."""
     here = station.here()
@@ -24,7 +24,7 @@ def analyse(job_id: int) -> None:
     enqueue.deliveries(here.database, follow)
 
 
-@app.task(name="deliver")  # type: ignore[untyped-decorator]
+@app.task(name="deliver")
 def deliver(delivery_id: int) -> None:
     """Send what is due of a job at a destination; the sweep repeats it where this fails."""
     pipeline.deliver(station.here().post, delivery_id)
