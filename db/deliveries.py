@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import CursorResult, func, or_, select, update
+from sqlalchemy import ColumnElement, CursorResult, func, literal, or_, select, update
 from sqlalchemy.orm import Session, selectinload
 
-from db import states, studies
+from db import jobs, states, studies
+from db.base import UtcDateTime
 from db.errors import NotFound
 from db.models import Delivery, Job, ResultObject
 from db.states import DeliveryState, JobState
@@ -23,37 +24,30 @@ def claim(
     One association then carries all of it. Empty where nothing is due or somebody else has it.
     """
     asked = get(session, delivery_id)
-    siblings = (
+    # Locked in one order before anything is written: a second claimer waits here, then finds them taken.
+    siblings = session.scalars(
         select(Delivery.id)
         .join(ResultObject, ResultObject.id == Delivery.result_id)
-        .where(ResultObject.job_id == asked.result.job_id)
-    )
+        .join(Job, Job.id == ResultObject.job_id)
+        .where(Job.id == asked.result.job_id, Delivery.destination == asked.destination, *_free_and_due(now))
+        .order_by(Delivery.id)
+        .with_for_update(of=Delivery, key_share=True)
+    ).all()
     session.execute(
         update(Delivery)
-        .where(
-            Delivery.id.in_(siblings),
-            Delivery.destination == asked.destination,
-            Delivery.state == DeliveryState.PENDING.value,
-            or_(Delivery.next_attempt_at.is_(None), Delivery.next_attempt_at <= now),
-            or_(Delivery.lease_until.is_(None), Delivery.lease_until < now),
-        )
+        .where(Delivery.id.in_(siblings))
         .values(
             lease_owner=owner,
             lease_until=now + lease,
             attempts=Delivery.attempts + 1,
-            first_attempt_at=func.coalesce(Delivery.first_attempt_at, now),
+            first_attempt_at=func.coalesce(Delivery.first_attempt_at, literal(now, UtcDateTime())),
         )
         .execution_options(synchronize_session=False)
     )
     return list(
         session.scalars(
             select(Delivery)
-            .where(
-                Delivery.id.in_(siblings),
-                Delivery.destination == asked.destination,
-                Delivery.lease_owner == owner,
-                Delivery.lease_until == now + lease,
-            )
+            .where(Delivery.id.in_(siblings))
             .options(selectinload(Delivery.result).selectinload(ResultObject.job))
             .order_by(Delivery.id)
             .execution_options(populate_existing=True)
@@ -119,15 +113,26 @@ def due(session: Session, *, now: datetime, nudged_before: datetime, limit: int 
     return list(
         session.scalars(
             select(Delivery.id)
+            .join(ResultObject, ResultObject.id == Delivery.result_id)
+            .join(Job, Job.id == ResultObject.job_id)
             .where(
-                Delivery.state == DeliveryState.PENDING.value,
-                or_(Delivery.next_attempt_at.is_(None), Delivery.next_attempt_at <= now),
-                or_(Delivery.lease_until.is_(None), Delivery.lease_until < now),
+                *_free_and_due(now),
                 or_(Delivery.nudged_at.is_(None), Delivery.nudged_at < nudged_before),
             )
             .order_by(Delivery.id)
             .limit(limit)
         )
+    )
+
+
+def _free_and_due(now: datetime) -> tuple[ColumnElement[bool], ...]:
+    """What must hold for a delivery, its result and its job, so that it may be sent now."""
+    return (
+        Delivery.state == DeliveryState.PENDING.value,
+        or_(Delivery.next_attempt_at.is_(None), Delivery.next_attempt_at <= now),
+        or_(Delivery.lease_until.is_(None), Delivery.lease_until < now),
+        # Its files are being made anew, or a person stopped it.
+        Job.state.not_in([JobState.QUEUED.value, JobState.RUNNING.value, JobState.CANCELLED.value]),
     )
 
 
@@ -155,7 +160,7 @@ def revive(session: Session, delivery_id: int) -> bool:
         next_attempt_at=None,
         nudged_at=None,
     )
-    job = session.get_one(Job, delivery.result.job_id)
+    job = jobs.locked(session, delivery.result.job_id)
     if revived and job.state == JobState.FAILED:
         states.advance(
             session, Job, job.id, JobState.FAILED, JobState.DELIVERING, finished_at=None, reason="", error=""
@@ -186,4 +191,4 @@ def newest(
 
 def count_by_state(session: Session) -> dict[str, int]:
     """Deliveries per state."""
-    return dict(session.execute(select(Delivery.state, func.count()).group_by(Delivery.state)).tuples().all())
+    return dict(session.execute(select(Delivery.state, func.count()).group_by(Delivery.state)).all())

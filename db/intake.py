@@ -44,23 +44,29 @@ class NewInstance:
 def record_instances(session: Session, instances: Sequence[NewInstance]) -> None:
     """Write rows for received files; safe to repeat, and safe beside other processes.
 
+    Only the count of duplicates grows when a batch is repeated.
+
     New images of a study that was READY or DONE open a new revision of it.
     """
+    if not instances:
+        return
     studies = _ensure_studies(session, instances)
     series = _ensure_series(session, instances, studies)
     known = _known_paths(session, [instance.path for instance in instances])
     fresh: dict[str, NewInstance] = {}
+    again: list[str] = []
     for instance in instances:
-        if instance.path in known or instance.path in fresh:
-            if instance.duplicate:
-                _count_duplicate(session, instance.path)
-        else:
+        if instance.path not in known and instance.path not in fresh:
             fresh[instance.path] = instance
+        elif instance.duplicate:
+            again.append(instance.path)
     _reopen(session, studies, [instance for instance in fresh.values() if not instance.conflicting])
     rows = [
         _instance_row(instance, series, studies[instance.study_instance_uid]) for instance in fresh.values()
     ]
     insert_missing(session, Instance, rows, ["path"])
+    for path in again:
+        _count_duplicate(session, path)
     _note_conflicts(session, studies, fresh.values())
 
 
@@ -70,14 +76,14 @@ def _ensure_studies(session: Session, instances: Sequence[NewInstance]) -> dict[
     for instance in instances:
         if instance.study_instance_uid not in first or instance.attributes:
             first[instance.study_instance_uid] = instance
-    insert_missing(
-        session, Study, [_study_row(instance) for instance in first.values()], ["study_instance_uid"]
-    )
+    # In one order in every process: two that insert the same keys crosswise would wait for each other.
+    wanted = [_study_row(first[uid]) for uid in sorted(first)]
+    insert_missing(session, Study, wanted, ["study_instance_uid"])
     rows = session.scalars(
         select(Study)
         .where(Study.study_instance_uid.in_(first))
         .order_by(Study.id)
-        .with_for_update()
+        .with_for_update(key_share=True)
         .execution_options(populate_existing=True)
     )
     return {study.study_instance_uid: study for study in rows}
@@ -90,7 +96,7 @@ def _study_row(instance: NewInstance) -> dict[str, Any]:
         "study_instance_uid": instance.study_instance_uid,
         "state": StudyState.RECEIVING.value,
         "revision": 1,
-        "patient_id": instance.patient_id[:64],
+        "patient_id": _clean(instance.patient_id, 64),
         "accession_number": _text(attributes, "AccessionNumber", 64),
         "study_date": _text(attributes, "StudyDate", 16),
         "study_description": _text(attributes, "StudyDescription", 128),
@@ -103,7 +109,12 @@ def _study_row(instance: NewInstance) -> dict[str, Any]:
 def _text(attributes: dict[str, Any], keyword: str, length: int) -> str:
     """An attribute as text that fits its column; "" where it is missing or not text."""
     value = attributes.get(keyword)
-    return str(value).replace("\x00", "")[:length] if isinstance(value, str | int | float) else ""
+    return _clean(str(value), length) if isinstance(value, str | int | float) else ""
+
+
+def _clean(text: str, length: int) -> str:
+    """The text as PostgreSQL takes it: no NUL, nothing that UTF-8 lacks, no longer than its column."""
+    return text.replace("\x00", "").encode("utf-8", "replace").decode()[:length]
 
 
 def _ensure_series(
@@ -118,17 +129,34 @@ def _ensure_series(
             wanted[key] = {
                 "study_id": key[0],
                 "series_instance_uid": key[1],
-                "modality": instance.modality[:16],
+                "modality": _clean(instance.modality, 16),
                 "series_description": _text(attributes or {}, "SeriesDescription", 128),
                 "attributes": attributes,
             }
     insert_missing(session, Series, list(wanted.values()), ["study_id", "series_instance_uid"])
+    for values in wanted.values():
+        if values["attributes"]:
+            _fill_attributes(session, values)
     found = session.execute(
         select(Series.id, Series.study_id, Series.series_instance_uid).where(
             tuple_(Series.study_id, Series.series_instance_uid).in_(list(wanted))
         )
     )
     return {(study_id, uid): series_id for series_id, study_id, uid in found}
+
+
+def _fill_attributes(session: Session, values: dict[str, Any]) -> None:
+    """Give a series that was made without attributes those of a later file."""
+    session.execute(
+        update(Series)
+        .where(
+            Series.study_id == values["study_id"],
+            Series.series_instance_uid == values["series_instance_uid"],
+            Series.attributes.is_(None),
+        )
+        .values(attributes=values["attributes"], series_description=values["series_description"])
+        .execution_options(synchronize_session=False)
+    )
 
 
 def _known_paths(session: Session, paths: Sequence[str]) -> set[str]:
@@ -152,6 +180,7 @@ def _reopen(session: Session, studies: dict[str, Study], fresh: Sequence[NewInst
     for instance in fresh:
         uid = instance.study_instance_uid
         newest[uid] = max(instance.received_at, newest.get(uid, instance.received_at))
+        studies[uid].arrivals += 1
     for uid, at in newest.items():
         study = studies[uid]
         if study.state != StudyState.RECEIVING:
@@ -180,7 +209,7 @@ def _instance_row(instance: NewInstance, series: dict[tuple[int, str], int], stu
         "path": instance.path,
         "size": instance.size,
         "sha256": instance.sha256,
-        "patient_id": instance.patient_id[:64],
+        "patient_id": _clean(instance.patient_id, 64),
         "association_id": instance.association_id,
         "received_at": instance.received_at,
         "revision": study.revision,

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import CursorResult, func, or_, select, update
 from sqlalchemy.orm import Session, selectinload
 
-from db import states
+from db import states, studies
 from db.base import insert_missing
 from db.errors import NotFound
 from db.models import Decision, Delivery, Job, ResultObject
@@ -17,10 +17,18 @@ from db.states import JOB_ENDED, DeliveryState, JobState
 
 
 def create(session: Session, values: dict[str, Any]) -> Job:
-    """The job with this identity, made unless it exists: one study, one answer."""
+    """The job with this identity, made unless it exists: one study, one answer.
+
+    One that an earlier revision made goes over to the newer one, for late images did not change its own;
+    where it had been superseded in between, it waits again.
+    """
     insert_missing(session, Job, [values], ["identity"])
     job = session.scalar(select(Job).where(Job.identity == values["identity"]))
     assert job is not None
+    if job.revision < values["revision"]:
+        job.revision = values["revision"]
+        if (job.state, job.reason) == (JobState.CANCELLED, "superseded"):
+            retry(session, job.id)
     return job
 
 
@@ -73,6 +81,7 @@ def renew(session: Session, job_id: int, *, owner: str, until: datetime) -> bool
 
 def leave_running(session: Session, job_id: int, to: JobState, *, owner: str, **values: Any) -> bool:
     """RUNNING -> `to`, only while `owner` holds the lease."""
+    _lock_study(session, job_id)
     return states.advance(
         session,
         Job,
@@ -122,7 +131,7 @@ def mark_nudged(session: Session, job_ids: Sequence[int], at: datetime) -> None:
 def supersede(session: Session, study_id: int, revision: int, at: datetime) -> int:
     """Cancel jobs of earlier revisions that still wait; return how many."""
     waiting = session.scalars(
-        select(Job).where(
+        select(Job.id).where(
             Job.study_id == study_id, Job.revision < revision, Job.state == JobState.QUEUED.value
         )
     ).all()
@@ -130,28 +139,28 @@ def supersede(session: Session, study_id: int, revision: int, at: datetime) -> i
         states.advance(
             session,
             Job,
-            job.id,
+            job_id,
             JobState.QUEUED,
             JobState.CANCELLED,
             reason="superseded",
             error=f"late images made revision {revision} of the study",
             finished_at=at,
         )
-        for job in waiting
+        for job_id in waiting
     )
 
 
 def settle_delivering(session: Session, job_id: int, at: datetime) -> JobState | None:
     """DELIVERING -> DONE or FAILED once none of its deliveries is pending; None while some are."""
+    # Of two workers that end the last two deliveries at once, the second must see the first one's end.
+    _lock_study(session, job_id)
     counts = dict(
         session.execute(
             select(Delivery.state, func.count())
             .join(ResultObject, ResultObject.id == Delivery.result_id)
             .where(ResultObject.job_id == job_id)
             .group_by(Delivery.state)
-        )
-        .tuples()
-        .all()
+        ).all()
     )
     if counts.get(DeliveryState.PENDING.value):
         return None
@@ -167,10 +176,14 @@ def settle_delivering(session: Session, job_id: int, at: datetime) -> JobState |
 
 
 def retry(session: Session, job_id: int) -> bool:
-    """FAILED or CANCELLED -> QUEUED by a person's wish, with a fresh count of attempts."""
-    job = get(session, job_id)
+    """FAILED or CANCELLED -> QUEUED by a person's wish, with a fresh count of attempts.
+
+    Its study is READY again where it was DONE.
+    """
+    job = locked(session, job_id)
     if job.state not in (JobState.FAILED, JobState.CANCELLED):
         return False
+    studies.reopen(session, job.study_id)
     return states.advance(
         session,
         Job,
@@ -187,10 +200,14 @@ def retry(session: Session, job_id: int) -> bool:
 
 
 def cancel(session: Session, job_id: int, at: datetime) -> bool:
-    """Stop a job that has not ended; a running one is dropped when it next renews its lease."""
-    job = get(session, job_id)
+    """Stop a job that has not ended; a running one is dropped when it next renews its lease.
+
+    Of its deliveries, those that nobody is sending just now die with it.
+    """
+    job = locked(session, job_id)
     if JobState(job.state) in JOB_ENDED:
         return False
+    _drop_deliveries(session, job_id, at)
     return states.advance(
         session,
         Job,
@@ -203,6 +220,45 @@ def cancel(session: Session, job_id: int, at: datetime) -> bool:
         reason="cancelled",
         error="cancelled by a person",
     )
+
+
+def _drop_deliveries(session: Session, job_id: int, at: datetime) -> None:
+    """PENDING -> DEAD for the deliveries of a job that nobody is sending just now."""
+    idle = session.scalars(
+        select(Delivery.id)
+        .join(ResultObject, ResultObject.id == Delivery.result_id)
+        .where(
+            ResultObject.job_id == job_id,
+            Delivery.state == DeliveryState.PENDING.value,
+            or_(Delivery.lease_until.is_(None), Delivery.lease_until < at),
+        )
+        # Never waits: the job is locked already, and a sender locks the other way round.
+        .with_for_update(of=Delivery, key_share=True, skip_locked=True)
+    ).all()
+    for delivery_id in idle:
+        states.advance(
+            session,
+            Delivery,
+            delivery_id,
+            DeliveryState.PENDING,
+            DeliveryState.DEAD,
+            comment="its job was cancelled",
+            next_attempt_at=None,
+        )
+
+
+def locked(session: Session, job_id: int) -> Job:
+    """One job as it is now, which nobody else moves until this transaction ends. Raises NotFound."""
+    _lock_study(session, job_id)
+    session.execute(select(Job.id).where(Job.id == job_id).with_for_update(key_share=True))
+    return get(session, job_id)
+
+
+def _lock_study(session: Session, job_id: int) -> None:
+    """Lock the study of a job (see `studies.lock`); nothing where there is no such job."""
+    study_id = session.scalar(select(Job.study_id).where(Job.id == job_id))
+    if study_id is not None:
+        studies.lock(session, study_id)
 
 
 def get(session: Session, job_id: int) -> Job:
@@ -240,7 +296,7 @@ def newest(
 
 def count_by_state(session: Session) -> dict[str, int]:
     """Jobs per state."""
-    return dict(session.execute(select(Job.state, func.count()).group_by(Job.state)).tuples().all())
+    return dict(session.execute(select(Job.state, func.count()).group_by(Job.state)).all())
 
 
 def oldest_waiting(session: Session) -> datetime | None:

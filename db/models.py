@@ -42,7 +42,7 @@ class Association(Base):
     opened_at: Mapped[datetime]
     closed_at: Mapped[datetime | None]
     #: open, released, aborted, rejected, lost.
-    outcome: Mapped[str] = mapped_column(String(16), default="open")
+    outcome: Mapped[str] = mapped_column(String(16), default="open", index=True)
     reason: Mapped[str] = mapped_column(Text, default="")
 
 
@@ -62,6 +62,8 @@ class Study(Base):
     study_description: Mapped[str] = mapped_column(String(128), default="")
     received_at: Mapped[datetime] = mapped_column(index=True)
     last_instance_at: Mapped[datetime] = mapped_column(index=True)
+    #: Grows with each new file, whatever its clock says: who closes the study compares it.
+    arrivals: Mapped[int] = mapped_column(default=0)
     ready_at: Mapped[datetime | None]
     done_at: Mapped[datetime | None]
     #: Which signal said that it is complete, and the numbers behind it.
@@ -141,7 +143,7 @@ class Job(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"), index=True)
-    series_id: Mapped[int | None] = mapped_column(ForeignKey("series.id"))
+    series_id: Mapped[int] = mapped_column(ForeignKey("series.id"))
     revision: Mapped[int]
     route: Mapped[str] = mapped_column(String(64))
     model: Mapped[str] = mapped_column(String(64), index=True)

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
+from db import states
 from db.models import Delivery, Finding, Job, Measurement, ResultObject, Segment, Series, Study
 from db.states import DeliveryState
 
@@ -38,7 +39,8 @@ def replace_objects(
 ) -> list[int]:
     """Write the objects that a job made and a pending delivery for each verified one and destination.
 
-    An object that an earlier attempt wrote (the same SOP Instance UID) keeps its row and its deliveries.
+    An object that an earlier attempt wrote (the same SOP Instance UID) keeps its row and its deliveries;
+    the dead ones among them are tried again, unless it is not verified this time: then none is.
     Returns the ids of the pending deliveries.
     """
     made = []
@@ -54,6 +56,9 @@ def replace_objects(
                 setattr(row, name, value)
         made.append(row)
     session.flush()
+    for row in made:
+        if not row.verified:
+            _move_deliveries(session, row.id, DeliveryState.PENDING, DeliveryState.DEAD, comment=row.problem)
     return [
         delivery.id
         for row in made
@@ -66,7 +71,18 @@ def replace_objects(
 def _deliveries(
     session: Session, result_id: int, destinations: Sequence[str], *, at: datetime
 ) -> list[Delivery]:
-    """The deliveries of one result, made where missing."""
+    """The deliveries of one result, made where missing; dead ones begin anew."""
+    _move_deliveries(
+        session,
+        result_id,
+        DeliveryState.DEAD,
+        DeliveryState.PENDING,
+        Delivery.destination.in_(destinations),
+        attempts=0,
+        first_attempt_at=None,
+        next_attempt_at=at,
+        nudged_at=None,
+    )
     existing = {
         delivery.destination: delivery
         for delivery in session.scalars(select(Delivery).where(Delivery.result_id == result_id))
@@ -83,6 +99,17 @@ def _deliveries(
             session.add(existing[destination])
     session.flush()
     return list(existing.values())
+
+
+def _move_deliveries(
+    session: Session, result_id: int, from_state: DeliveryState, to: DeliveryState, *where: Any, **values: Any
+) -> None:
+    """Move those deliveries of one result that are in a state and meet the conditions."""
+    found = select(Delivery.id).where(
+        Delivery.result_id == result_id, Delivery.state == from_state.value, *where
+    )
+    for delivery_id in session.scalars(found).all():
+        states.advance(session, Delivery, delivery_id, from_state, to, **values)
 
 
 def segments_of(session: Session, job_id: int) -> list[Segment]:
@@ -207,15 +234,20 @@ def _search_findings(
         Finding.present,
         Finding.explanation,
     ).join(Job, Job.id == Finding.job_id)
+    if above is not None:
+        # Presence counts as 1, absence as 0.
+        statement = statement.where(
+            Finding.present.in_([present for present in (False, True) if present > above])
+        )
     statement = _narrow(statement, Finding, model=model, code=code, since=since)
     rows = session.execute(statement.order_by(Job.id.desc(), Finding.id).limit(limit)).mappings()
-    found = []
-    for row in rows:
-        columns = dict(row)
-        value = float(columns.pop("present"))
-        if above is None or value > above:
-            found.append(FoundValue(**columns, kind="finding", segment="", value=value, unit=""))
-    return found
+    return [FoundValue(**_presence(dict(row)), kind="finding", segment="", unit="") for row in rows]
+
+
+def _presence(columns: dict[str, Any]) -> dict[str, Any]:
+    """A finding's columns with its presence as a value."""
+    columns["value"] = float(columns.pop("present"))
+    return columns
 
 
 def _narrow(

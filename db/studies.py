@@ -17,11 +17,12 @@ from db.states import JOB_ENDED, StudyState
 
 def settled(session: Session, *, quiet_before: datetime) -> list[Study]:
     """Studies that still receive, heard nothing since `quiet_before`, and have no open association."""
-    still_open = (
-        select(Instance.id)
-        .join(Series, Series.id == Instance.series_id)
+    # From the few open associations to their studies, not from every study to all its files.
+    arriving = (
+        select(Series.study_id)
+        .join(Instance, Instance.series_id == Series.id)
         .join(Association, Association.id == Instance.association_id)
-        .where(Series.study_id == Study.id, Association.outcome == "open")
+        .where(Association.outcome == "open")
     )
     return list(
         session.scalars(
@@ -29,7 +30,7 @@ def settled(session: Session, *, quiet_before: datetime) -> list[Study]:
             .where(
                 Study.state == StudyState.RECEIVING.value,
                 Study.last_instance_at <= quiet_before,
-                ~still_open.exists(),
+                Study.id.not_in(arriving),
             )
             .options(selectinload(Study.series))
             .order_by(Study.last_instance_at)
@@ -96,7 +97,11 @@ def count_by_series(session: Session, study_id: int) -> dict[int, int]:
 
 
 def close(session: Session, study: Study, *, evidence: dict[str, Any], problem: str, at: datetime) -> bool:
-    """RECEIVING -> READY with the evidence; False where new images came in between."""
+    """RECEIVING -> READY with the evidence; False where new images came in between.
+
+    `study` is the row as it was when the evidence was taken. Its count of arrivals is compared, and
+    not a time: a slower listener's image may be older than the newest that is known.
+    """
     return states.advance(
         session,
         Study,
@@ -104,7 +109,7 @@ def close(session: Session, study: Study, *, evidence: dict[str, Any], problem: 
         StudyState.RECEIVING,
         StudyState.READY,
         Study.revision == study.revision,
-        Study.last_instance_at == study.last_instance_at,
+        Study.arrivals == study.arrivals,
         evidence=evidence,
         problem=problem,
         ready_at=at,
@@ -113,6 +118,8 @@ def close(session: Session, study: Study, *, evidence: dict[str, Any], problem: 
 
 def finish_if_ended(session: Session, study_id: int, at: datetime) -> bool:
     """READY -> DONE where every job of the study's revision has ended."""
+    # Of two workers that end the last two jobs at once, the second must see the first one's end.
+    lock(session, study_id)
     running = select(Job.id).where(
         Job.study_id == study_id,
         Job.revision == Study.revision,
@@ -125,7 +132,18 @@ def finish_if_ended(session: Session, study_id: int, at: datetime) -> bool:
 
 def reopen(session: Session, study_id: int) -> None:
     """DONE -> READY, because one of its jobs was revived."""
+    lock(session, study_id)
     states.advance(session, Study, study_id, StudyState.DONE, StudyState.READY, done_at=None)
+
+
+def lock(session: Session, study_id: int) -> None:
+    """Wait for other transactions that move this study or end its jobs, and keep new ones waiting.
+
+    PostgreSQL lets transactions run side by side, so each that decides by what it counts takes this
+    lock first. The order is the same everywhere, or two could wait for each other: deliveries, then
+    the study, then its jobs. SQLite has one writer at a time, and ignores it.
+    """
+    session.execute(select(Study.id).where(Study.id == study_id).with_for_update(key_share=True))
 
 
 def by_uid(session: Session, study_instance_uid: str) -> Study:

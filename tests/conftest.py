@@ -17,7 +17,7 @@ PEER_PROGRAMS = {
     "pixelmed": ("DicomSRValidator",),
     "orthanc": ("Orthanc",),
     "redis": ("redis-server",),
-    "postgresql": ("pg_ctlcluster",),
+    "postgresql": ("initdb", "postgres"),
     "chromium": ("chromium",),
 }
 

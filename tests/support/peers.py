@@ -7,9 +7,19 @@ import shutil
 import sys
 from pathlib import Path
 
+#: Debian keeps the server programs of each PostgreSQL in a folder of its own, off the PATH; newest first.
+_POSTGRESQL = sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)
+
 #: Debian's own folders first: the virtual environment holds pynetdicom's namesakes of DCMTK's programs.
 _SEARCH = os.pathsep.join(
-    ["/usr/bin", "/usr/sbin", "/usr/local/bin", os.environ.get("PATH", ""), str(Path(sys.executable).parent)]
+    [
+        "/usr/bin",
+        "/usr/sbin",
+        "/usr/local/bin",
+        *_POSTGRESQL,
+        os.environ.get("PATH", ""),
+        str(Path(sys.executable).parent),
+    ]
 )
 
 

@@ -28,6 +28,9 @@ def upgrade() -> None:
     sa.Column('reason', sa.Text(), nullable=False),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_associations'))
     )
+    with op.batch_alter_table('associations', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_associations_outcome'), ['outcome'], unique=False)
+
     op.create_table('processes',
     sa.Column('id', sa.String(length=128), nullable=False),
     sa.Column('role', sa.String(length=16), nullable=False),
@@ -46,9 +49,10 @@ def upgrade() -> None:
     sa.Column('study_description', sa.String(length=128), nullable=False),
     sa.Column('received_at', db.base.UtcDateTime(timezone=True), nullable=False),
     sa.Column('last_instance_at', db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('arrivals', sa.Integer(), nullable=False),
     sa.Column('ready_at', db.base.UtcDateTime(timezone=True), nullable=True),
     sa.Column('done_at', db.base.UtcDateTime(timezone=True), nullable=True),
-    sa.Column('evidence', sa.JSON(), nullable=True),
+    sa.Column('evidence', sa.JSON(none_as_null=True), nullable=True),
     sa.Column('problem', sa.Text(), nullable=False),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_studies')),
     sa.UniqueConstraint('study_instance_uid', name=op.f('uq_studies_study_instance_uid'))
@@ -64,7 +68,7 @@ def upgrade() -> None:
     sa.Column('series_instance_uid', sa.String(length=64), nullable=False),
     sa.Column('modality', sa.String(length=16), nullable=False),
     sa.Column('series_description', sa.String(length=128), nullable=False),
-    sa.Column('attributes', sa.JSON(), nullable=True),
+    sa.Column('attributes', sa.JSON(none_as_null=True), nullable=True),
     sa.ForeignKeyConstraint(['study_id'], ['studies.id'], name=op.f('fk_series_study_id_studies')),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_series')),
     sa.UniqueConstraint('study_id', 'series_instance_uid', name=op.f('uq_series_study_id_series_instance_uid'))
@@ -81,7 +85,7 @@ def upgrade() -> None:
     sa.Column('model', sa.String(length=64), nullable=False),
     sa.Column('matched', sa.Boolean(), nullable=False),
     sa.Column('reason', sa.Text(), nullable=False),
-    sa.Column('trace', sa.JSON(), nullable=False),
+    sa.Column('trace', sa.JSON(none_as_null=True), nullable=False),
     sa.Column('decided_at', db.base.UtcDateTime(timezone=True), nullable=False),
     sa.ForeignKeyConstraint(['series_id'], ['series.id'], name=op.f('fk_decisions_series_id_series')),
     sa.ForeignKeyConstraint(['study_id'], ['studies.id'], name=op.f('fk_decisions_study_id_studies')),
@@ -117,14 +121,14 @@ def upgrade() -> None:
     op.create_table('jobs',
     sa.Column('id', sa.Integer(), nullable=False),
     sa.Column('study_id', sa.Integer(), nullable=False),
-    sa.Column('series_id', sa.Integer(), nullable=True),
+    sa.Column('series_id', sa.Integer(), nullable=False),
     sa.Column('revision', sa.Integer(), nullable=False),
     sa.Column('route', sa.String(length=64), nullable=False),
     sa.Column('model', sa.String(length=64), nullable=False),
     sa.Column('model_version', sa.String(length=32), nullable=False),
     sa.Column('model_digest', sa.String(length=64), nullable=False),
     sa.Column('identity', sa.String(length=64), nullable=False),
-    sa.Column('destinations', sa.JSON(), nullable=False),
+    sa.Column('destinations', sa.JSON(none_as_null=True), nullable=False),
     sa.Column('state', sa.String(length=16), nullable=False),
     sa.Column('attempts', sa.Integer(), nullable=False),
     sa.Column('created_at', db.base.UtcDateTime(timezone=True), nullable=False),
@@ -137,8 +141,8 @@ def upgrade() -> None:
     sa.Column('reason', sa.String(length=64), nullable=False),
     sa.Column('error', sa.Text(), nullable=False),
     sa.Column('engine', sa.String(length=128), nullable=False),
-    sa.Column('seconds', sa.JSON(), nullable=True),
-    sa.Column('notes', sa.JSON(), nullable=True),
+    sa.Column('seconds', sa.JSON(none_as_null=True), nullable=True),
+    sa.Column('notes', sa.JSON(none_as_null=True), nullable=True),
     sa.ForeignKeyConstraint(['series_id'], ['series.id'], name=op.f('fk_jobs_series_id_series')),
     sa.ForeignKeyConstraint(['study_id'], ['studies.id'], name=op.f('fk_jobs_study_id_studies')),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_jobs')),
@@ -328,5 +332,8 @@ def downgrade() -> None:
 
     op.drop_table('studies')
     op.drop_table('processes')
+    with op.batch_alter_table('associations', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_associations_outcome'))
+
     op.drop_table('associations')
     # ### end Alembic commands ###
