@@ -13,6 +13,7 @@ from functools import cached_property
 from pydicom.dataset import Dataset
 
 from dicom_node.errors import SeriesError
+from dicom_node.results import source
 from dicom_node.series import SeriesImages
 from engines.findings import ModelIdentity
 
@@ -60,8 +61,8 @@ class ResultContext:
 
     def series_number(self, kind: str) -> int:
         """A Series Number that sorts behind the source's, the same for every retry."""
-        source = self.header.get("SeriesNumber")
-        number = int(source) if source not in (None, "") else 0
+        of_source = self.header.get("SeriesNumber")
+        number = int(of_source) if of_source not in (None, "") else 0
         own = 91 + KINDS.index(kind)
         # Viewers sort the series list by this number: 3 -> 391, 392.
         return number * 100 + own if 0 <= number <= (_IS_MAXIMUM - own) // 100 else 9900 + own
@@ -73,6 +74,11 @@ class ResultContext:
         header: Dataset = copy.deepcopy(first[:0x7FE00000])
         header.decode()
         return header
+
+    @cached_property
+    def stubs(self) -> list[Dataset]:
+        """The source images as highdicom needs to know them, in slice order."""
+        return source.stubs(self.source)
 
     @property
     def frame_of_reference_uid(self) -> str:

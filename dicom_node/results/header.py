@@ -12,19 +12,6 @@ from dicom_node.results import codes
 from dicom_node.results.context import ResultContext
 from engines.findings import Code
 
-#: Type 1 or 2 of the Patient and General Study modules (PS3.3 C.7.1.1, C.7.2.1): written even when empty.
-_IDENTITY = (
-    "PatientName",
-    "PatientID",
-    "PatientBirthDate",
-    "PatientSex",
-    "AccessionNumber",
-    "StudyID",
-    "StudyDate",
-    "StudyTime",
-    "ReferringPhysicianName",
-)
-
 #: Of the source's General Equipment module: what still holds for a result made at the same place.
 _PLACE = ("InstitutionName", "InstitutionalDepartmentName")
 
@@ -32,33 +19,6 @@ _PLACE = ("InstitutionName", "InstitutionalDepartmentName")
 _DEVICE = ("Manufacturer", "ManufacturerModelName", "StationName", "DeviceSerialNumber", "SoftwareVersions")
 
 _DESCRIPTION_LENGTH = 64
-
-
-def stubs(context: ResultContext) -> list[Dataset]:
-    """The source images as highdicom needs to know them, in slice order.
-
-    They carry no patient or study values: those are copied once, by `finish`, since highdicom
-    refuses values that real studies do have. All have one Frame of Reference and one orientation,
-    the volume's: highdicom refuses differences that the series reader has already judged.
-    """
-    orientation = context.header.get("ImageOrientationPatient")
-    return [_stub(context, ds, orientation) for ds in context.source.datasets]
-
-
-def _stub(context: ResultContext, ds: Dataset, orientation: Any) -> Dataset:
-    """One source image's identity and place."""
-    stub = Dataset()
-    for keyword in _IDENTITY:
-        setattr(stub, keyword, "")
-    for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality"):
-        setattr(stub, keyword, ds.get(keyword))
-    if context.source.volume.geometry.frame_of_reference_uid:
-        stub.FrameOfReferenceUID = context.source.volume.geometry.frame_of_reference_uid
-        stub.PositionReferenceIndicator = ds.get("PositionReferenceIndicator")
-    stub.ImagePositionPatient, stub.ImageOrientationPatient = ds.get("ImagePositionPatient"), orientation
-    stub.Rows, stub.Columns = ds.get("Rows"), ds.get("Columns")
-    stub.PixelSpacing, stub.SliceThickness = ds.get("PixelSpacing"), ds.get("SliceThickness")
-    return stub
 
 
 def constructor(context: ResultContext, kind: str) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def build(context: ResultContext, findings: Findings) -> Dataset:
     """
     uid = context.frame_of_reference_uid
     ds: Dataset = Segmentation(
-        source_images=header.stubs(context),
+        source_images=context.stubs,
         pixel_array=findings.mask,
         segmentation_type="BINARY",
         segment_descriptions=[_describe(context, segment) for segment in findings.segments],

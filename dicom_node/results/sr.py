@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from highdicom import sr
+from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from pydicom.dataset import Dataset
 
-from dicom_node.results import codes, header, seg
+from dicom_node.results import codes, header, outline
 from dicom_node.results.context import ResultContext
-from engines.findings import Code, Finding, Findings, Measurement, Segment, Urgency
+from engines.findings import Code, Findings, Measurement, Segment
 
-#: An addition to CID 7021 (PS3.16; the group is extensible). Why not 126000: docs/decisions/0041.
-TITLE = Code(value="126000", scheme="DCM", meaning="Imaging Measurement Report")
+#: Our addition to CID 7021 "Measurement Report Document Titles" (PS3.16; the group is extensible): OHIF
+#: shows a report of another title than 126000 as text. docs/decisions/0041 has the reasons.
+TITLE = Code(value="AI-MEASUREMENTS", scheme="99SECONDREAD", meaning="AI Measurement Report")
+
+_DEVICE = Code(value="121007", scheme="DCM", meaning="Device")
 
 #: Digits that a reader sees; Floating Point Value (0040,A161) carries the number as it was.
 _DIGITS = 6
@@ -25,35 +29,41 @@ _Group: TypeAlias = (
 
 
 def build(context: ResultContext, findings: Findings, segmentation: Dataset | None) -> Dataset:
-    """A report with one group for each segment, one for the whole image and one for each finding.
+    """A report of every measurement and finding (PS3.16 TID 1500), with the source images as evidence.
 
-    `segmentation` is the Segmentation of the same findings, which the segments' groups refer to
-    (TID 1411); None where nothing was segmented, and the groups then stand alone (TID 1501).
+    `segmentation` is the Segmentation of the same findings, which the groups refer to (TID 1411);
+    None where there is none, and the groups then stand alone (TID 1501). There is no Image
+    Library: it would hold what the evidence says already, 4 kB for each image.
     """
-    images = header.stubs(context)
+    evidence = [*context.stubs, segmentation] if segmentation is not None else context.stubs
     document: Dataset = sr.Comprehensive3DSR(
-        evidence=[*images, segmentation] if segmentation is not None else images,
+        evidence=evidence,
         content=_report(context, findings, segmentation),
         is_complete=True,
         is_final=False,
         is_verified=False,
+        coding_schemes=[_coding_scheme()],
         **header.constructor(context, "sr"),
     )
     header.finish(document, context, header.describe(context, ["measurements"]))
     return document
 
 
+def _coding_scheme() -> CodingSchemeIdentificationItem:
+    """Who defines our own codes (PS3.3 C.12.1.1.7)."""
+    return CodingSchemeIdentificationItem(
+        designator=TITLE.scheme, name="secondread private codes", responsible_organization="secondread"
+    )
+
+
 def _report(context: ResultContext, findings: Findings, segmentation: Dataset | None) -> sr.MeasurementReport:
-    """The content tree (PS3.16 TID 1500), without an Image Library: nothing in it that the evidence lacks."""
-    groups = [_segment_group(context, findings, segment, segmentation) for segment in reported(findings)]
-    whole = [measurement for measurement in findings.measurements if measurement.segment_number is None]
-    if whole or not (groups or findings.findings):
-        groups.append(_image_group(context, whole, segmentation))
-    groups.extend(_finding_group(context, findings, finding) for finding in findings.findings)
+    """The content tree (PS3.16 TID 1500)."""
     return sr.MeasurementReport(
         observation_context=_observer(context),
         procedure_reported=[codes.concept(code) for code in codes.procedures(context.header)],
-        imaging_measurements=groups,
+        imaging_measurements=[
+            _group(context, group, segmentation) for group in outline.groups(context, findings)
+        ],
         title=codes.concept(TITLE),
     )
 
@@ -68,8 +78,7 @@ def _observer(context: ResultContext) -> sr.ObservationContext:
         serial_number=context.model.digest[:64],
     )
     observer = sr.ObserverContext(
-        observer_type=codes.concept(Code(value="121007", scheme="DCM", meaning="Device")),
-        observer_identifying_attributes=device,
+        observer_type=codes.concept(_DEVICE), observer_identifying_attributes=device
     )
     return sr.ObservationContext(observer_device_context=observer)
 
@@ -85,118 +94,60 @@ def _algorithm(context: ResultContext) -> sr.AlgorithmIdentification:
     )
 
 
-def _segment_group(
-    context: ResultContext, findings: Findings, segment: Segment, segmentation: Dataset | None
-) -> _Group:
-    """What was measured in one segment."""
-    own = [item for item in findings.measurements if item.segment_number == segment.number]
-    shared = {
-        "tracking_identifier": sr.TrackingIdentifier(
-            uid=seg.tracking_uid(context, segment.number), identifier=seg.tracking_id(context, segment)
-        ),
-        "finding_category": codes.concept(segment.category),
-        "finding_type": codes.concept(segment.type),
-        "finding_sites": _sites([segment]),
+def _group(context: ResultContext, group: outline.Group, segmentation: Dataset | None) -> _Group:
+    """One measurement group: TID 1411 where it is about segments of a Segmentation, else TID 1501."""
+    shared: dict[str, Any] = {
+        "tracking_identifier": sr.TrackingIdentifier(uid=group.tracking_uid, identifier=group.tracking_id),
+        "finding_sites": _sites(group.segments),
         "algorithm_id": _algorithm(context),
-        "measurements": [_number(item) for item in own],
+        "measurements": [_number(item) for item in group.measurements],
+        "qualitative_evaluations": _statement(group),
+        **_subject(group),
     }
-    if segmentation is None:
-        return _with_comment(sr.MeasurementsAndQualitativeEvaluations(**shared), absence(findings, segment))
-    referenced = sr.ReferencedSegment(
+    if segmentation is not None and group.segments:
+        made = sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
+            referenced_segment=_reference(context, group, segmentation), **shared
+        )
+    else:
+        made = sr.MeasurementsAndQualitativeEvaluations(**shared)
+    if group.comment:
+        comment = sr.TextContentItem(
+            name=codes.concept(codes.COMMENT), value=group.comment, relationship_type="CONTAINS"
+        )
+        made[0].ContentSequence.append(comment)
+    return made
+
+
+def _reference(context: ResultContext, group: outline.Group, segmentation: Dataset) -> sr.ReferencedSegment:
+    """The group's segments; several are one item, Referenced Segment Number (0062,000B) having VM 1-n."""
+    return sr.ReferencedSegment(
         sop_class_uid=segmentation.SOPClassUID,
         sop_instance_uid=segmentation.SOPInstanceUID,
-        segment_number=segment.number,
+        segment_number=[segment.number for segment in group.segments],
         # One UID, not an item for each slice: the Segmentation says which frame is of which image.
         source_series=sr.SourceSeriesForSegmentation(str(context.header.SeriesInstanceUID)),
     )
-    group = sr.VolumetricROIMeasurementsAndQualitativeEvaluations(referenced_segment=referenced, **shared)
-    return _with_comment(group, absence(findings, segment))
 
 
-def _image_group(
-    context: ResultContext, measurements: Sequence[Measurement], segmentation: Dataset | None
-) -> sr.MeasurementsAndQualitativeEvaluations:
-    """What was measured of the whole image, or of segments together (PS3.16 TID 1501)."""
-    source = None
-    if segmentation is not None:
-        source = [
-            sr.SourceImageForMeasurementGroup(
-                referenced_sop_class_uid=segmentation.SOPClassUID,
-                referenced_sop_instance_uid=segmentation.SOPInstanceUID,
-            )
-        ]
-    return sr.MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=sr.TrackingIdentifier(
-            uid=image_tracking_uid(context), identifier=f"{context.model.name}/whole image"
-        ),
-        algorithm_id=_algorithm(context),
-        measurements=[_number(item) for item in measurements],
-        source_images=source,
-    )
+def _subject(group: outline.Group) -> dict[str, Any]:
+    """Finding and Finding Category: what is measured, where the segments are of one type.
 
-
-def _finding_group(
-    context: ResultContext, findings: Findings, finding: Finding
-) -> sr.MeasurementsAndQualitativeEvaluations:
-    """One statement, present or absent, with the reason in words.
-
-    The statement is the item's name and not the group's Finding: a reader that shows only the
-    Finding would show an absent one as if it were there.
+    A statement is no Finding of its group: a reader that shows only that would show an absent
+    one as if it were there.
     """
-    group = sr.MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=sr.TrackingIdentifier(
-            uid=finding_tracking_uid(context, finding), identifier=f"{context.model.name}/{finding.key}"
-        ),
-        algorithm_id=_algorithm(context),
-        finding_sites=_sites([item for item in findings.segments if item.number in finding.segment_numbers]),
-        qualitative_evaluations=[
-            sr.QualitativeEvaluation(
-                name=codes.concept(finding.code),
-                value=codes.concept(codes.PRESENT if finding.present else codes.ABSENT),
-            )
-        ],
-    )
-    return _with_comment(group, comment(finding))
+    kinds = {(segment.category, segment.type) for segment in group.segments}
+    if group.finding is not None or len(kinds) != 1:
+        return {}
+    category, kind = kinds.pop()
+    return {"finding_category": codes.concept(category), "finding_type": codes.concept(kind)}
 
 
-def _with_comment(group: _Group, words: str) -> _Group:
-    """The group with a remark in words; unchanged where there are none."""
-    if words:
-        text = sr.TextContentItem(
-            name=codes.concept(codes.COMMENT), value=words, relationship_type="CONTAINS"
-        )
-        group[0].ContentSequence.append(text)
-    return group
-
-
-def reported(findings: Findings) -> list[Segment]:
-    """The segments that the report has a group for: those measured, and those looked for and not found."""
-    measured = {measurement.segment_number for measurement in findings.measurements}
-    return [item for item in findings.segments if item.number in measured or absence(findings, item)]
-
-
-def absence(findings: Findings, segment: Segment) -> str:
-    """What the report says of a segment without voxels; "" where there are some.
-
-    In words on purpose: a coded "absent" would say that the patient lacks the organ.
-    """
-    return "" if seg.is_present(findings, segment.number) else f"No voxel was segmented as {segment.label}."
-
-
-def comment(finding: Finding) -> str:
-    """The finding in words, with its urgency where it has one."""
-    words = finding.explanation or f"{finding.code.meaning}: {'present' if finding.present else 'absent'}"
-    return f"URGENT: {words}" if finding.present and finding.urgency is Urgency.URGENT else words
-
-
-def image_tracking_uid(context: ResultContext) -> str:
-    """The Tracking UID of the group of whole-image measurements."""
-    return context.uid("tracking", "image")
-
-
-def finding_tracking_uid(context: ResultContext, finding: Finding) -> str:
-    """The Tracking UID of a finding's group."""
-    return context.uid("tracking", "finding", finding.key)
+def _statement(group: outline.Group) -> list[sr.QualitativeEvaluation]:
+    """The group's finding as name and value: present or absent."""
+    if group.finding is None:
+        return []
+    value = codes.PRESENT if group.finding.present else codes.ABSENT
+    return [sr.QualitativeEvaluation(name=codes.concept(group.finding.code), value=codes.concept(value))]
 
 
 def _sites(segments: Sequence[Segment]) -> list[sr.FindingSite] | None:
@@ -216,9 +167,14 @@ def _number(measurement: Measurement) -> sr.Measurement:
     )
     item = made[0]
     if finite:
-        item.MeasuredValueSequence[0].NumericValue = f"{measurement.value:.{_DIGITS}g}"
+        item.MeasuredValueSequence[0].NumericValue = _rounded(measurement.value)
     else:
         # No value, and why (PS3.3 C.18.1.1): an invented number would be read as a measurement.
         item.MeasuredValueSequence = []
         item.NumericValueQualifierCodeSequence = [codes.concept(codes.NOT_A_NUMBER)]
     return made
+
+
+def _rounded(value: float) -> str:
+    """The number as a reader wants it, at most 16 characters (PS3.5, DS); whole where it is large."""
+    return f"{value:.0f}" if 10**_DIGITS <= abs(value) < 10**15 else f"{value:.{_DIGITS}g}"

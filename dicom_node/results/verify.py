@@ -34,6 +34,9 @@ _IDENTITY = (
 #: What every image of one source series must agree on before a result may claim to belong to it.
 _ONE_SERIES = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "AccessionNumber")
 
+#: How pydicom and its callers fail on bytes that are not the data set they should be.
+_UNREADABLE = (InvalidDicomError, EOFError, AttributeError, LookupError, TypeError, ValueError)
+
 
 def check(raw: bytes, kind: str, context: ResultContext, findings: Findings, segmented: bool) -> None:
     """Compare the file's bytes, as read from disk, with the source and the findings.
@@ -43,13 +46,14 @@ def check(raw: bytes, kind: str, context: ResultContext, findings: Findings, seg
     """
     try:
         ds = dcmread(BytesIO(raw))
-    except (InvalidDicomError, EOFError) as exc:
-        raise GateError(f"the file does not read back as DICOM: {type(exc).__name__}") from exc
-    check_identity(ds, kind, context)
-    if kind == "seg":
-        verify_seg.check(ds, context, findings)
-    else:
-        verify_sr.check(ds, context, findings, segmented)
+        check_identity(ds, kind, context)
+        if kind == "seg":
+            verify_seg.check(ds, context, findings)
+        else:
+            verify_sr.check(ds, context, findings, segmented)
+    except _UNREADABLE as exc:
+        # What is missing or malformed is not said: the exception's text may hold a patient's values.
+        raise GateError(f"the file does not read back as such an object: {type(exc).__name__}") from exc
 
 
 def check_identity(ds: Dataset, kind: str, context: ResultContext) -> None:

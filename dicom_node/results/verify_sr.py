@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from pydicom.dataset import Dataset
 
 from dicom_node.errors import GateError
-from dicom_node.results import codes, seg, sr
+from dicom_node.results import codes, outline
 from dicom_node.results.context import ResultContext
-from engines.findings import Code, Finding, Findings, Measurement
+from engines.findings import Code, Findings, Measurement
 
 #: The report's rounded number against the exact one; relative.
 _ROUNDING = 1e-5
@@ -35,27 +36,28 @@ class Group:
     #: Name and value of each coded statement.
     statements: list[tuple[Code, Code]] = field(default_factory=list)
     comments: list[str] = field(default_factory=list)
-    #: SOP Instance UID and segment number of the Referenced Segment.
+    #: SOP Instance UID and segment number of each segment referred to.
     segments: list[tuple[str, int]] = field(default_factory=list)
 
 
 def check(ds: Dataset, context: ResultContext, findings: Findings, segmented: bool) -> None:
-    """Compare a report, as read from disk, with the findings. Raises GateError that says what differs."""
+    """Compare a report, as read from disk, with the findings. GateError says what differs."""
     if (ds.get("VerificationFlag"), ds.get("CompletionFlag")) != ("UNVERIFIED", "COMPLETE"):
         raise GateError("an AI report must be UNVERIFIED and COMPLETE")
     groups = read_groups(ds)
-    expected = _expected_groups(context, findings, segmented)
+    _check_account(groups, findings)
+    expected = {group.tracking_uid: group for group in outline.groups(context, findings)}
     if groups.keys() != expected.keys():
         raise GateError(f"{len(groups)} measurement groups instead of {len(expected)}, or others")
-    for uid, wanted in expected.items():
-        _compare(groups[uid], wanted)
+    for uid, group in expected.items():
+        _check_group(groups[uid], group, context, segmented)
     _check_evidence(ds, context, segmented)
 
 
 def read_groups(ds: Dataset) -> dict[str, Group]:
     """Every measurement group of the content tree by its Tracking UID.
 
-    Raises GateError where two groups share one.
+    Raises GateError where a group has none, or two groups share one.
     """
     found: dict[str, Group] = {}
     for item in _walk(ds):
@@ -80,11 +82,16 @@ def _read_group(item: Dataset) -> Group:
         elif kind == "TEXT" and contained:
             group.comments.append(str(child.TextValue))
         elif kind == "IMAGE" and _name(child) == _REFERENCED_SEGMENT:
-            reference = child.ReferencedSOPSequence[0]
-            group.segments.append(
-                (str(reference.ReferencedSOPInstanceUID), int(reference.ReferencedSegmentNumber))
-            )
+            group.segments.extend(_read_reference(child))
     return group
+
+
+def _read_reference(item: Dataset) -> list[tuple[str, int]]:
+    """The segments that an IMAGE item refers to."""
+    reference = item.ReferencedSOPSequence[0]
+    numbers = reference.ReferencedSegmentNumber
+    listed = list(numbers) if isinstance(numbers, Sequence) else [numbers]
+    return [(str(reference.ReferencedSOPInstanceUID), int(number)) for number in listed]
 
 
 def _read_number(item: Dataset) -> Number:
@@ -103,21 +110,14 @@ def _read_number(item: Dataset) -> Number:
     return (_concept(item), codes.read(measured.MeasurementUnitsCodeSequence[0]), derivation, exact)
 
 
-def _expected_groups(context: ResultContext, findings: Findings, segmented: bool) -> dict[str, Group]:
-    """The groups that the findings call for, by Tracking UID."""
-    expected = {}
-    for segment in sr.reported(findings):
-        own = [_expected_number(m) for m in findings.measurements if m.segment_number == segment.number]
-        references = [(context.uid("seg", "instance"), segment.number)] if segmented else []
-        words = [text for text in [sr.absence(findings, segment)] if text]
-        group = Group(numbers=own, segments=references, comments=words)
-        expected[seg.tracking_uid(context, segment.number)] = group
-    whole = [_expected_number(m) for m in findings.measurements if m.segment_number is None]
-    if whole or not (expected or findings.findings):
-        expected[sr.image_tracking_uid(context)] = Group(numbers=whole)
-    for finding in findings.findings:
-        expected[sr.finding_tracking_uid(context, finding)] = _expected_finding(finding)
-    return expected
+def _check_account(groups: dict[str, Group], findings: Findings) -> None:
+    """Every measurement and every finding must be in the report once, in whichever group."""
+    read = Counter(number for group in groups.values() for number in group.numbers)
+    if read != Counter(_expected_number(item) for item in findings.measurements):
+        raise GateError("the report's numbers, units or derivations are not the findings'")
+    stated = Counter(statement for group in groups.values() for statement in group.statements)
+    if stated != Counter((item.code, _verdict(present=item.present)) for item in findings.findings):
+        raise GateError("the report's statements are not the findings'")
 
 
 def _expected_number(measurement: Measurement) -> Number:
@@ -127,23 +127,23 @@ def _expected_number(measurement: Measurement) -> Number:
     return (measurement.name, measurement.unit, measurement.derivation, float(measurement.value))
 
 
-def _expected_finding(finding: Finding) -> Group:
-    """A finding as it must read back."""
-    value = codes.PRESENT if finding.present else codes.ABSENT
-    return Group(statements=[(finding.code, value)], comments=[sr.comment(finding)])
+def _verdict(*, present: bool) -> Code:
+    """A finding's value as it must read back."""
+    return codes.PRESENT if present else codes.ABSENT
 
 
-def _compare(read: Group, wanted: Group) -> None:
-    """Raise GateError for the first difference between two groups."""
-    if len(read.numbers) != len(wanted.numbers):
-        raise GateError(f"{len(read.numbers)} numbers in a group instead of {len(wanted.numbers)}")
-    for found, expected in zip(read.numbers, wanted.numbers, strict=True):
-        if found != expected:
-            raise GateError(f"{expected[0].meaning}: its value, unit or derivation is not the findings'")
-    if (read.statements, read.comments) != (wanted.statements, wanted.comments):
-        raise GateError("a finding's statement or its words are not the findings'")
-    if read.segments != wanted.segments:
-        raise GateError("a group refers to another segment or another Segmentation")
+def _check_group(read: Group, wanted: outline.Group, context: ResultContext, segmented: bool) -> None:
+    """Raise GateError for the first difference between a group and what it should say."""
+    if read.numbers != [_expected_number(item) for item in wanted.measurements]:
+        raise GateError(f"the numbers of {wanted.tracking_id} are not its own")
+    finding = wanted.finding
+    statements = [(finding.code, _verdict(present=finding.present))] if finding is not None else []
+    if read.statements != statements or read.comments != ([wanted.comment] if wanted.comment else []):
+        raise GateError(f"the statement or the words of {wanted.tracking_id} are not its own")
+    instance = context.uid("seg", "instance")
+    references = [(instance, segment.number) for segment in wanted.segments] if segmented else []
+    if read.segments != references:
+        raise GateError(f"{wanted.tracking_id} refers to another segment or another Segmentation")
 
 
 def _check_evidence(ds: Dataset, context: ResultContext, segmented: bool) -> None:

@@ -1,0 +1,113 @@
+"""What a report says, group by group, before it is encoded and after it is read back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+
+from dicom_node.results import seg
+from dicom_node.results.context import ResultContext
+from engines.findings import Finding, Findings, Measurement, Segment, Urgency
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Group:
+    """One measurement group of the report."""
+
+    tracking_uid: str
+    #: For people.
+    tracking_id: str
+    #: The segments that it is about; none: the whole image.
+    segments: tuple[Segment, ...] = ()
+    measurements: tuple[Measurement, ...] = ()
+    #: The statement that it makes, if it makes one.
+    finding: Finding | None = None
+    #: In words; "" where there is nothing to add.
+    comment: str = ""
+
+
+def groups(context: ResultContext, findings: Findings) -> tuple[Group, ...]:
+    """One group for each segment, for each set of segments measured together, and for each finding.
+
+    There is always at least one: a model that looked and found nothing says so.
+    """
+    parts = (_of_segments(context, findings), _of_unions(context, findings), _of_findings(context, findings))
+    return tuple(chain.from_iterable(parts)) or (_empty(context),)
+
+
+def _of_segments(context: ResultContext, findings: Findings) -> Iterator[Group]:
+    """The segments that were measured, and those that were looked for and not found."""
+    for segment in findings.segments:
+        own = tuple(item for item in findings.measurements if item.segment_number == segment.number)
+        words = _absence(findings, segment)
+        if own or words:
+            yield Group(
+                tracking_uid=seg.tracking_uid(context, segment.number),
+                tracking_id=seg.tracking_id(context, segment),
+                segments=(segment,),
+                measurements=own,
+                comment=words,
+            )
+
+
+def _of_unions(context: ResultContext, findings: Findings) -> Iterator[Group]:
+    """The measurements that name no segment, together with others of the same segments."""
+    unions: dict[tuple[int, ...], list[Measurement]] = {}
+    for measurement in findings.measurements:
+        if measurement.segment_number is None:
+            unions.setdefault(_measured(findings, {measurement.key}), []).append(measurement)
+    for numbers, measurements in unions.items():
+        segments = tuple(item for item in findings.segments if item.number in numbers)
+        name = " + ".join(item.label for item in segments) or "whole image"
+        yield Group(
+            tracking_uid=context.uid("tracking", "union", *(str(number) for number in numbers)),
+            tracking_id=f"{context.model.name}/{name}",
+            segments=segments,
+            measurements=tuple(measurements),
+        )
+
+
+def _of_findings(context: ResultContext, findings: Findings) -> Iterator[Group]:
+    """The statements, each about the segments whose measurements decided."""
+    for finding in findings.findings:
+        numbers = finding.segment_numbers or _measured(findings, set(finding.evidence))
+        yield Group(
+            tracking_uid=context.uid("tracking", "finding", finding.key),
+            tracking_id=f"{context.model.name}/{finding.key}",
+            segments=tuple(item for item in findings.segments if item.number in numbers),
+            finding=finding,
+            comment=_words(finding),
+        )
+
+
+def _empty(context: ResultContext) -> Group:
+    """What is left to say where the model made neither segment, measurement nor statement."""
+    return Group(
+        tracking_uid=context.uid("tracking", "nothing"),
+        tracking_id=f"{context.model.name}/nothing found",
+        comment="The model ran and reported nothing.",
+    )
+
+
+def _measured(findings: Findings, keys: set[str]) -> tuple[int, ...]:
+    """The segments that measurements with these keys were made in, each once.
+
+    A measurement of segments together has no number of its own and the key of those of its parts.
+    """
+    found = {item.segment_number for item in findings.measurements if item.key in keys}
+    return tuple(sorted(number for number in found if number is not None))
+
+
+def _absence(findings: Findings, segment: Segment) -> str:
+    """What the report says of a segment without voxels; "" where there are some.
+
+    In words on purpose: a coded "absent" would say that the patient lacks the organ.
+    """
+    return "" if seg.is_present(findings, segment.number) else f"No voxel was segmented as {segment.label}."
+
+
+def _words(finding: Finding) -> str:
+    """The finding in words, with its urgency where it has one."""
+    words = finding.explanation or f"{finding.code.meaning}: {'present' if finding.present else 'absent'}"
+    return f"URGENT: {words}" if finding.present and finding.urgency is Urgency.URGENT else words
