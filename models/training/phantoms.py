@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from labels import BACKGROUND, BODY, LEFT_LUNG, RIGHT_LUNG
 from numpy.typing import NDArray
 from scipy import ndimage
+from torch.nn import functional
 
 Array = NDArray[np.float32]
 
@@ -41,6 +43,14 @@ def make(seed: int) -> Phantom:
     return Phantom(hu=canvas.hu, labels=canvas.labels)
 
 
+def smooth_noise(shape: tuple[int, ...], scale: Sequence[float], random: np.random.Generator) -> Array:
+    """A random field of standard deviation 1 that varies over `scale` voxels along each axis."""
+    coarse = [max(int(n / s) + 2, 3) for n, s in zip(shape, scale, strict=True)]
+    source = torch.from_numpy(random.standard_normal(coarse).astype(np.float32))[None, None]
+    field = functional.interpolate(source, size=shape, mode="trilinear", align_corners=True)[0, 0]
+    return np.asarray((field / field.std().clamp(min=1e-6)).numpy(), dtype=np.float32)
+
+
 class Canvas:
     """Voxels to paint on, and their places in millimetres from the centre of the patient."""
 
@@ -63,11 +73,7 @@ class Canvas:
 
     def smooth(self, scale_mm: float, amplitude: float) -> Array:
         """A random field that varies over `scale_mm` with standard deviation `amplitude`."""
-        coarse = [max(int(np.ceil(n * s / scale_mm)) + 3, 4) for n, s in zip(self.shape, SPACING, strict=True)]
-        noise = self.random.standard_normal(coarse).astype(np.float32)
-        factors = [(n + 0.5) / c for n, c in zip(self.shape, coarse, strict=True)]
-        field = ndimage.zoom(noise, factors, order=2, mode="nearest")[tuple(slice(n) for n in self.shape)]
-        return np.asarray(amplitude * field / max(float(field.std()), 1e-6), dtype=np.float32)
+        return amplitude * smooth_noise(self.shape, [scale_mm / step for step in SPACING], self.random)
 
     def ellipsoid(self, centre: tuple[float, float, float], radii: tuple[float, float, float], power: float = 2.0) -> Array:
         """Below 1 inside; (slice, row, column) centre and radii in mm; a higher power is boxier."""
