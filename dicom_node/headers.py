@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileDataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset, read_file_meta_info, read_partial
 from pydicom.tag import BaseTag
 from pydicom.uid import (
@@ -43,6 +43,7 @@ BROKEN = (
     TypeError,
     ValueError,
     Warning,
+    BytesLengthException,
     InvalidDicomError,
     struct.error,
     zlib.error,
@@ -135,6 +136,8 @@ def _dataset(source: BinaryIO, *, whole: bool) -> tuple[FileDataset, BinaryIO]:
     if is_file and DeflatedExplicitVRLittleEndian.encode() in head:
         return _deflated_dataset(source)
     ds = _parsed(source, force=not is_file, whole=whole)
+    if not len(ds) and (whole or not len(ds.file_meta)):
+        raise DataSetError("holds no data set")
     if not is_file and not text(ds, "SOPClassUID").startswith("1.2."):
         raise DataSetError("is not a DICOM file (no preamble, no SOP Class UID)")
     return ds, source
@@ -202,12 +205,11 @@ def _inflate(source: BinaryIO) -> BinaryIO:
 
 def _refuse_truncated_header(ds: Dataset, *, end: int, size: int) -> None:
     """pydicom stops without a word at the end of a file; the last element tells whether it was whole."""
-    if end < size:
+    if end < size or not len(ds):
         return
-    raw = [element for element in ds._dict.values() if isinstance(element, RawDataElement)]
-    for element in raw:
-        if element.length != _UNDEFINED_LENGTH and element.value_tell + element.length > size:
-            raise Truncated("is cut off within its header")
+    last = ds._dict[max(ds.keys())]
+    if isinstance(last, RawDataElement) and last.value_tell + last.length != size:
+        raise Truncated("is cut off within its header")
 
 
 def _pixel_element(source: BinaryIO, *, at: int, big_endian: bool) -> tuple[int | None, int, int | None]:

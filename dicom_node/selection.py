@@ -48,7 +48,7 @@ def one_frame_of_reference(images: Sequence[ImageFile]) -> list[str]:
         raise SeriesError(
             "mixed-frame-of-reference",
             f"The {len(images)} images have {len(counts)} frames of reference ({_largest(counts)} images): "
-            "their positions cannot be compared, the patient was moved in between. Send each as its own series.",
+            "their positions cannot be compared, the patient was moved in between. Send series apart.",
         )
     return []
 
@@ -137,7 +137,9 @@ def _content(image: ImageFile) -> Hashable:
 
 
 def _has_no_image(image: ImageFile) -> bool:
-    return image.pixel_tag is None and headers.number(image.ds, "Rows") is None
+    # The name of every image storage SOP class says so (PS3.6 A): a CT that breaks off before Rows is one.
+    of_image_class = "Image Storage" in UID(headers.text(image.ds, "SOPClassUID")).name
+    return image.pixel_tag is None and headers.number(image.ds, "Rows") is None and not of_image_class
 
 
 def _has_no_pixels(image: ImageFile) -> bool:

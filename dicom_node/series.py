@@ -86,15 +86,16 @@ def _opened(paths: Sequence[Path]) -> list[ImageFile]:
     return images
 
 
-def _chosen(images: list[ImageFile]) -> tuple[list[ImageFile], list[str]]:
+def _chosen(opened: list[ImageFile]) -> tuple[list[ImageFile], list[str]]:
     """The images that make the volume, and what was odd about the others."""
     notes = []
-    repaired = sum([selection.with_uid(image) for image in images])
+    repaired = sum([selection.with_uid(image) for image in opened])
     if repaired:
         notes.append(f"{repaired} images have no SOP UIDs; those of the file meta are used")
-    selection.refuse_mixture(images)
-    images, localizers = selection.without_localizers(images)
+    images, localizers = selection.without_localizers(opened)
+    # First what a file cut off at an unlucky place would look like: it lacks a patient, too.
     selection.refuse_unusable(images)
+    selection.refuse_mixture(opened)
     images, repeats = selection.without_repeats(images)
     frames = selection.one_frame_of_reference(images)
     unnumbered = sum(not headers.text(image.ds, "InstanceNumber") for image in images)
