@@ -45,7 +45,7 @@ class OpenVINORunner(Runner):
             compiled = core.compile_model(model, "CPU", _properties(threads))
             self._request = compiled.create_infer_request()
         except ERRORS as error:
-            raise RunnerError(f"OpenVINO refuses the network: {_first_line(error)}") from error
+            raise RunnerError(f"OpenVINO refuses the network: {_reason(error)}") from error
         version = str(openvino.__version__).split("-")[0]
         super().__init__(
             inputs=[_spec(port) for port in compiled.inputs],
@@ -58,7 +58,7 @@ class OpenVINORunner(Runner):
         try:
             answers = self._request.infer(arrays, share_inputs=True, share_outputs=True)
         except ERRORS as error:
-            raise RunnerError(f"{self.description}: {_first_line(error)}") from error
+            raise RunnerError(f"{self.description}: {_reason(error)}") from error
         return {spec.name: answers[index] for index, spec in enumerate(self.outputs)}
 
     def _close(self) -> None:
@@ -104,8 +104,13 @@ def _spec(port: Any) -> TensorSpec:
     )
 
 
-def _first_line(error: Exception) -> str:
-    """The sentence that says what is wrong; OpenVINO's messages begin with source lines of its own."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if not line.startswith(("Exception from", "Check '"))]
-    return (telling or lines or [type(error).__name__])[0]
+#: How the lines of OpenVINO's messages begin that say where in its own source something happened.
+_CHATTER = ("Exception from", "Check '", "FrontEnd API failed", "Model wasn't fully", "While validating")
+
+
+def _reason(error: Exception) -> str:
+    """The one line of OpenVINO's message that says what is wrong, an operation it lacks before all."""
+    lines = [line.strip(" -") for line in str(error).splitlines() if line.strip(" -")]
+    missing = [line for line in lines if line.startswith("No conversion rule")]
+    telling = [line for line in lines if not line.startswith(_CHATTER)]
+    return (missing or telling or lines or [type(error).__name__])[0]

@@ -34,6 +34,10 @@ CODE_SUFFIXES = frozenset({
 #: First bytes of programs, whatever they are called: ELF, Windows, script, Mach-O.
 _CODE_MAGIC = (b"\x7fELF", b"MZ", b"#!", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe")
 
+#: How an ONNX file says that a tensor lies in another file: the key of TensorProto.external_data as the
+#: first field (tag 0x0A, length 8) of its StringStringEntryProto, then the tag of the value.
+_FURTHER_FILE = b"\x0a\x08location\x12"
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ModelPackage:
@@ -284,6 +288,11 @@ def _verified_weights(folder: Path, path: Path, expected: str) -> bytes:
         raise PackageError(
             f"{folder / MANIFEST}: weights.sha256: {path.name} has {found}, not {expected}: "
             "fetch the package again, or write the new digest after a retraining"
+        )
+    if _FURTHER_FILE in content:
+        raise PackageError(
+            f"{path}: the network keeps tensors in further files, which no digest covers: "
+            "save it as a single ONNX file"
         )
     return content
 

@@ -134,24 +134,33 @@ def model_grid(source: Geometry, spacing_mm: tuple[float, float, float] | None) 
 def axis_weights(n_in: int, n_out: int, *, antialias: bool) -> scipy.sparse.csr_matrix[np.float32] | None:
     """Linear interpolation along one axis as an (n_out, n_in) matrix; None where nothing changes.
 
-    Voxel i of the output has its centre at (i + 1/2) n_in / n_out - 1/2 of the input. With `antialias`
-    the triangle is as wide as the output's voxels where those are the larger ones, so that detail which
-    the output cannot hold is averaged away. Beyond the first and last centre the edge value holds.
+    Voxel i of the output has its centre at (i + 1/2) n_in / n_out - 1/2 of the input. Where the output's
+    voxels are the larger ones and `antialias` is set, each is the mean of the linear interpolant over its
+    own extent, so detail that the output cannot hold is averaged away and nothing moves: a linear image
+    stays the same line. Beyond the first and last centre the edge value holds.
     """
     if n_in == n_out:
         return None
     factor = n_in / n_out
-    reach = max(factor, 1.0) if antialias else 1.0
+    extent = factor if antialias and factor > 1 else 0.0
     centres = (np.arange(n_out) + 0.5) * factor - 0.5
-    if not antialias:
-        centres = np.clip(centres, 0, n_in - 1)
-    taps = np.floor(centres - reach).astype(np.int64)[:, None] + np.arange(math.ceil(2 * reach) + 2)
-    weights = np.clip(1 - np.abs(taps - centres[:, None]) / reach, 0, None)
-    weights[(taps < 0) | (taps >= n_in)] = 0
-    weights /= weights.sum(axis=1, keepdims=True)
+    first = np.floor(centres - extent / 2).astype(np.int64)
+    taps = first[:, None] + np.arange(math.ceil(extent) + 2)
+    distances = centres[:, None] - taps
+    if extent:
+        weights = (_hat_integral(distances + extent / 2) - _hat_integral(distances - extent / 2)) / extent
+    else:
+        weights = np.clip(1 - np.abs(distances), 0, None)
     rows, columns = np.nonzero(weights)
-    entries = (weights[rows, columns].astype(np.float32), (rows, taps[rows, columns]))
-    return scipy.sparse.csr_matrix(entries, shape=(n_out, n_in))
+    places = np.clip(taps[rows, columns], 0, n_in - 1)
+    matrix = scipy.sparse.coo_matrix((weights[rows, columns], (rows, places)), shape=(n_out, n_in))
+    return matrix.tocsr().astype(np.float32)
+
+
+def _hat_integral(end: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The integral up to `end` of the hat max(0, 1 - |x|), which linear interpolation weighs with."""
+    inside = np.clip(end, -1, 1)
+    return np.where(inside < 0, np.square(1 + inside) / 2, 1 - np.square(1 - inside) / 2)
 
 
 def resample(
