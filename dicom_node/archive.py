@@ -11,8 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, StoragePresentationContexts, _config, evt
-from pynetdicom.sop_class import LabelMapSegmentationStorage, Verification
+from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, _config, evt
+from pynetdicom.sop_class import Verification
 
 from dicom_node.senders.files import is_uid
 
@@ -83,8 +83,7 @@ class Archive:
         ae.require_called_aet = True
         ae.maximum_pdu_size = _MAXIMUM_PDU
         ae.add_supported_context(Verification)
-        ae.add_supported_context(LabelMapSegmentationStorage, ALL_TRANSFER_SYNTAXES)
-        for context in StoragePresentationContexts:
+        for context in AllStoragePresentationContexts:
             ae.add_supported_context(context.abstract_syntax, ALL_TRANSFER_SYNTAXES)
         self._server = ae.start_server(
             (self.host, self.port), block=False, evt_handlers=[(evt.EVT_C_STORE, self._store)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from pynetdicom import AE, _config, build_context, evt
@@ -31,6 +31,9 @@ REJECTIONS = {
     (3, 2): "it has as many associations as it allows; it is tried again",
 }
 
+#: Linux only.
+_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
+
 #: A peer that does not answer A-RELEASE must not hold up a delivery that is already answered.
 _RELEASE_SECONDS = 5.0
 
@@ -50,7 +53,10 @@ def open_association(destination: Destination, contexts: Sequence[Context]) -> I
             destination.port,
             contexts=[build_context(abstract, transfer) for abstract, transfer in contexts],
             ae_title=destination.ae_title,
-            evt_handlers=[(evt.EVT_CONN_OPEN, _on_connected, [destination.timeout_seconds])],
+            evt_handlers=[
+                (evt.EVT_CONN_OPEN, _on_connected, [destination.timeout_seconds]),
+                (evt.EVT_DATA_SENT, _answer_at_once),
+            ],
         )
     except socket.gaierror as error:
         raise errors.Unreachable(
@@ -67,9 +73,24 @@ def open_association(destination: Destination, contexts: Sequence[Context]) -> I
     assoc.release()
 
 
+class _Requestor(AE):  # type: ignore[misc]
+    """pynetdicom's AE, which leaves the socket of a failed connection to the garbage collector."""
+
+    def _create_socket(self, assoc: Any, address: Any, tls_args: Any) -> Any:
+        made = super()._create_socket(assoc, address, tls_args)
+        connection, shut_down = made.socket, made._shutdown_socket
+
+        def shut_down_and_close() -> None:
+            shut_down()  # on a socket that never connected, this fails before it closes
+            connection.close()
+
+        made._shutdown_socket = shut_down_and_close
+        return made
+
+
 def _application_entity(destination: Destination) -> Any:
     """Our side of the association, with the destination's patience for every kind of wait."""
-    ae = AE(ae_title=destination.calling_ae_title)
+    ae = _Requestor(ae_title=destination.calling_ae_title)
     ae.connection_timeout = destination.timeout_seconds
     ae.acse_timeout = destination.timeout_seconds
     ae.dimse_timeout = destination.timeout_seconds
@@ -84,6 +105,18 @@ def _on_connected(event: Any, timeout_seconds: float) -> None:
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     # pynetdicom lets it wait for ever: a peer that stops reading would hang this thread, abort included.
     connection.settimeout(timeout_seconds)
+
+
+def _answer_at_once(event: Any) -> None:
+    """After each PDU out, have the kernel acknowledge what comes in without delay.
+
+    DCMTK, and so Orthanc, writes a PDU's header and body apart with Nagle's algorithm on: the body waits for
+    our ACK of the header, which the kernel delays by 40 ms. It forgets the option, hence at every PDU.
+    """
+    connection = event.assoc.dul.socket.socket
+    if _QUICKACK is not None and connection is not None:
+        with suppress(OSError):  # the peer may be gone by now; the next read says so
+            connection.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
 
 
 def _where(destination: Destination) -> str:

@@ -70,6 +70,9 @@ class _Delivery:
                 with open_association(self.destination, self.batch.contexts) as assoc:
                     self.reached = True
                     lost = self._store_all(assoc)
+                    if lost:
+                        # pynetdicom may not have noticed yet, and would wait for an answer to A-RELEASE.
+                        assoc.abort()
             except errors.ContextRefused:
                 self.reached = True
                 self._refuse_all()
@@ -127,7 +130,6 @@ class _Delivery:
             return "aborted"
         except (ValueError, OSError) as error:
             # The request may be half out: nothing more can be said on this association.
-            assoc.abort()
             self._tell(file, Verdict.RETRY, f"the file cannot be sent: {type(error).__name__}")
             return "aborted"
         if "Status" in answer:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag
@@ -50,15 +51,16 @@ def identify(path: Path) -> FileToSend:
         raise errors.DataSetError(f"the file cannot be read: {error.strerror}") from error
     except _UNREADABLE as error:
         raise errors.DataSetError("not a DICOM file (PS3.10)") from error
-    meta = ds.file_meta
     found = FileToSend(
         path=path,
-        sop_class_uid=_uid(meta.get("MediaStorageSOPClassUID"), "Media Storage SOP Class UID"),
-        sop_instance_uid=_uid(meta.get("MediaStorageSOPInstanceUID"), "Media Storage SOP Instance UID"),
-        transfer_syntax_uid=_uid(meta.get("TransferSyntaxUID"), "Transfer Syntax UID"),
+        sop_class_uid=_uid(ds.file_meta, 0x00020002, "Media Storage SOP Class UID"),
+        sop_instance_uid=_uid(ds.file_meta, 0x00020003, "Media Storage SOP Instance UID"),
+        transfer_syntax_uid=_uid(ds.file_meta, 0x00020010, "Transfer Syntax UID"),
         size=size,
     )
-    if (ds.get("SOPClassUID"), ds.get("SOPInstanceUID")) != (found.sop_class_uid, found.sop_instance_uid):
+    own_class = _uid(ds, 0x00080016, "SOP Class UID")
+    own_instance = _uid(ds, _SOP_INSTANCE_UID_TAG, "SOP Instance UID")
+    if (own_class, own_instance) != (found.sop_class_uid, found.sop_instance_uid):
         raise errors.DataSetError("file meta and data set name different SOP UIDs")
     return found
 
@@ -72,10 +74,15 @@ def is_uid(text: str) -> bool:
     return _UID.fullmatch(text) is not None
 
 
-def _uid(value: object, element: str) -> str:
-    if not isinstance(value, str) or not is_uid(value):
-        raise errors.DataSetError(f"the file meta has no usable {element}")
-    return str(value)
+def _uid(ds: Dataset, tag: int, element: str) -> str:
+    """A UID as the file has it; pydicom's own conversion would print a bad one in a warning."""
+    raw = ds.get_item(tag)
+    value = raw.value if raw is not None else b""
+    text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+    text = text.rstrip("\0 ")  # PS3.5 9.1 pads with NUL, some writers with a space
+    if not is_uid(text):
+        raise errors.DataSetError(f"the file has no usable {element}")
+    return text
 
 
 def identify_all(paths: Sequence[Path], on_outcome: Callable[[Outcome], None]) -> list[FileToSend]:

@@ -18,7 +18,7 @@ class MemorySender:
 
     def __init__(self, answer: Answer | None = None, unreachable: str = "") -> None:
         self.answer: Answer = answer or (lambda file: 0x0000)
-        #: Not empty: every send raises SendError with these words.
+        #: Not empty: every send raises Unreachable with these words.
         self.unreachable = unreachable
         #: What came, in order; a file sent twice is here twice.
         self.sent: list[FileToSend] = []
@@ -26,7 +26,7 @@ class MemorySender:
     def send(self, paths: Sequence[Path], on_outcome: Callable[[Outcome], None]) -> None:
         """Record every file and answer for it, see `Sender.send`."""
         if self.unreachable:
-            raise errors.SendError(self.unreachable)
+            raise errors.Unreachable(self.unreachable)
         for file in identify_all(paths, on_outcome):
             self.sent.append(file)
             on_outcome(statuses.outcome(file, self.answer(file)))

@@ -49,7 +49,9 @@ class Orthanc:
         """Bytes of a REST path, e.g. "/instances/{id}/file"."""
         data = None if body is None else json.dumps(body).encode()
         url = f"http://127.0.0.1:{self.http_port}{path}"
-        with urllib.request.urlopen(urllib.request.Request(url, data=data, method=method), timeout=30) as answer:
+        with urllib.request.urlopen(
+            urllib.request.Request(url, data=data, method=method), timeout=30
+        ) as answer:
             content: bytes = answer.read()
             return content
 
@@ -73,7 +75,9 @@ class Orthanc:
 
 
 @contextmanager
-def running(folder: Path, *, ae_title: str = "ORTHANC", settings: Mapping[str, Any] | None = None) -> Iterator[Orthanc]:
+def running(
+    folder: Path, *, ae_title: str = "ORTHANC", settings: Mapping[str, Any] | None = None
+) -> Iterator[Orthanc]:
     """Start an Orthanc in `folder` and wait until it answers; `settings` are merged over the plain ones."""
     folder.mkdir(parents=True, exist_ok=True)
     for attempt in range(3):  # a free port may be taken by another between our look and Orthanc's bind
