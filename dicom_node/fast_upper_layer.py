@@ -1,7 +1,7 @@
 """pynetdicom's upper layer with bounded, streaming reception of stored instances.
 
-What is replaced, and why (tests/dicom_node/test_fast_upper_layer.py fails when pynetdicom changes
-underneath):
+What is replaced, here and in storage_server.py, and why (test_listener_upper_layer.py fails when
+pynetdicom changes underneath):
 
 DULServiceProvider._read_pdu_data   reads any length that a peer claims, 4 KiB at a time, and decodes it
                                     into objects. Here the length is checked first (PS3.8 section 9.3.1),
@@ -9,11 +9,6 @@ DULServiceProvider._read_pdu_data   reads any length that a peer claims, 4 KiB a
                                     straight from the socket into the receiver's buffer.
 DULServiceProvider._is_transport_event  parses what arrives after an abort. Here it is thrown away.
 DULServiceProvider.run_reactor      wrapped, so that the receiver learns that the association ended.
-Association.__init__, run_reactor   use the class above; report the end of every association.
-RequestHandler._create_association  copied: it names the class Association.
-AssociationServer.server_bind, get_request, verify_request, handle_error
-                                    several processes on one port, time-outs on sockets, a bound on
-                                    connections, no traceback on standard error.
 
 While instances arrive the association's own thread, which polls each millisecond, is held at its
 checkpoint; the upper layer's thread then reads with blocking calls. Everything else (negotiation, C-ECHO,
@@ -29,15 +24,10 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
-from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Protocol
 
-from pynetdicom import evt
-from pynetdicom._globals import MODE_ACCEPTOR
 from pynetdicom.association import Association
 from pynetdicom.dul import DULServiceProvider
-from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
 
 from dicom_node.store_message import ProtocolError
 
@@ -275,95 +265,3 @@ class StreamingUpperLayer(DULServiceProvider):  # type: ignore[misc]
             got += count
             if got < len(view) and time.monotonic() > deadline:
                 raise _Stalled
-
-
-class StorageAssociation(Association):  # type: ignore[misc]
-    """An accepted association whose instances are streamed."""
-
-    def __init__(self, server: StorageServer) -> None:
-        super().__init__(server.ae, MODE_ACCEPTOR)
-        self._server = server
-        timeout = server.ae.network_timeout or 60.0
-        self.dul = StreamingUpperLayer(self, max_pdu=server.ae.maximum_pdu_size, timeout=timeout)
-        # These setters reach into the upper layer's timers: again, for the new one.
-        self.acse_timeout = self.ae.acse_timeout
-        self.network_timeout = self.ae.network_timeout
-
-    def run_reactor(self) -> None:
-        """Run until the association has ended, and say so."""
-        try:
-            super().run_reactor()
-        finally:
-            self._server.on_end(self)
-
-    def _bind_defaults(self) -> None:
-        """Bind pynetdicom's default handlers but not its logging ones: they print what is exchanged."""
-        for event in evt._INTERVENTION_EVENTS:
-            self.bind(event, evt.get_default_handler(event))
-
-
-class StorageRequestHandler(RequestHandler):  # type: ignore[misc]
-    """Makes a `StorageAssociation` of a connection."""
-
-    def _create_association(self) -> StorageAssociation:
-        server = self.server
-        assoc = StorageAssociation(server)
-        # pynetdicom finds its associations by this part of the thread's name.
-        assoc.name = f"AcceptorThread@{datetime.now(UTC):%Y%m%d%H%M%S}"
-        assoc.set_socket(AssociationSocket(assoc, client_socket=self.request))
-        assoc.acceptor.maximum_length = server.ae.maximum_pdu_size
-        assoc.acceptor.ae_title = server.ae_title
-        assoc.acceptor.address_info = self.local
-        assoc.acceptor.implementation_class_uid = server.ae.implementation_class_uid
-        assoc.acceptor.implementation_version_name = server.ae.implementation_version_name
-        # No deep copy, which took milliseconds: `choose contexts` gives each association a list of its own.
-        assoc.acceptor.supported_contexts = server.contexts
-        assoc.requestor.address_info = self.remote
-        for event, bound in server._handlers.items():
-            if event.is_intervention:
-                assoc.bind(event, *bound)
-            else:
-                for handler, args in bound:
-                    assoc.bind(event, handler, args)
-        return assoc
-
-
-class StorageServer(AssociationServer):  # type: ignore[misc]
-    """Accepts connections on a port that other processes may share."""
-
-    request_queue_size = 128
-
-    def __init__(self, *args: Any, on_end: Callable[[StorageAssociation], None], **kwargs: Any) -> None:
-        self.on_end = on_end
-        super().__init__(*args, request_handler=StorageRequestHandler, **kwargs)
-        # pynetdicom collects garbage every 60th poll, that is each 30 s at its default interval.
-        self._gc = [0, 299]
-
-    def server_bind(self) -> None:
-        """Bind; the kernel spreads connections over all processes that listen."""
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        super().server_bind()
-
-    def get_request(self) -> tuple[socket.socket, Any]:
-        """Accept a connection and give it its time-outs."""
-        connection, address = super().get_request()
-        seconds = self.ae.network_timeout or 60.0
-        interval = struct.pack("@ll", int(seconds), int(seconds % 1 * 1_000_000))
-        connection.settimeout(None)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, interval)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, interval)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return connection, address
-
-    def verify_request(self, request: Any, client_address: Any) -> bool:
-        """Bound the connections that have not asked for an association; others are rejected politely."""
-        return bool(len(self.active_associations) < 2 * self.ae.maximum_associations + 8)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Log a connection that failed before it had an association."""
-        LOGGER.error("a connection from %s failed before its association", client_address[0])
-
-    def _bind_defaults(self) -> None:
-        for event in evt._INTERVENTION_EVENTS:
-            self.bind(event, evt.get_default_handler(event))

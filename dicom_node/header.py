@@ -121,8 +121,8 @@ def _is_explicit(view: memoryview, *, big: bool) -> bool:
     vr = bytes(view[4:6])
     if vr in _SHORT_VRS or vr in _LONG_VRS:
         return True
-    group, _, length = struct.unpack_from("<HHL", view)
-    if big or group > 0x0008 or length > 0xFFFF:
+    (length,) = struct.unpack_from("<L", view, 4)
+    if big or 0xFFFF < length < _UNDEFINED:
         raise DataSetError("not DICOM: the first element is neither explicit nor implicit VR")
     return False
 

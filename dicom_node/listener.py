@@ -9,9 +9,8 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from pydicom.uid import UID
 from pynetdicom import AE, evt
@@ -21,10 +20,16 @@ from pynetdicom.sop_class import Verification
 
 from dicom_node.access import KnownPeer, PeerBook
 from dicom_node.contexts import is_storage, storage_contexts
-from dicom_node.fast_upper_layer import StorageAssociation, StorageServer
 from dicom_node.file_meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from dicom_node.receiver import RefusedInstance, StorageContext, StoreEvents, StoreReceiver
+from dicom_node.listener_events import (
+    AssociationEvent,
+    AssociationEventKind,
+    ListenerEvents,
+    RefusedInstance,
+)
+from dicom_node.receiver import StorageContext, StoreReceiver
 from dicom_node.spool import Spool
+from dicom_node.storage_server import StorageAssociation, StorageServer
 
 __all__ = [
     "AssociationEvent",
@@ -65,42 +70,6 @@ class ListenerConfig:
     network_timeout: float = 60.0
     #: Seconds that `stop` waits for instances in hand.
     stop_seconds: float = 30.0
-
-
-class AssociationEventKind(StrEnum):
-    """What happened to an association; the last three are final."""
-
-    OPENED = "opened"
-    RELEASED = "released"
-    #: By the peer, by us, or by the loss of the connection.
-    ABORTED = "aborted"
-    #: It was never opened and stored nothing.
-    REJECTED = "rejected"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AssociationEvent:
-    """An association opened or ended; each one that opened ends exactly once."""
-
-    association_id: str
-    kind: AssociationEventKind
-    calling_ae_title: str
-    called_ae_title: str
-    #: The peer's address, without its port.
-    address: str
-    #: Name of the known peer; "" where it is not known.
-    peer: str
-    #: Aware UTC.
-    at: datetime
-    #: A sentence for people; "" for an association that opened or was released.
-    reason: str = ""
-
-
-class ListenerEvents(StoreEvents, Protocol):
-    """Who is told what arrives; called in the associations' threads."""
-
-    def association(self, event: AssociationEvent) -> None:
-        """An association opened, was rejected or ended; all its instances were told before its end."""
 
 
 @dataclass(kw_only=True)

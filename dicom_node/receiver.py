@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 from dicom_node.errors import DataSetError, SpoolFull
 from dicom_node.file_meta import FileMetaTemplate
 from dicom_node.header import BadUid, checked_uid
 from dicom_node.incoming import BUFFER_BYTES, Incoming, WrongInstance
 from dicom_node.instance import StoredInstance
+from dicom_node.listener_events import RefusedInstance, StoreEvents
 from dicom_node.spool import Spool
 from dicom_node.statuses import StoreStatus
 from dicom_node.store_message import ProtocolError, StoreRequest, encode_response, parse_request
@@ -20,28 +20,6 @@ LOGGER = logging.getLogger(__name__)
 
 #: A C-STORE command set is some 250 bytes.
 _LONGEST_COMMAND = 16 * 1024
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RefusedInstance:
-    """A C-STORE request that was answered with a failure; nothing of it is in the spool."""
-
-    association_id: str
-    #: As the request gave it; "" where that is no UID.
-    sop_instance_uid: str
-    status: StoreStatus
-    #: A sentence for people; no patient data.
-    reason: str
-
-
-class StoreEvents(Protocol):
-    """Who is told about instances; called in the association's thread, so keep it short."""
-
-    def instance(self, stored: StoredInstance) -> None:
-        """The instance is durable, and its sender not yet told: raising makes it try again later."""
-
-    def refused(self, refused: RefusedInstance) -> None:
-        """The sender is about to be told that the instance was not stored."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,0 +1,121 @@
+"""Accepts connections and makes storage associations of them.
+
+Replaced of pynetdicom, and why:
+
+Association.__init__, run_reactor   use StreamingUpperLayer; report the end of every association.
+RequestHandler._create_association  copied: it names the class Association.
+_bind_defaults (both)               without the handlers that log what is exchanged.
+AssociationServer.server_bind, get_request, verify_request, handle_error
+                                    several processes on one port, time-outs on sockets, a bound on
+                                    connections, no traceback on standard error.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import struct
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from pynetdicom import evt
+from pynetdicom._globals import MODE_ACCEPTOR
+from pynetdicom.association import Association
+from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
+
+from dicom_node.fast_upper_layer import StreamingUpperLayer
+
+LOGGER = logging.getLogger(__name__)
+
+
+class StorageAssociation(Association):  # type: ignore[misc]
+    """An accepted association whose instances are streamed."""
+
+    def __init__(self, server: StorageServer) -> None:
+        super().__init__(server.ae, MODE_ACCEPTOR)
+        self._server = server
+        timeout = server.ae.network_timeout or 60.0
+        self.dul = StreamingUpperLayer(self, max_pdu=server.ae.maximum_pdu_size, timeout=timeout)
+        # These setters reach into the upper layer's timers: again, for the new one.
+        self.acse_timeout = self.ae.acse_timeout
+        self.network_timeout = self.ae.network_timeout
+
+    def run_reactor(self) -> None:
+        """Run until the association has ended, and say so."""
+        try:
+            super().run_reactor()
+        finally:
+            self._server.on_end(self)
+
+    def _bind_defaults(self) -> None:
+        """Bind pynetdicom's default handlers but not its logging ones: they print what is exchanged."""
+        for event in evt._INTERVENTION_EVENTS:
+            self.bind(event, evt.get_default_handler(event))
+
+
+class StorageRequestHandler(RequestHandler):  # type: ignore[misc]
+    """Makes a `StorageAssociation` of a connection."""
+
+    def _create_association(self) -> StorageAssociation:
+        server = self.server
+        assoc = StorageAssociation(server)
+        # pynetdicom finds its associations by this part of the thread's name.
+        assoc.name = f"AcceptorThread@{datetime.now(UTC):%Y%m%d%H%M%S}"
+        assoc.set_socket(AssociationSocket(assoc, client_socket=self.request))
+        assoc.acceptor.maximum_length = server.ae.maximum_pdu_size
+        assoc.acceptor.ae_title = server.ae_title
+        assoc.acceptor.address_info = self.local
+        assoc.acceptor.implementation_class_uid = server.ae.implementation_class_uid
+        assoc.acceptor.implementation_version_name = server.ae.implementation_version_name
+        # No deep copy, which took milliseconds: whoever adds contexts gives the association a new list.
+        assoc.acceptor.supported_contexts = server.contexts
+        assoc.requestor.address_info = self.remote
+        for event, bound in server._handlers.items():
+            if event.is_intervention:
+                assoc.bind(event, *bound)
+            else:
+                for handler, args in bound:
+                    assoc.bind(event, handler, args)
+        return assoc
+
+
+class StorageServer(AssociationServer):  # type: ignore[misc]
+    """Accepts connections on a port that other processes may share."""
+
+    request_queue_size = 128
+
+    def __init__(self, *args: Any, on_end: Callable[[StorageAssociation], None], **kwargs: Any) -> None:
+        self.on_end = on_end
+        super().__init__(*args, request_handler=StorageRequestHandler, **kwargs)
+        # pynetdicom collects garbage every 60th poll, that is each 30 s at its default interval.
+        self._gc = [0, 299]
+
+    def server_bind(self) -> None:
+        """Bind; the kernel spreads connections over all processes that listen."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        super().server_bind()
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Accept a connection and give it its time-outs."""
+        connection, address = super().get_request()
+        seconds = self.ae.network_timeout or 60.0
+        interval = struct.pack("@ll", int(seconds), int(seconds % 1 * 1_000_000))
+        connection.settimeout(None)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, interval)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, interval)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connection, address
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Bound the connections that have not asked for an association; others are rejected politely."""
+        return bool(len(self.active_associations) < 2 * self.ae.maximum_associations + 8)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Log a connection that failed before it had an association."""
+        LOGGER.error("a connection from %s failed before its association", client_address[0])
+
+    def _bind_defaults(self) -> None:
+        for event in evt._INTERVENTION_EVENTS:
+            self.bind(event, evt.get_default_handler(event))
