@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session, selectinload
 
 from db import states
 from db.errors import NotFound
 from db.models import Association, Instance, Job, Series, Study
-from db.states import JOB_ENDED, StudyState
+from db.states import JOB_ENDED, JobState, StudyState
 
 
 def settled(session: Session, *, quiet_before: datetime) -> list[Study]:
@@ -46,7 +46,11 @@ def carriers(session: Session, study_id: int) -> list[Association]:
         .where(Series.study_id == study_id)
     )
     return list(
-        session.scalars(select(Association).where(Association.id.in_(used)).order_by(Association.opened_at))
+        session.scalars(
+            select(Association)
+            .where(Association.id.in_(used))
+            .order_by(Association.opened_at, Association.id)
+        )
     )
 
 
@@ -158,12 +162,43 @@ def by_uid(session: Session, study_instance_uid: str) -> Study:
     return study
 
 
-def newest(session: Session, *, state: str | None = None, limit: int = 100, offset: int = 0) -> list[Study]:
-    """Studies, newest first."""
+def newest(
+    session: Session,
+    *,
+    state: str | None = None,
+    attention: bool = False,
+    limit: int = 100,
+    offset: int = 0,
+) -> list[Study]:
+    """Studies, newest first; with `attention` those that need a person."""
     statement = select(Study).options(selectinload(Study.jobs), selectinload(Study.series))
     if state is not None:
         statement = statement.where(Study.state == state)
-    return list(session.scalars(statement.order_by(Study.received_at.desc()).limit(limit).offset(offset)))
+    if attention:
+        statement = statement.where(_needs_a_person())
+    newest_first = statement.order_by(Study.received_at.desc(), Study.id.desc())
+    return list(session.scalars(newest_first.limit(limit).offset(offset)))
+
+
+def _needs_a_person() -> ColumnElement[bool]:
+    """A problem of the study itself, or a job of its present revision that failed or was skipped."""
+    ended_badly = select(Job.id).where(
+        Job.study_id == Study.id,
+        Job.revision == Study.revision,
+        Job.state.in_([JobState.FAILED.value, JobState.SKIPPED.value]),
+    )
+    return or_(Study.problem != "", ended_badly.exists())
+
+
+def count_needing_a_person(session: Session) -> int:
+    """How many studies need a person."""
+    return session.scalar(select(func.count()).select_from(Study).where(_needs_a_person())) or 0
+
+
+def uids(session: Session, study_ids: Iterable[int]) -> dict[int, str]:
+    """Study Instance UIDs by row id."""
+    rows = session.execute(select(Study.id, Study.study_instance_uid).where(Study.id.in_(set(study_ids))))
+    return {study_id: uid for study_id, uid in rows}
 
 
 def count_by_state(session: Session) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Any
@@ -10,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from db import associations, deliveries, events, jobs, results, studies
 from db.models import Decision, Delivery, Event, Job, Series, Study
-from worker import heartbeat, views
+from worker import heartbeat, routing, views
 
 
 def study_lines(session: Session, rows: list[Study]) -> list[views.StudyLine]:
@@ -103,6 +104,15 @@ def job_detail(session: Session, job_id: int) -> views.JobDetail:
         destinations=[str(name) for name in row.destinations],
         seconds={stage: float(value) for stage, value in (row.seconds or {}).items()},
         notes=[str(note) for note in row.notes or []],
+        segments=[
+            views.SegmentLine(
+                number=segment.number,
+                label=segment.label,
+                code=f"({segment.code_value}, {segment.code_scheme})",
+                voxels=segment.voxels,
+            )
+            for segment in results.segments_of(session, job_id)
+        ],
         measurements=[
             views.MeasurementLine(
                 key=measured.key,
@@ -149,7 +159,7 @@ def why(session: Session, study_instance_uid: str) -> views.Why:
         evidence=study.evidence,
         decisions=[_decision_line(row, uids) for row in jobs.decisions(session, study.id, study.revision)],
         jobs=[job_detail(session, job.id) for job in study.jobs],
-        events=[event_line(row) for row in events.of_study(session, study.id)],
+        events=event_lines(session, events.of_study(session, study.id)),
     )
 
 
@@ -164,9 +174,25 @@ def _decision_line(row: Decision, uids: dict[int, str]) -> views.DecisionLine:
     )
 
 
-def event_line(row: Event) -> views.EventLine:
-    """An event as a line."""
-    return views.EventLine(at=row.at, kind=row.kind, message=row.message)
+def event_lines(session: Session, rows: Sequence[Event]) -> list[views.EventLine]:
+    """Events as lines."""
+    uids = studies.uids(session, [row.study_id for row in rows if row.study_id is not None])
+    return [
+        views.EventLine(
+            at=row.at,
+            kind=row.kind,
+            message=row.message,
+            study_instance_uid=uids.get(row.study_id or 0, ""),
+            job_id=row.job_id,
+        )
+        for row in rows
+    ]
+
+
+def process_lines(session: Session) -> list[views.ProcessLine]:
+    """The processes that live, by role."""
+    rows = associations.living(session, datetime.now(UTC) - heartbeat.SILENT)
+    return [views.ProcessLine.model_validate(row, from_attributes=True) for row in rows]
 
 
 def snapshot(session: Session) -> views.Snapshot:
@@ -194,3 +220,15 @@ def since(text: str, now: datetime) -> datetime:
     if len(text) > 1 and text[-1] in units and text[:-1].isdigit():
         return now - timedelta(**{units[text[-1]]: int(text[:-1])})
     return datetime.fromisoformat(text).astimezone(UTC)
+
+
+def tried(decision: routing.Decision) -> views.DecisionLine:
+    """A decision about files that were only tried."""
+    return views.DecisionLine(
+        route=decision.route,
+        model=decision.model,
+        series_instance_uid=decision.series.series_instance_uid,
+        matched=decision.matched,
+        reason=decision.reason,
+        trace=decision.trace.as_dict(),
+    )

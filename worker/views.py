@@ -100,6 +100,17 @@ class FindingLine(View):
     explanation: str
 
 
+class SegmentLine(View):
+    """A segment of a job."""
+
+    number: int
+    label: str
+    code: str
+    voxels: int
+    #: As #rrggbb; "" where the model that drew it is no longer here.
+    colour: str = ""
+
+
 class ObjectLine(View):
     """A result object of a job."""
 
@@ -123,6 +134,7 @@ class JobDetail(JobLine):
     destinations: list[str]
     seconds: dict[str, float]
     notes: list[str]
+    segments: list[SegmentLine]
     measurements: list[MeasurementLine]
     findings: list[FindingLine]
     objects: list[ObjectLine]
@@ -146,6 +158,10 @@ class EventLine(View):
     at: datetime
     kind: str
     message: str
+    #: Of which study; "" where of none.
+    study_instance_uid: str = ""
+    #: Of which job; None where of none.
+    job_id: int | None = None
 
 
 class Why(View):
@@ -169,3 +185,86 @@ class Snapshot(View):
     processes: dict[str, int]
     #: Age of the job that waits longest; 0 where none waits.
     oldest_job_seconds: float
+
+
+class FoundLine(View):
+    """A measurement or a finding, with where it came from."""
+
+    study_instance_uid: str
+    accession_number: str
+    study_date: str
+    series_description: str
+    job_id: int
+    model: str
+    model_version: str
+    finished_at: datetime | None
+    #: "measurement" or "finding".
+    kind: str
+    key: str
+    code: str
+    scheme: str
+    meaning: str
+    segment: str
+    #: A measurement's value in `unit`; a finding's presence, 1 or 0.
+    value: float
+    unit: str
+    explanation: str
+
+
+class ModelLine(View):
+    """A model package that can be used."""
+
+    name: str
+    version: str
+    manufacturer: str
+    licence: str
+    intended_use: str
+    research_only: bool
+    digest: str
+    folder: str
+
+
+class ShelfView(View):
+    """The model packages of this installation."""
+
+    models: list[ModelLine]
+    #: Why other packages cannot be used.
+    problems: list[str]
+
+
+class ProcessLine(View):
+    """A living process of ours."""
+
+    role: str
+    #: host:pid:start time.
+    id: str
+    started_at: datetime
+    seen_at: datetime
+
+
+class Check(View):
+    """One thing that must hold for the installation to work."""
+
+    name: str
+    ok: bool
+    #: What was found.
+    found: str
+    #: What to do; "" where it holds.
+    remedy: str
+
+
+class Readiness(View):
+    """Whether the installation works, check by check."""
+
+    ready: bool
+    checks: list[Check]
+
+
+class Changed(View):
+    """What a change asked for by a person came to."""
+
+    id: int
+    state: str
+    #: False where it was in a state that cannot be changed so.
+    changed: bool
+    message: str
