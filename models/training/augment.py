@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 from volumes import Case
 
-#: Patch in voxels along (slice, row, column); the manifest's tiling uses the same.
-PATCH = (48, 112, 112)
+#: Patch to train on, in voxels along (slice, row, column). In use it is larger: see `train.TILE`.
+PATCH = (48, 96, 96)
 #: The window that becomes [0, 1], HU.
 WINDOW = (-1000.0, 400.0)
 #: Label of voxels that the loss leaves out.
@@ -45,8 +45,13 @@ def draw(case: Case, random: np.random.Generator, strength: float = 1.0) -> Samp
     shifted = torch.from_numpy(truth.astype(np.float32))[None, None] + 1
     target = functional.grid_sample(shifted, grid, mode="nearest", padding_mode="zeros", align_corners=True)
     target = torch.where(target < 0.5, torch.tensor(float(IGNORE + 1)), target) - 1
+    target = target[0, 0].long()
     noisy = degrade(image[0, 0].numpy() + WINDOW[0], random, strength)
-    return Sample(image=normalised(noisy), target=target[0, 0].long())
+    if random.random() < 0.2:
+        outside = field_of_view(noisy.shape, random)
+        noisy[outside] = WINDOW[0]
+        target[torch.from_numpy(outside) & (target != IGNORE)] = labels.BACKGROUND
+    return Sample(image=normalised(noisy), target=target)
 
 
 def normalised(hu: NDArray[np.float32]) -> Tensor:
@@ -132,13 +137,17 @@ def with_effusion(
 
 
 def degrade(hu: NDArray[np.float32], random: np.random.Generator, strength: float) -> NDArray[np.float32]:
-    """Another scanner: blur or noise, a shifted scale, thicker slices, a round field of view."""
+    """Another scanner: blur or noise, a shifted scale, thicker slices."""
     if random.random() < 0.3:
         hu = ndimage.gaussian_filter(hu, [random.uniform(0, 1.0), *[random.uniform(0, 0.8)] * 2])
     if random.random() < 0.7:
         hu = hu + random.standard_normal(hu.shape).astype(np.float32) * random.uniform(0, 55) * strength
     hu = hu * random.uniform(0.96, 1.04) + random.uniform(-20, 20)
-    if random.random() < 0.2:
-        rows, columns = (np.arange(n) - n / 2 for n in hu.shape[1:])
-        hu = np.where(np.hypot(rows[:, None], columns[None]) > random.uniform(48, 75), WINDOW[0], hu)
     return np.asarray(hu, dtype=np.float32)
+
+
+def field_of_view(shape: tuple[int, ...], random: np.random.Generator) -> NDArray[np.bool_]:
+    """What lies outside a scanner's round field of view."""
+    rows, columns = (np.arange(n) - n / 2 for n in shape[1:])
+    outside = np.hypot(rows[:, None], columns[None]) > random.uniform(42, 68)
+    return np.broadcast_to(outside, shape).copy()

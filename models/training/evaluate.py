@@ -46,10 +46,13 @@ class Judge:
         """The engine's whole answer."""
         return predict.predict(self.model, self.runner, volume, threads=2)
 
-    def compare(self, what: str, volume: Volume, truth: NDArray[np.uint8], part: slice | None = None) -> Row:
+    def compare(
+        self, what: str, volume: Volume, truth: NDArray[np.uint8], part: list[int] | None = None
+    ) -> Row:
         """Predict on the whole volume and count in `part` of its slices."""
-        part = part or slice(None)
-        guess, truth = self.predict(volume).mask[part], truth[part]
+        guess = self.predict(volume).mask
+        if part is not None:
+            guess, truth = guess[part], truth[part]
         lung = (truth == labels.LEFT_LUNG) | (truth == labels.RIGHT_LUNG)
         guessed = (guess == labels.LEFT_LUNG) | (guess == labels.RIGHT_LUNG)
         scores = [
@@ -63,6 +66,13 @@ class Judge:
             false_lung_ml=float((guessed & ~lung).sum()) * volume.geometry.voxel_volume_mm3 / 1000,
             swapped_percent=100 * swapped / max(int(lung.sum()), 1),
         )
+
+
+def held_out(original: bool = False) -> list[int]:
+    """Images that training never saw: of the demo CT, or those around them of the original CT."""
+    images = [image for block in train.HELD_OUT for image in range(block.start, block.stop)]
+    # The demo CT's image k is the original's image 5 + 5 k.
+    return [5 + 5 * image + near for image in images for near in range(-2, 3)] if original else images
 
 
 def phantom_volume(phantom: phantoms.Phantom) -> Volume:
@@ -81,8 +91,9 @@ def phantom_row(judge: Judge, seeds: Iterable[int]) -> list[Row]:
     for seed in seeds:
         phantom = phantoms.make(seed)
         row = judge.compare(f"phantom {seed}", phantom_volume(phantom), phantom.labels)
-        (others if (phantom.labels[...] % labels.BODY == 0).all() else chests).append(row)
-    return [_mean(f"{len(chests)} unseen chest phantoms, mean", chests)] + [
+        (others if (phantom.labels % labels.BODY == 0).all() else chests).append(row)
+    return [
+        _mean(f"{len(chests)} unseen chest phantoms, mean", chests),
         _mean(f"{len(others)} unseen phantoms without lungs (abdomen, head, legs), mean", others),
         max(others, key=lambda row: row.false_lung_ml),
     ]
@@ -104,7 +115,9 @@ def _mean(what: str, rows: list[Row]) -> Row:
 
 def report(findings: Findings) -> str:
     """The measurements in one line."""
-    parts = [f"{m.key}[{m.segment_number or 'both'}] {m.value:.1f} {m.unit.value}" for m in findings.measurements]
+    parts = [
+        f"{m.key}[{m.segment_number or 'both'}] {m.value:.1f} {m.unit.value}" for m in findings.measurements
+    ]
     return "; ".join(parts)
 
 
@@ -121,21 +134,27 @@ def main() -> None:
         judge = Judge(model=model, runner=runner)
         demo = volumes.read(train.ROOT / "demo" / "ct")
         truth = labels.segment(demo.array, demo.geometry.spacing)
-        rows.append(judge.compare("held-out images of the demo CT", demo, truth, train.HELD_OUT))
+        rows.append(judge.compare("held-out images of the demo CT", demo, truth, held_out()))
         rows.append(judge.compare("all 50 images of the demo CT", demo, truth))
         print("demo CT:", report(judge.predict(demo)))
         if arguments.full:
             full = volumes.read(arguments.full)
             truth = labels.segment(full.array, full.geometry.spacing)
-            # The demo CT's image k is the original's image 5 + 5 k.
-            held = slice(5 + 5 * train.HELD_OUT.start - 2, 5 + 5 * train.HELD_OUT.stop - 2)
-            rows.append(judge.compare("held-out block of the original CT", full, truth, held))
+            rows.append(
+                judge.compare("held-out blocks of the original CT", full, truth, held_out(original=True))
+            )
             rows.append(judge.compare("all 275 images of the original CT", full, truth))
             started = time.perf_counter()
             findings = judge.predict(full)
-            print(f"original CT, {time.perf_counter() - started:.1f} s:", dict(findings.seconds), report(findings))
+            print(
+                f"original CT, {time.perf_counter() - started:.1f} s:",
+                dict(findings.seconds),
+                report(findings),
+            )
         rows += phantom_row(judge, train.JUDGING)
-    print("| what | left lung | right lung | body | false lung, mL | wrong side, % of lung |\n|--|--|--|--|--|--|")
+    print(
+        "| what | left lung | right lung | body | false lung, mL | wrong side, % of lung |\n|--|--|--|--|--|--|"
+    )
     for row in rows:
         scores = " | ".join("-" if score is None else f"{score:.3f}" for score in row.dice)
         print(f"| {row.what} | {scores} | {row.false_lung_ml:.0f} | {row.swapped_percent:.2f} |")

@@ -153,7 +153,9 @@ def _sides(core: Mask, spacing: Triple) -> NDArray[np.uint8] | None:
     sizes = np.bincount(names.ravel(), minlength=count + 1)
     sizes[0] = 0
     boxes = ndimage.find_objects(names)
-    largest_width = (boxes[int(sizes.argmax()) - 1][2].stop - boxes[int(sizes.argmax()) - 1][2].start) * spacing[2]
+    largest_width = (
+        boxes[int(sizes.argmax()) - 1][2].stop - boxes[int(sizes.argmax()) - 1][2].start
+    ) * spacing[2]
     if largest_width > 210.0:
         return None
     middle = _midline(names, sizes)

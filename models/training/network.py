@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import cast
 
 import torch
@@ -16,7 +17,11 @@ def block(inward: int, outward: int) -> nn.Sequential:
     """Two 3x3x3 convolutions; batch normalisation folds into them when the network is exported."""
     layers: list[nn.Module] = []
     for channels in (inward, outward):
-        layers += [nn.Conv3d(channels, outward, 3, padding=1, bias=False), nn.BatchNorm3d(outward), nn.ReLU(inplace=True)]
+        layers += [
+            nn.Conv3d(channels, outward, 3, padding=1, bias=False),
+            nn.BatchNorm3d(outward),
+            nn.ReLU(inplace=True),
+        ]
     return nn.Sequential(*layers)
 
 
@@ -29,7 +34,7 @@ class UNet(nn.Module):
     def __init__(self, classes: int = 4) -> None:
         super().__init__()
         self.down = nn.ModuleList(block(i, o) for i, o in zip((1, *WIDTHS[:-1]), WIDTHS, strict=True))
-        self.narrow = nn.ModuleList(nn.Conv3d(i, o, 1) for o, i in zip(WIDTHS[:-1], WIDTHS[1:], strict=True))
+        self.narrow = nn.ModuleList(nn.Conv3d(i, o, 1) for o, i in pairwise(WIDTHS))
         self.up = nn.ModuleList(block(2 * width, width) for width in WIDTHS[:-1])
         self.head = nn.Conv3d(WIDTHS[0], classes, 1)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from labels import BACKGROUND, BODY, LEFT_LUNG, RIGHT_LUNG
+from labels import BACKGROUND, BODY, LEFT_LUNG, RIGHT_LUNG, Triple
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch.nn import functional
@@ -75,7 +75,7 @@ class Canvas:
         """A random field that varies over `scale_mm` with standard deviation `amplitude`."""
         return amplitude * smooth_noise(self.shape, [scale_mm / step for step in SPACING], self.random)
 
-    def ellipsoid(self, centre: tuple[float, float, float], radii: tuple[float, float, float], power: float = 2.0) -> Array:
+    def ellipsoid(self, centre: Triple, radii: Triple, power: float = 2.0) -> Array:
         """Below 1 inside; (slice, row, column) centre and radii in mm; a higher power is boxier."""
         parts = zip((self.z, self.y, self.x), centre, radii, strict=True)
         return np.asarray(sum(np.abs((axis - c) / r) ** power for axis, c, r in parts), dtype=np.float32)
@@ -154,7 +154,11 @@ def paint_abdominal_organs(canvas: Canvas, width: float, depth: float, base: flo
     canvas.paint(liver & inner, canvas.uniform(45, 120))
     spleen = canvas.ellipsoid((base - 30, depth * 0.35, width * 0.55), (50, 30, 25)) < 1
     canvas.paint(spleen & inner, canvas.uniform(45, 130))
-    place = (base - canvas.uniform(20, 50), -depth * canvas.uniform(0.1, 0.4), width * canvas.uniform(0.3, 0.5))
+    place = (
+        base - canvas.uniform(20, 50),
+        -depth * canvas.uniform(0.1, 0.4),
+        width * canvas.uniform(0.3, 0.5),
+    )
     radius = canvas.uniform(25, 50)
     stomach = canvas.ellipsoid(place, (radius, radius, radius * 1.2)) < 1
     canvas.paint(stomach & inner, canvas.uniform(0, 60))
@@ -162,9 +166,15 @@ def paint_abdominal_organs(canvas: Canvas, width: float, depth: float, base: flo
     level = place[1] - radius * canvas.uniform(-0.4, 0.8)
     canvas.paint(stomach & inner & (canvas.y < level), -1000 + canvas.smooth(10, 15))
     for _ in range(int(canvas.random.integers(0, 7))):
-        where = (base - canvas.uniform(60, 220), -depth * canvas.uniform(0, 0.6), width * canvas.uniform(-0.6, 0.6))
+        where = (
+            base - canvas.uniform(60, 220),
+            -depth * canvas.uniform(0, 0.6),
+            width * canvas.uniform(-0.6, 0.6),
+        )
         size = tuple(canvas.uniform(6, 26) for _ in range(3))
-        canvas.paint((canvas.ellipsoid(where, (size[0], size[1], size[2])) < 1) & inner, canvas.uniform(-1000, -850))
+        canvas.paint(
+            (canvas.ellipsoid(where, (size[0], size[1], size[2])) < 1) & inner, canvas.uniform(-1000, -850)
+        )
 
 
 def lung_shapes(canvas: Canvas, half_width: float, half_depth: float) -> dict[int, NDArray[np.bool_]]:
@@ -175,11 +185,18 @@ def lung_shapes(canvas: Canvas, half_width: float, half_depth: float) -> dict[in
         top, size = canvas.uniform(70, 150), canvas.uniform(0.85, 1.0)
         height = canvas.uniform(150, 260)
         centre = (top - height, 5.0, side * half_width * canvas.uniform(0.44, 0.5))
-        lung = canvas.ellipsoid(centre, (height, half_depth * size, half_width * canvas.uniform(0.46, 0.56)), 2.6) < 1
+        lung = (
+            canvas.ellipsoid(
+                centre, (height, half_depth * size, half_width * canvas.uniform(0.46, 0.56)), 2.6
+            )
+            < 1
+        )
         # The front edges of both lungs may meet behind the breastbone, so the gap there can be nothing.
         lung &= canvas.x * side > np.where(canvas.y < -half_depth * 0.4, gap * 0.3, gap + 4)
         dome = (top - height * canvas.uniform(0.75, 1.1), canvas.uniform(-25, 10), side * half_width * 0.5)
-        lung &= canvas.ellipsoid((dome[0] - 90, dome[1], dome[2]), (100, half_depth * 0.95, half_width * 0.6)) > 1
+        lung &= (
+            canvas.ellipsoid((dome[0] - 90, dome[1], dome[2]), (100, half_depth * 0.95, half_width * 0.6)) > 1
+        )
         lung &= canvas.z > dome[0] - canvas.uniform(20, 70)
         shapes[label] = lung & (canvas.labels == BODY)
     return shapes
@@ -194,10 +211,16 @@ def paint_mediastinum(canvas: Canvas, width: float, depth: float) -> None:
         (canvas.uniform(45, 65), canvas.uniform(38, 55), canvas.uniform(45, 70)),
     )
     vessels = canvas.ellipsoid((45, -depth * 0.15, 0), (80, depth * 0.4, canvas.uniform(20, 38)), 2.5) < 1
-    aorta = (np.hypot(canvas.x - canvas.uniform(12, 28), canvas.y - depth * 0.35) < canvas.uniform(10, 17)) & (canvas.z < 60)
+    aorta = np.hypot(canvas.x - canvas.uniform(12, 28), canvas.y - depth * 0.35) < canvas.uniform(10, 17)
+    aorta &= canvas.z < 60
     gullet = np.hypot(canvas.x - 5, canvas.y - depth * 0.28) < 9
     spine = np.hypot(canvas.x, canvas.y - depth * 0.5) < canvas.uniform(24, 32)
-    for part, hu in ((vessels, canvas.uniform(-60, 80)), (heart < 1, contrast), (aorta, contrast), (gullet, 30.0)):
+    for part, hu in (
+        (vessels, canvas.uniform(-60, 80)),
+        (heart < 1, contrast),
+        (aorta, contrast),
+        (gullet, 30.0),
+    ):
         canvas.paint(part & (canvas.labels == BODY), hu)
         canvas.solid |= part  # type: ignore[attr-defined]
     canvas.solid |= spine  # type: ignore[attr-defined]
@@ -215,7 +238,9 @@ def paint_lungs(canvas: Canvas, shapes: dict[int, NDArray[np.bool_]]) -> None:
             lung = _collapse(canvas, lung)
         density = base + canvas.uniform(-40, 40) + canvas.smooth(40, 25) + 0.4 * canvas.y
         tubes = np.abs(canvas.smooth(11, 1.0)) + np.abs(canvas.smooth(11, 1.0))
-        density = np.where(tubes < canvas.uniform(0.12, 0.3), canvas.uniform(-300, 40), density).astype(np.float32)
+        density = np.where(tubes < canvas.uniform(0.12, 0.3), canvas.uniform(-300, 40), density).astype(
+            np.float32
+        )
         if canvas.random.random() < 0.4:
             holes = canvas.smooth(canvas.uniform(8, 35), 1.0) > canvas.uniform(-0.3, 1.3)
             density = np.where(holes, canvas.uniform(-1000, -955), density).astype(np.float32)
@@ -270,14 +295,22 @@ def paint_abdomen(canvas: Canvas) -> None:
     paint_spine(canvas, depth)
     paint_abdominal_organs(canvas, width, depth, base=canvas.uniform(100, 260))
     for _ in range(int(canvas.random.integers(2, 12))):
-        centre = (canvas.uniform(-150, 150), -depth * canvas.uniform(-0.1, 0.7), width * canvas.uniform(-0.7, 0.7))
-        loop = canvas.ellipsoid(centre, (canvas.uniform(8, 45), canvas.uniform(8, 28), canvas.uniform(8, 40))) < 1
+        centre = (
+            canvas.uniform(-150, 150),
+            -depth * canvas.uniform(-0.1, 0.7),
+            width * canvas.uniform(-0.7, 0.7),
+        )
+        loop = (
+            canvas.ellipsoid(centre, (canvas.uniform(8, 45), canvas.uniform(8, 28), canvas.uniform(8, 40)))
+            < 1
+        )
         canvas.paint(loop & (canvas.labels == BODY), canvas.uniform(-1000, -820) + canvas.smooth(12, 40))
 
 
 def paint_head(canvas: Canvas) -> None:
     """Skull, brain and the gas of sinuses, mouth and throat."""
-    centre, radii = (canvas.uniform(-20, 80), 0.0, 0.0), (canvas.uniform(85, 110), canvas.uniform(80, 100), canvas.uniform(65, 80))
+    centre = (canvas.uniform(-20, 80), 0.0, 0.0)
+    radii = (canvas.uniform(85, 110), canvas.uniform(80, 100), canvas.uniform(65, 80))
     head = canvas.ellipsoid(centre, radii)
     neck = (np.hypot(canvas.x, canvas.y - 20) < canvas.uniform(50, 70)) & (canvas.z < centre[0])
     canvas.paint((head < 1) | neck, canvas.uniform(20, 60), BODY)
@@ -285,7 +318,9 @@ def paint_head(canvas: Canvas) -> None:
     canvas.paint(head < 0.7, canvas.uniform(25, 45) + canvas.smooth(15, 6))
     for _ in range(int(canvas.random.integers(2, 7))):
         place = (centre[0] - canvas.uniform(10, 80), -canvas.uniform(10, 75), canvas.uniform(-40, 40))
-        sinus = canvas.ellipsoid(place, (canvas.uniform(6, 22), canvas.uniform(6, 20), canvas.uniform(6, 18))) < 1
+        sinus = (
+            canvas.ellipsoid(place, (canvas.uniform(6, 22), canvas.uniform(6, 20), canvas.uniform(6, 18))) < 1
+        )
         canvas.paint(sinus & (canvas.labels == BODY), canvas.uniform(-1000, -900))
     throat = (np.hypot(canvas.x, canvas.y - 5) < canvas.uniform(6, 11)) & (canvas.z < centre[0] - 40)
     canvas.paint(throat & (canvas.labels == BODY), -990)
@@ -310,9 +345,13 @@ def paint_table(canvas: Canvas) -> None:
     thickness = canvas.uniform(3, 9)
     canvas.paint(outside & (np.abs(sag - below) < thickness / 2), canvas.uniform(-700, 200))
     if canvas.random.random() < 0.5:
-        canvas.paint(outside & (np.abs(sag - below - canvas.uniform(15, 50)) < thickness), canvas.uniform(-600, 400))
+        canvas.paint(
+            outside & (np.abs(sag - below - canvas.uniform(15, 50)) < thickness), canvas.uniform(-600, 400)
+        )
     if canvas.random.random() < 0.4:
-        canvas.paint(outside & (sag < below - 2) & (sag > below - canvas.uniform(8, 30)), canvas.uniform(-980, -850))
+        canvas.paint(
+            outside & (sag < below - 2) & (sag > below - canvas.uniform(8, 30)), canvas.uniform(-980, -850)
+        )
 
 
 def finish(canvas: Canvas) -> None:

@@ -21,7 +21,9 @@ from torch.nn import functional
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Images of the demo CT, counted from the feet, that training never sees.
-HELD_OUT = slice(24, 36)
+HELD_OUT = (slice(14, 20), slice(29, 35))
+#: Patch that the exported network takes; the manifest's tiling says the same.
+TILE = (48, 112, 112)
 #: Phantom seeds to train on, to follow the training with, and to judge the result with.
 TRAINING, FOLLOWING, JUDGING = range(120), range(10_000, 10_008), range(20_000, 20_030)
 CLASSES = len(labels.NAMES)
@@ -38,7 +40,9 @@ class History:
     phantoms: list[list[float]] = field(default_factory=list)
 
 
-def batch(real: list[volumes.Case], made: list[volumes.Case], size: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
+def batch(
+    real: list[volumes.Case], made: list[volumes.Case], size: int, random: np.random.Generator
+) -> tuple[Tensor, Tensor]:
     """Half real, half phantoms."""
     samples = []
     for index in range(size):
@@ -98,7 +102,7 @@ def average_into(slow: torch.nn.Module, model: torch.nn.Module, decay: float) ->
                 kept.copy_(new)
 
 
-def train(steps: int, size: int, seed: int, minutes: float) -> tuple[torch.nn.Module, History]:
+def train(steps: int, size: int, seed: int, minutes: float, out: Path) -> tuple[torch.nn.Module, History]:
     """Train for `steps` batches, or until the time is up; the same seed and steps give the same weights."""
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
@@ -110,8 +114,8 @@ def train(steps: int, size: int, seed: int, minutes: float) -> tuple[torch.nn.Mo
     print(f"{len(made)} phantoms and the CT's labels made in {time.monotonic() - started:.0f} s", flush=True)
     model = network.UNet(CLASSES).to(memory_format=torch.channels_last_3d)
     slow = copy.deepcopy(model).eval()
-    optimiser = torch.optim.AdamW(model.parameters(), lr=4e-3, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=4e-3, total_steps=steps, pct_start=0.15)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=3e-3, total_steps=steps, pct_start=0.15)
     history = History()
     for step in range(1, steps + 1):
         images, targets = batch(parts["train"], made, size, random)
@@ -122,14 +126,15 @@ def train(steps: int, size: int, seed: int, minutes: float) -> tuple[torch.nn.Mo
         loss.backward()
         optimiser.step()
         schedule.step()
-        average_into(slow, model, decay=min(0.98, step / (step + 10)))
+        average_into(slow, model, decay=min(0.99, step / (step + 10)))
         history.loss.append(loss.item())
         late = time.monotonic() - started > 60 * minutes
-        if step % 50 == 0 or step == steps or late:
+        if step % 100 == 0 or step == steps or late:
             history.steps.append(step)
             history.held_out.append(judge(slow, parts["held out"]))
             history.phantoms.append(judge(slow, following))
             report(step, history, time.monotonic() - started)
+            export(slow, out / "model.onnx")
         if late:
             print("time is up: the weights depend on this machine's speed", flush=True)
             break
@@ -140,7 +145,10 @@ def report(step: int, history: History, seconds: float) -> None:
     """One line of progress."""
     recent = np.mean(history.loss[-50:])
     held, made = (" ".join(f"{v:.3f}" for v in values[-1]) for values in (history.held_out, history.phantoms))
-    print(f"step {step:4d}  {seconds:4.0f} s  loss {recent:.3f}  Dice held out {held}  phantoms {made}", flush=True)
+    print(
+        f"step {step:4d}  {seconds:4.0f} s  loss {recent:.3f}  Dice held out {held}  phantoms {made}",
+        flush=True,
+    )
 
 
 def export(model: torch.nn.Module, path: Path) -> None:
@@ -150,7 +158,7 @@ def export(model: torch.nn.Module, path: Path) -> None:
     plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format).eval()
     torch.onnx.export(
         plain,
-        (torch.zeros(1, 1, *augment.PATCH),),
+        (torch.zeros(1, 1, *TILE),),
         str(path),
         input_names=["image"],
         output_names=["logits"],
@@ -183,8 +191,16 @@ def plot(history: History, path: Path) -> None:
     left.set(xlabel="step", ylabel="cross entropy + 1 - Dice", title="Training loss", yscale="log")
     colours = ("#0072B2", "#E69F00", "#999999")
     for number, (name, colour) in enumerate(zip(labels.NAMES[1:], colours, strict=True)):
-        right.plot(history.steps, [v[number] for v in history.held_out], color=colour, label=f"{name}, held-out CT")
-        right.plot(history.steps, [v[number] for v in history.phantoms], "--", color=colour, label=f"{name}, phantoms")
+        right.plot(
+            history.steps, [v[number] for v in history.held_out], color=colour, label=f"{name}, held-out CT"
+        )
+        right.plot(
+            history.steps,
+            [v[number] for v in history.phantoms],
+            "--",
+            color=colour,
+            label=f"{name}, phantoms",
+        )
     right.set(xlabel="step", ylabel="Dice", title="Not trained on", ylim=(0.6, 1.0))
     right.legend(fontsize=6)
     figure.tight_layout()
@@ -194,14 +210,14 @@ def plot(history: History, path: Path) -> None:
 def main() -> None:
     """Train, export, plot."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=30.0, help="stop early after so long")
     parser.add_argument("--out", type=Path, default=ROOT / "models" / "chest-ct")
     arguments = parser.parse_args()
     torch.set_num_threads(2)
-    model, history = train(arguments.steps, arguments.batch, arguments.seed, arguments.minutes)
+    model, history = train(arguments.steps, arguments.batch, arguments.seed, arguments.minutes, arguments.out)
     export(model, arguments.out / "model.onnx")
     plot(history, arguments.out / "training.png")
     seal(arguments.out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,24 +66,35 @@ def labels_onto_grid(array: NDArray[np.uint8], spacing: labels.Triple) -> NDArra
     return np.argmax(shares, axis=0).astype(np.uint8)
 
 
-def real_cases(volume: Volume, truth: NDArray[np.uint8], held_out: slice) -> dict[str, list[Case]]:
+def real_cases(volume: Volume, truth: NDArray[np.uint8], held_out: Sequence[slice]) -> dict[str, list[Case]]:
     """A real CT as what is trained on and what is held out: `held_out` counts source slices from the feet.
 
-    The images of the held-out block never enter training. What remains is used as the part below, the
-    part above, and the two joined.
+    The images of the held-out blocks never enter training. The parts between them are used one by one,
+    and joined: anatomy with jumps, but with the reach of a whole chest.
     """
-    grids = {}
-    parts = {"below": slice(0, held_out.start), "above": slice(held_out.stop, None), "held out": held_out}
-    for name, part in parts.items():
-        hu = onto_grid(np.maximum(volume.array[part], -1024), volume.geometry.spacing)
-        grids[name] = Case(name=name, hu=hu, labels=labels_onto_grid(truth[part], volume.geometry.spacing))
-    below, above = grids["below"], grids["above"]
+    edges = [0, *(edge for block in held_out for edge in (block.start, block.stop)), len(truth)]
+    between = [slice(start, stop) for start, stop in zip(edges[::2], edges[1::2], strict=True)]
+    parts = [_part(volume, truth, block) for block in between]
     joined = Case(
         name="joined",
-        hu=np.concatenate([below.hu, above.hu]),
-        labels=np.concatenate([below.labels, above.labels]),
+        hu=np.concatenate([part.hu for part in parts]),
+        labels=np.concatenate([part.labels for part in parts]),
     )
-    return {"train": [below, above, joined, joined], "held out": [grids["held out"]]}
+    return {
+        # The joined one as often as all parts together.
+        "train": [*parts, *[joined] * len(parts)],
+        "held out": [_part(volume, truth, block) for block in held_out],
+    }
+
+
+def _part(volume: Volume, truth: NDArray[np.uint8], part: slice) -> Case:
+    """Some slices of a CT as if they were all of it."""
+    hu = onto_grid(np.maximum(volume.array[part], -1024), volume.geometry.spacing)
+    return Case(
+        name=f"images {part.start} to {part.stop - 1}",
+        hu=hu,
+        labels=labels_onto_grid(truth[part], volume.geometry.spacing),
+    )
 
 
 def phantom_cases(seeds: range) -> list[Case]:
