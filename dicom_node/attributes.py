@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,18 +14,15 @@ from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
 from pydicom.valuerep import VR
 
-from dicom_node import headers
+from dicom_node import elements, headers
 
 #: None: present but empty. A list: more than one value. Text where a number is due: not valid, as sent.
 AttributeValue: TypeAlias = str | int | float | list["str | int | float | None"] | None
 
 #: Values with no meaning for a rule: bytes, and what nobody can name (PS3.5 6.2).
 _BINARY = {VR.OB, VR.OD, VR.OF, VR.OL, VR.OV, VR.OW, VR.UN, VR.OB_OW, VR.US_OW}
-#: Longer texts and lists are cut here: a row holds facts, not documents.
-_LONGEST_TEXT = 1024
+#: Longer lists are cut here: a row holds facts, not documents.
 _MOST_VALUES = 64
-#: NUL has no place in JSON columns; other control characters have none in a page or a terminal.
-_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 def read_attributes(path: Path) -> dict[str, AttributeValue]:
@@ -44,7 +40,7 @@ def read_attributes(path: Path) -> dict[str, AttributeValue]:
     meta = getattr(image.ds, "file_meta", Dataset())
     for keyword in ("SOPClassUID", "SOPInstanceUID"):
         if not found.get(keyword):
-            found[keyword] = headers.text(meta, f"MediaStorage{keyword}") or None
+            found[keyword] = elements.text(meta, f"MediaStorage{keyword}") or None
     found["TransferSyntaxUID"] = str(image.transfer_syntax)
     return found
 
@@ -72,16 +68,17 @@ def _is_of_interest(tag: BaseTag) -> bool:
 def _element(ds: Dataset, tag: BaseTag) -> DataElement | None:
     try:
         return ds[tag]
-    except (*headers.BROKEN, OSError):
+    except (*elements.BROKEN, OSError):
         return None
 
 
 def _as_sent(ds: Dataset, tag: BaseTag) -> str | None:
     """What of an undecodable value can be shown: its bytes as text where they are printable."""
-    raw = getattr(ds.get_item(tag), "value", None)
+    # Not get_item(): that converts where the value is empty.
+    raw = getattr(ds._dict.get(tag), "value", None)
     if not isinstance(raw, bytes):
         return None
-    text = _clean(raw.decode("ascii", "replace"))
+    text = elements.clean(raw.decode("ascii", "replace"))
     return text if text.isprintable() and text else None
 
 
@@ -102,8 +99,8 @@ def _value(element: DataElement) -> AttributeValue:
 
 def _code(item: Dataset) -> str:
     keywords = ("CodeValue", "CodingSchemeDesignator", "CodeMeaning")
-    value, scheme, meaning = (_clean(headers.text(item, keyword)) for keyword in keywords)
-    value = value or headers.text(item, "LongCodeValue") or headers.text(item, "URNCodeValue")
+    value, scheme, meaning = (elements.text(item, keyword) for keyword in keywords)
+    value = value or elements.text(item, "LongCodeValue") or elements.text(item, "URNCodeValue")
     return f"{value}^{scheme}^{meaning}"
 
 
@@ -117,10 +114,4 @@ def _plain(content: Any) -> str | int | float | None:
         return int(content)
     if isinstance(content, float) and math.isfinite(content):
         return float(content)
-    return _clean(str(content)) or None
-
-
-def _clean(text: str) -> str:
-    """Without padding, control characters and lone surrogates, and not endless."""
-    text = _CONTROL.sub("", text.encode("utf-8", "replace").decode("utf-8"))
-    return text.strip()[:_LONGEST_TEXT]
+    return elements.clean(str(content)) or None

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from dicom_node import headers
+from dicom_node import elements
 from dicom_node.errors import SeriesError
 from engines.volume import Geometry
 
@@ -36,12 +36,12 @@ class Plane:
     index: int
     #: LPS mm of the centre of the first pixel.
     position: NDArray[np.float64]
-    #: Instance Number, for messages; "" where the header has none.
-    number: str
+    #: Instance Number, for messages; None where the header has none.
+    number: float | None
 
     def __str__(self) -> str:
         x, y, z = self.position
-        name = f"image {self.number}" if self.number else "an image without number"
+        name = f"image {self.number:g}" if self.number is not None else "an image without number"
         return f"{name} at ({x:.2f}, {y:.2f}, {z:.2f}) mm"
 
 
@@ -83,7 +83,7 @@ def stack(datasets: Sequence[Dataset]) -> Stack:
     along_row, along_column = orientation[:3], orientation[3:]
     normal = np.cross(along_row, along_column)
     planes = [_plane(ds, index) for index, ds in enumerate(datasets)]
-    planes.sort(key=lambda plane: (float(plane.position @ normal), plane.number.zfill(12), plane.index))
+    planes.sort(key=lambda plane: (float(plane.position @ normal), plane.number or 0, plane.index))
     return Stack(
         planes=tuple(planes),
         along_row=along_row,
@@ -119,9 +119,10 @@ def geometry(slices: Stack, *, rows: int, columns: int, frame_of_reference_uid: 
 
 
 def _plane(ds: Dataset, index: int) -> Plane:
-    position = headers.numbers(ds, "ImagePositionPatient", 3)
+    position = elements.numbers(ds, "ImagePositionPatient", 3)
+    number = elements.number(ds, "InstanceNumber")
     assert position is not None  # _common_orientation has refused the series otherwise
-    return Plane(index=index, position=position, number=headers.text(ds, "InstanceNumber"))
+    return Plane(index=index, position=position, number=number)
 
 
 def _common_orientation(datasets: Sequence[Dataset]) -> NDArray[np.float64]:
@@ -133,7 +134,7 @@ def _common_orientation(datasets: Sequence[Dataset]) -> NDArray[np.float64]:
             ("ImageOrientationPatient", 6),
             ("PixelSpacing", 2),
         )
-        if any(headers.numbers(ds, keyword, count) is None for ds in datasets)
+        if any(elements.numbers(ds, keyword, count) is None for ds in datasets)
     ]
     if wanting:
         raise SeriesError(
@@ -141,7 +142,7 @@ def _common_orientation(datasets: Sequence[Dataset]) -> NDArray[np.float64]:
             f"At least one image has no valid {', '.join(wanting)}, so its place in the patient is unknown. "
             "Send the original images, not screen captures or secondary reconstructions.",
         )
-    cosines = np.array([headers.numbers(ds, "ImageOrientationPatient", 6) for ds in datasets])
+    cosines = np.array([elements.numbers(ds, "ImageOrientationPatient", 6) for ds in datasets])
     _refuse_mixed_orientation(cosines)
     return _orthonormal(cosines[0])
 
@@ -178,7 +179,7 @@ def _refuse_mixed_orientation(cosines: NDArray[np.float64]) -> None:
 
 
 def _common_spacing(datasets: Sequence[Dataset]) -> NDArray[np.float64]:
-    spacings = np.array([headers.numbers(ds, "PixelSpacing", 2) for ds in datasets])
+    spacings = np.array([elements.numbers(ds, "PixelSpacing", 2) for ds in datasets])
     if (spacings <= 0).any():
         raise SeriesError("no-geometry", "PixelSpacing is zero or negative in at least one image.")
     if (np.abs(spacings / spacings[0] - 1) > _SPACING_TOLERANCE).any():

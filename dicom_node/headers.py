@@ -1,4 +1,4 @@
-"""The header of one DICOM file, read without its pixels, and tolerant access to its attributes."""
+"""The header of one DICOM file, read without its pixels."""
 
 from __future__ import annotations
 
@@ -12,11 +12,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
-from numpy.typing import NDArray
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileDataset
-from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset, read_file_meta_info, read_partial
 from pydicom.tag import BaseTag
 from pydicom.uid import (
@@ -27,27 +24,8 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
+from dicom_node import elements
 from dicom_node.errors import DataSetError
-
-#: What pydicom raises on bytes that are no data set, and on values that are not what their VR says
-#: (found by fuzzing; `Warning` because a caller may have turned warnings into errors).
-BROKEN = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    NotImplementedError,
-    RecursionError,
-    TypeError,
-    ValueError,
-    Warning,
-    BytesLengthException,
-    InvalidDicomError,
-    struct.error,
-    zlib.error,
-)
 
 #: Values longer than this are not kept in a header: overlays, icons, private blobs (bytes).
 _BULK = 64 * 1024
@@ -100,7 +78,7 @@ def read(path: Path, *, whole: bool = True) -> ImageFile:
         # pydicom's sequence reader raises OSError for a data set that ends too early.
         reason = error.strerror or "its data set breaks off"
         raise DataSetError(f"cannot be read: {reason}") from error
-    except BROKEN as error:
+    except elements.BROKEN as error:
         raise DataSetError(f"is not a DICOM file ({type(error).__name__})") from error
 
 
@@ -119,7 +97,7 @@ def _read(path: Path, source: BinaryIO, *, whole: bool) -> ImageFile:
     end, size = body.tell(), body.seek(0, 2)
     if whole:
         _refuse_truncated_header(ds, end=end, size=size)
-    syntax = UID(text(ds.file_meta, "TransferSyntaxUID")) or _guessed_syntax(ds)
+    syntax = UID(elements.text(ds.file_meta, "TransferSyntaxUID")) or _guessed_syntax(ds)
     tag, offset, length = _pixel_element(body, at=end, big_endian=syntax == ExplicitVRBigEndian)
     if whole and length is not None and offset + length > size:
         raise Truncated(f"is cut off: {offset + length - size} bytes of its pixels are missing")
@@ -138,7 +116,7 @@ def _dataset(source: BinaryIO, *, whole: bool) -> tuple[FileDataset, BinaryIO]:
     ds = _parsed(source, force=not is_file, whole=whole)
     if not len(ds) and (whole or not len(ds.file_meta)):
         raise DataSetError("holds no data set")
-    if not is_file and not text(ds, "SOPClassUID").startswith("1.2."):
+    if not is_file and not elements.text(ds, "SOPClassUID").startswith("1.2."):
         raise DataSetError("is not a DICOM file (no preamble, no SOP Class UID)")
     return ds, source
 
@@ -149,7 +127,7 @@ def _parsed(source: BinaryIO, *, force: bool, whole: bool) -> FileDataset:
     source.seek(0)
     try:
         return read_partial(source, stop_when=stop, force=force)
-    except (*BROKEN, OSError):
+    except (*elements.BROKEN, OSError):
         if whole or stop.last is None:
             raise
     stop.at = stop.last
@@ -238,54 +216,3 @@ def _drop_bulk(ds: Dataset) -> None:
 
 def _is_bulk(element: Any) -> bool:
     return isinstance(element, RawDataElement) and element.value is not None and len(element.value) > _BULK
-
-
-def value(ds: Dataset, keyword: str) -> Any:
-    """The value of an attribute; None where it is missing, empty or not decodable."""
-    try:
-        found = ds.get(keyword)
-    except (*BROKEN, OSError):
-        return None
-    return None if found is None or found == "" else found
-
-
-def text(ds: Dataset, keyword: str) -> str:
-    """The value as stripped text ("" where it is missing or not decodable)."""
-    found = value(ds, keyword)
-    try:
-        return "" if found is None else str(found).strip(" \0")
-    except BROKEN:
-        return ""
-
-
-def name(ds: Dataset) -> str:
-    """What to call an image in a message; its Instance Number says nothing about the patient."""
-    number = text(ds, "InstanceNumber")
-    return f"Image {number}" if number else "An image without number"
-
-
-def words(ds: Dataset, keyword: str) -> tuple[str, ...]:
-    """The values of a multi-valued text attribute, each stripped and in upper case."""
-    found = value(ds, keyword)
-    if found is None:
-        return ()
-    many = [found] if isinstance(found, str) else list(found)
-    return tuple(str(one).strip().upper() for one in many)
-
-
-def numbers(ds: Dataset, keyword: str, count: int) -> NDArray[np.float64] | None:
-    """`count` finite numbers as an array; None where the attribute is anything else."""
-    found = value(ds, keyword)
-    if found is None:
-        return None
-    try:
-        array = np.atleast_1d(np.asarray(found, dtype=np.float64))
-    except BROKEN:
-        return None
-    return array if array.shape == (count,) and bool(np.isfinite(array).all()) else None
-
-
-def number(ds: Dataset, keyword: str) -> float | None:
-    """One finite number; None where the attribute is anything else."""
-    found = numbers(ds, keyword, 1)
-    return None if found is None else float(found[0])

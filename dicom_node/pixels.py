@@ -7,12 +7,11 @@ import struct
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.pixels import get_decoder
+from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import (
     JPEG2000,
     UID,
@@ -27,7 +26,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from dicom_node import headers
+from dicom_node import elements, headers
+from dicom_node.encoding import Encoding
 from dicom_node.errors import SeriesError
 from dicom_node.headers import ImageFile
 
@@ -38,7 +38,8 @@ _PLUGINS: dict[UID, str] = {
     JPEGLSNearLossless: "pyjpegls",
     JPEG2000Lossless: "pylibjpeg",
     JPEG2000: "pylibjpeg",
-    RLELossless: "pylibjpeg",
+    # Three times slower than the native one, which panics (beyond Exception) on broken segments.
+    RLELossless: "pydicom",
 }
 
 #: Uncompressed, in the file or after inflating it.
@@ -53,36 +54,6 @@ _NATIVE = (
 PADDING_HU = -1024
 #: CT values above this cannot be told from padding at the upper end of 12 bits (HU).
 _HIGHEST_HU = 3071
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Encoding:
-    """How the pixels of one image are stored (PS3.3 C.7.6.3) and what they mean (C.11.1)."""
-
-    rows: int
-    columns: int
-    bits_allocated: int
-    bits_stored: int
-    high_bit: int
-    signed: bool
-    photometric_interpretation: str
-    slope: float
-    intercept: float
-    #: Whether the header says how to rescale; without, slope and intercept are 1 and 0.
-    rescaled: bool
-    #: Stored values (lowest, highest) that are padding; None where the image declares none.
-    padding: tuple[int, int] | None
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether rescaling only shifts the stored values by a whole number."""
-        return self.slope == 1 and self.intercept.is_integer()
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        """The lowest and the highest rescaled value that the stored bits can hold (slope 1)."""
-        low = -(1 << (self.bits_stored - 1)) if self.signed else 0
-        return low + self.intercept, low + (1 << self.bits_stored) - 1 + self.intercept
 
 
 class _TooWide(Exception):
@@ -124,16 +95,16 @@ def stored_values(image: ImageFile, encoding: Encoding) -> NDArray[Any]:
     """Stored values (rows, columns) of one image, signed or unsigned, without foreign bits."""
     with headers.open_at_pixels(image) as source:
         if image.pixel_length is None:
-            data = source.read()
+            data = bytearray(source.read())
         else:
             data = bytearray(image.pixel_length)
-            data = data[: source.readinto(data)]  # type: ignore[attr-defined]
+            del data[source.readinto(data) :]  # type: ignore[attr-defined]
     if image.transfer_syntax in _NATIVE:
         return _native(data, image, encoding)
     return _decode(data, image.transfer_syntax, encoding)
 
 
-def _native(data: bytearray | bytes, image: ImageFile, encoding: Encoding) -> NDArray[Any]:
+def _native(data: bytearray, image: ImageFile, encoding: Encoding) -> NDArray[Any]:
     count = encoding.rows * encoding.columns
     order = ">" if image.transfer_syntax == ExplicitVRBigEndian else "<"
     dtype = np.dtype(f"{order}{'i' if encoding.signed else 'u'}{encoding.bits_allocated // 8}")
@@ -144,7 +115,7 @@ def _native(data: bytearray | bytes, image: ImageFile, encoding: Encoding) -> ND
     if len(data) < count * dtype.itemsize:
         raise SeriesError(
             "truncated",
-            f"{headers.name(image.ds)} holds {len(data)} bytes of pixels, but"
+            f"{elements.name(image.ds)} holds {len(data)} bytes of pixels, but"
             f" {encoding.rows} x {encoding.columns} pixels need {count * dtype.itemsize}. "
             "Send the series again.",
         )
@@ -158,7 +129,7 @@ def _native(data: bytearray | bytes, image: ImageFile, encoding: Encoding) -> ND
     return stored
 
 
-def _decode(data: bytes | bytearray, syntax: UID, encoding: Encoding) -> NDArray[Any]:
+def _decode(data: bytearray, syntax: UID, encoding: Encoding) -> NDArray[Any]:
     """Decompress one encapsulated frame."""
     _refuse_broken_fragments(data)
     try:
@@ -170,7 +141,7 @@ def _decode(data: bytes | bytearray, syntax: UID, encoding: Encoding) -> NDArray
             decoding_plugin=_PLUGINS.get(syntax, ""),
             **_decoder_options(encoding),
         )
-    except (*headers.BROKEN, RuntimeError, OSError) as error:
+    except (*elements.BROKEN, RuntimeError, OSError) as error:
         raise SeriesError(
             "undecodable",
             f"The pixels cannot be decompressed (transfer syntax {syntax.name}, {syntax}). Have the PACS "
@@ -193,7 +164,7 @@ def _decoder_options(encoding: Encoding) -> dict[str, Any]:
     }
 
 
-def _refuse_broken_fragments(data: bytes | bytearray) -> None:
+def _refuse_broken_fragments(data: bytearray) -> None:
     """Walk items to the delimiter (PS3.5 A.4): a decoder may draw half an image without a word."""
     at = 0
     while at + 8 <= len(data):

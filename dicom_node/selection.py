@@ -7,12 +7,12 @@ from collections.abc import Callable, Hashable, Sequence
 
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
+from pydicom.valuerep import VR
 
-from dicom_node import headers, pixels
+from dicom_node import elements, encoding, pixels
 from dicom_node.errors import SeriesError
 from dicom_node.geometry import Stack
 from dicom_node.headers import PIXEL_TAGS, ImageFile
-from dicom_node.pixels import Encoding
 
 #: What all files of one series share, widest first, and the reason where they do not.
 _SHARED = (
@@ -21,13 +21,11 @@ _SHARED = (
     ("SeriesInstanceUID", "mixed-series", "series", "Give the files of one series at a time."),
 )
 
-_BITS_ALLOCATED = (8, 16, 32)
-
 
 def refuse_mixture(images: Sequence[ImageFile]) -> None:
     """Raise SeriesError where the files are not of one patient, study and series."""
     for keyword, reason, plural, remedy in _SHARED:
-        counts = Counter(headers.text(image.ds, keyword) for image in images)
+        counts = Counter(elements.text(image.ds, keyword) for image in images)
         if len(counts) > 1:
             raise SeriesError(
                 reason,
@@ -41,7 +39,7 @@ def one_frame_of_reference(images: Sequence[ImageFile]) -> list[str]:
 
     Some anonymisers give every image a frame of reference of its own; that passes with a note.
     """
-    counts = Counter(headers.text(image.ds, "FrameOfReferenceUID") for image in images)
+    counts = Counter(elements.text(image.ds, "FrameOfReferenceUID") for image in images)
     if len(counts) == len(images) > 2:
         return ["every image has a frame of reference of its own: taken as one"]
     if len(counts) > 1:
@@ -62,27 +60,13 @@ def refuse_unusable(images: Sequence[ImageFile]) -> None:
     for reason, is_so, message in _UNUSABLE:
         affected = [image for image in images if is_so(image)]
         if affected:
-            first = headers.name(affected[0].ds).lower()
+            first = elements.name(affected[0].ds).lower()
             raise SeriesError(reason, f"{len(affected)} of {len(images)} objects (first: {first}): {message}")
-
-
-def encodings(images: Sequence[ImageFile]) -> list[Encoding]:
-    """How each image is stored. Raises SeriesError: "undecodable", "mixed-size", "non-finite"."""
-    found = [_encoding(image.ds) for image in images]
-    sizes = Counter((one.rows, one.columns) for one in found)
-    if len(sizes) > 1:
-        listed = ", ".join(
-            f"{count} of {rows} x {columns}" for (rows, columns), count in sizes.most_common(5)
-        )
-        raise SeriesError(
-            "mixed-size", f"Images of unlike size share the series ({listed}): route the single stacks."
-        )
-    return found
 
 
 def without_localizers(images: Sequence[ImageFile]) -> tuple[list[ImageFile], list[str]]:
     """Set localizer images aside where others remain (Image Type value 3, PS3.3 C.7.6.1.1.2)."""
-    others = [image for image in images if "LOCALIZER" not in headers.words(image.ds, "ImageType")]
+    others = [image for image in images if "LOCALIZER" not in elements.words(image.ds, "ImageType")]
     aside = len(images) - len(others)
     if not others or not aside:
         return list(images), []
@@ -93,7 +77,7 @@ def without_repeats(images: Sequence[ImageFile]) -> tuple[list[ImageFile], list[
     """Keep one of several files of one SOP instance; raises "repeated-instance" where they differ."""
     by_uid: dict[str, list[ImageFile]] = defaultdict(list)
     for index, image in enumerate(images):
-        by_uid[headers.text(image.ds, "SOPInstanceUID") or f"file {index}"].append(image)
+        by_uid[elements.text(image.ds, "SOPInstanceUID") or f"file {index}"].append(image)
     for group in by_uid.values():
         if len({_content(image) for image in group} if len(group) > 1 else ()) > 1:
             raise SeriesError(
@@ -130,16 +114,16 @@ def _repeat_note(count: int, what: str) -> list[str]:
 
 def _content(image: ImageFile) -> Hashable:
     """What must be equal for two files to be the same slice."""
-    position = headers.numbers(image.ds, "ImagePositionPatient", 3)
-    encoding = _encoding(image.ds)
+    position = elements.numbers(image.ds, "ImagePositionPatient", 3)
     place = None if position is None else tuple(position.round(3))
-    return pixels.digest(image, encoding), place, encoding.slope, encoding.intercept
+    stored = encoding.of(image.ds)
+    return pixels.digest(image, stored), place, stored.slope, stored.intercept
 
 
 def _has_no_image(image: ImageFile) -> bool:
     # The name of every image storage SOP class says so (PS3.6 A): a CT that breaks off before Rows is one.
-    of_image_class = "Image Storage" in UID(headers.text(image.ds, "SOPClassUID")).name
-    return image.pixel_tag is None and headers.number(image.ds, "Rows") is None and not of_image_class
+    of_image_class = "Image Storage" in UID(elements.text(image.ds, "SOPClassUID")).name
+    return image.pixel_tag is None and elements.number(image.ds, "Rows") is None and not of_image_class
 
 
 def _has_no_pixels(image: ImageFile) -> bool:
@@ -151,25 +135,21 @@ def _has_float_pixels(image: ImageFile) -> bool:
 
 
 def _is_multi_frame(image: ImageFile) -> bool:
-    frames = headers.number(image.ds, "NumberOfFrames")
+    frames = elements.number(image.ds, "NumberOfFrames")
     return (frames is not None and frames > 1) or "PerFrameFunctionalGroupsSequence" in image.ds
 
 
 def _is_colour(image: ImageFile) -> bool:
-    samples = headers.number(image.ds, "SamplesPerPixel")
-    return samples not in (None, 1.0) or "MONOCHROME" not in _photometric(image.ds)
+    samples = elements.number(image.ds, "SamplesPerPixel")
+    return samples not in (None, 1.0) or "MONOCHROME" not in encoding.photometric(image.ds)
 
 
 def _is_inverted(image: ImageFile) -> bool:
-    return _photometric(image.ds) == "MONOCHROME1"
+    return encoding.photometric(image.ds) == "MONOCHROME1"
 
 
 def _has_lookup_table(image: ImageFile) -> bool:
     return "ModalityLUTSequence" in image.ds
-
-
-def _photometric(ds: Dataset) -> str:
-    return headers.text(ds, "PhotometricInterpretation").upper() or "MONOCHROME2"
 
 
 #: Reason, test, and what to tell; the first that fits one image names the series' trouble.
@@ -204,81 +184,14 @@ _UNUSABLE: tuple[tuple[str, Callable[[ImageFile], bool], str], ...] = (
 )
 
 
-def _encoding(ds: Dataset) -> Encoding:
-    allocated = _whole(ds, "BitsAllocated")
-    stored = _whole(ds, "BitsStored") or allocated
-    high_bit = _whole(ds, "HighBit", default=stored - 1)
-    rows, columns = _whole(ds, "Rows"), _whole(ds, "Columns")
-    possible = 1 <= stored <= allocated and stored - 1 <= high_bit < allocated
-    if allocated not in _BITS_ALLOCATED or not possible or min(rows, columns) < 1:
-        raise SeriesError(
-            "undecodable",
-            f"{headers.name(ds)} declares {rows} x {columns} pixels of {stored} bits in {allocated} "
-            f"(high bit {high_bit}); the reader takes 8, 16 or 32 allocated bits that hold the stored ones.",
-        )
-    slope, intercept, rescaled = _rescale(ds)
-    return Encoding(
-        rows=rows,
-        columns=columns,
-        bits_allocated=allocated,
-        bits_stored=stored,
-        high_bit=high_bit,
-        signed=_whole(ds, "PixelRepresentation") == 1,
-        photometric_interpretation=_photometric(ds),
-        slope=slope,
-        intercept=intercept,
-        rescaled=rescaled,
-        padding=_padding(ds, stored=stored),
-    )
-
-
-def _whole(ds: Dataset, keyword: str, *, default: int = 0) -> int:
-    found = headers.number(ds, keyword)
-    return default if found is None else int(found)
-
-
-def _rescale(ds: Dataset) -> tuple[float, float, bool]:
-    """Slope and intercept (PS3.3 C.11.1.1.2), and whether the header has them."""
-    present = [keyword for keyword in ("RescaleSlope", "RescaleIntercept") if headers.text(ds, keyword)]
-    slope, intercept = headers.number(ds, "RescaleSlope"), headers.number(ds, "RescaleIntercept")
-    broken = [keyword for keyword in present if headers.number(ds, keyword) is None]
-    # float32 ends at 3.4e38; a rescaled 32-bit value must stay within it.
-    too_large = max(abs(slope or 0), abs(intercept or 0)) > 1e28
-    if broken or slope == 0 or too_large:
-        raise SeriesError(
-            "non-finite",
-            f"{headers.name(ds)} has a RescaleSlope or RescaleIntercept that is not a usable number, so its "
-            "values are unknown. Send the original images.",
-        )
-    return 1.0 if slope is None else slope, intercept or 0.0, bool(present)
-
-
-def _padding(ds: Dataset, *, stored: int) -> tuple[int, int] | None:
-    """Pixel Padding Value and Range Limit (PS3.3 C.7.5.1.1.2), as stored values."""
-    value = headers.number(ds, "PixelPaddingValue")
-    if value is None:
-        return None
-    limit = headers.number(ds, "PixelPaddingRangeLimit")
-    signed = _whole(ds, "PixelRepresentation") == 1
-    ends = sorted(
-        _wrapped(int(one), bits=stored, signed=signed) for one in (value, value if limit is None else limit)
-    )
-    return ends[0], ends[1]
-
-
-def _wrapped(value: int, *, bits: int, signed: bool) -> int:
-    """US and SS are mixed up often: the same bits, read as the pixels are."""
-    value &= (1 << bits) - 1
-    return value - (1 << bits) if signed and value >> (bits - 1) else value
-
-
 def with_uid(image: ImageFile) -> bool:
     """Give an empty SOP Instance or Class UID the value of the file meta (PS3.10 7.1); whether it did."""
     changed = False
     meta = getattr(image.ds, "file_meta", Dataset())
-    for keyword in ("SOPInstanceUID", "SOPClassUID"):
-        uid = headers.text(meta, f"MediaStorage{keyword}")
-        if uid and not headers.text(image.ds, keyword):
-            setattr(image.ds, keyword, UID(uid))
+    for tag, keyword in ((0x00080018, "SOPInstanceUID"), (0x00080016, "SOPClassUID")):
+        uid = elements.text(meta, f"MediaStorage{keyword}")
+        if uid and not elements.text(image.ds, keyword):
+            # Not by attribute: that would first decode what is there.
+            image.ds.add_new(tag, VR.UI, UID(uid))
             changed = True
     return changed

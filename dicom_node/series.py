@@ -8,10 +8,10 @@ from pathlib import Path
 
 from pydicom.dataset import Dataset
 
-from dicom_node import geometry, headers, pixels, selection
+from dicom_node import elements, encoding, geometry, headers, pixels, selection
+from dicom_node.encoding import Encoding
 from dicom_node.errors import DataSetError, SeriesError
 from dicom_node.headers import ImageFile
-from dicom_node.pixels import Encoding
 from engines.volume import Volume
 
 #: UCUM code of the Hounsfield unit.
@@ -50,13 +50,13 @@ def read_series(paths: Sequence[Path], *, threads: int = 2) -> SeriesImages:
         if copies:
             stack = geometry.stack([image.ds for image in images])
         ordered = [images[plane.index] for plane in stack.planes]
-        encodings = selection.encodings(ordered)
+        encodings = encoding.of_all([image.ds for image in ordered])
         first = ordered[0].ds
         grid = geometry.geometry(
             stack,
             rows=encodings[0].rows,
             columns=encodings[0].columns,
-            frame_of_reference_uid=headers.text(first, "FrameOfReferenceUID") or None,
+            frame_of_reference_uid=elements.text(first, "FrameOfReferenceUID") or None,
         )
         is_ct = _is_ct(first)
         array, padded = pixels.read_volume(ordered, encodings, fill_padding=is_ct, threads=threads)
@@ -98,23 +98,23 @@ def _chosen(opened: list[ImageFile]) -> tuple[list[ImageFile], list[str]]:
     selection.refuse_mixture(opened)
     images, repeats = selection.without_repeats(images)
     frames = selection.one_frame_of_reference(images)
-    unnumbered = sum(not headers.text(image.ds, "InstanceNumber") for image in images)
+    unnumbered = sum(not elements.text(image.ds, "InstanceNumber") for image in images)
     if unnumbered:
         notes.append(f"{unnumbered} images have no Instance Number; positions order them anyway")
     return images, [*notes, *localizers, *repeats, *frames]
 
 
 def _is_ct(ds: Dataset) -> bool:
-    return headers.text(ds, "Modality").upper() == "CT"
+    return elements.text(ds, "Modality").upper() == "CT"
 
 
 def _unit(images: Sequence[ImageFile], encodings: Sequence[Encoding]) -> tuple[str, list[str]]:
     """HU for CT that is rescaled to it (PS3.3 C.11.1.1.2), "1" for everything else."""
     if not _is_ct(images[0].ds):
         return "1", []
-    types = {headers.text(image.ds, "RescaleType").upper() or "HU" for image in images}
+    types = {elements.text(image.ds, "RescaleType").upper() or "HU" for image in images}
     if types != {"HU"}:
         return "1", ["the rescale type is not HU: values are not Hounsfield units"]
-    if not all(encoding.rescaled for encoding in encodings):
+    if not all(one.rescaled for one in encodings):
         return "1", ["no rescale slope and intercept: values are not known to be Hounsfield units"]
     return HOUNSFIELD, []
