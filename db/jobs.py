@@ -29,6 +29,7 @@ def create(session: Session, values: dict[str, Any]) -> Job:
         job.revision = values["revision"]
         if (job.state, job.reason) == (JobState.CANCELLED, "superseded"):
             retry(session, job.id)
+            return get(session, job.id)
     return job
 
 
