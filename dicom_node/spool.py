@@ -12,7 +12,8 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import BinaryIO
+from types import TracebackType
+from typing import BinaryIO, Self
 
 from dicom_node import file_meta, header
 from dicom_node.errors import DataSetError, SpoolFull
@@ -49,10 +50,18 @@ class Spool:
         self._incoming.mkdir(parents=True)
         # The lock goes when the process does, however it ends; a process id would be reused, and means
         # nothing to another host on the same storage.
-        self._lock = (self._incoming / "lock").open("wb")
+        self._lock = os.open(self._incoming / "lock", os.O_WRONLY | os.O_CREAT, 0o640)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         self._require_links()
         self._set_dead_aside()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def begin(
         self, *, template: FileMetaTemplate, sop_instance_uid: str, buffer: bytearray | None = None
@@ -122,7 +131,10 @@ class Spool:
 
     def close(self) -> None:
         """Give up this process's folder of temporary files."""
-        self._lock.close()
+        if self._lock < 0:
+            return
+        os.close(self._lock)
+        self._lock = -1
         self._set_dead_aside()
 
     def require_room(self) -> None:
