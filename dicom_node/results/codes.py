@@ -24,9 +24,6 @@ ARTIFICIAL_INTELLIGENCE = Code(value="123110", scheme="DCM", meaning="Artificial
 ACQUISITION_EQUIPMENT = Code(value="109101", scheme="DCM", meaning="Acquisition Equipment")
 PROCESSING_EQUIPMENT = Code(value="109102", scheme="DCM", meaning="Processing Equipment")
 
-#: CID 42 "Numeric Value Qualifier" (PS3.16): why a number is not there.
-NOT_A_NUMBER = Code(value="114000", scheme="DCM", meaning="Not a number")
-
 #: CID 100 "Quantitative Diagnostic Imaging Procedure" (PS3.16), where the study has no code of its own.
 _PROCEDURE_BY_MODALITY = {
     "CT": Code(value="25045-6", scheme="LN", meaning="CT unspecified body region"),

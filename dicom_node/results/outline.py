@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 
@@ -36,6 +37,20 @@ def groups(context: ResultContext, findings: Findings) -> tuple[Group, ...]:
     return tuple(chain.from_iterable(parts)) or (_empty(context),)
 
 
+def computed(measurements: Iterable[Measurement]) -> tuple[Measurement, ...]:
+    """Those that are numbers: NaN and infinity have no encoding (PS3.5, DS)."""
+    return tuple(item for item in measurements if math.isfinite(item.value))
+
+
+def _uncomputed(measurements: Iterable[Measurement]) -> list[str]:
+    """What the report says of the others.
+
+    In words, since readers stumble over the NUM without a value that PS3.3 C.18.1 allows.
+    """
+    lost = [item for item in measurements if not math.isfinite(item.value)]
+    return [f"{item.name.meaning} ({item.unit.meaning}) could not be computed." for item in lost]
+
+
 def _of_segments(context: ResultContext, findings: Findings) -> Iterator[Group]:
     """The segments that were measured, and those that were looked for and not found."""
     for segment in findings.segments:
@@ -46,8 +61,8 @@ def _of_segments(context: ResultContext, findings: Findings) -> Iterator[Group]:
                 tracking_uid=seg.tracking_uid(context, segment.number),
                 tracking_id=seg.tracking_id(context, segment),
                 segments=(segment,),
-                measurements=own,
-                comment=words,
+                measurements=computed(own),
+                comment=" ".join([words, *_uncomputed(own)]).strip(),
             )
 
 
@@ -64,7 +79,8 @@ def _of_unions(context: ResultContext, findings: Findings) -> Iterator[Group]:
             tracking_uid=context.uid("tracking", "union", *(str(number) for number in numbers)),
             tracking_id=f"{context.model.name}/{name}",
             segments=segments,
-            measurements=tuple(measurements),
+            measurements=computed(measurements),
+            comment=" ".join(_uncomputed(measurements)),
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -158,20 +157,13 @@ def _sites(segments: Sequence[Segment]) -> list[sr.FindingSite] | None:
 
 def _number(measurement: Measurement) -> sr.Measurement:
     """One NUM item (PS3.16 TID 300), rounded for reading, exact for computing."""
-    finite = math.isfinite(measurement.value)
     made = sr.Measurement(
         name=codes.concept(measurement.name),
-        value=float(measurement.value) if finite else 0.0,
+        value=float(measurement.value),
         unit=codes.concept(measurement.unit),
         derivation=codes.concept(measurement.derivation) if measurement.derivation is not None else None,
     )
-    item = made[0]
-    if finite:
-        item.MeasuredValueSequence[0].NumericValue = _rounded(measurement.value)
-    else:
-        # No value, and why (PS3.3 C.18.1.1): an invented number would be read as a measurement.
-        item.MeasuredValueSequence = []
-        item.NumericValueQualifierCodeSequence = [codes.concept(codes.NOT_A_NUMBER)]
+    made[0].MeasuredValueSequence[0].NumericValue = _rounded(measurement.value)
     return made
 
 

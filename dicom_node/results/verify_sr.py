@@ -24,8 +24,8 @@ _DERIVATION = ("121401", "DCM")
 #: Finding and Finding Category of a group (PS3.16 TID 1501): what the segment is, not a statement.
 _FINDING = (("121071", "DCM"), ("276214006", "SCT"))
 
-#: Codes in the order name, unit, derivation; then the value, None where the report gives none.
-Number = tuple[Code, Code | None, Code | None, float | None]
+#: Codes in the order name, unit, derivation; then the value.
+Number = tuple[Code, Code, Code | None, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,8 +100,6 @@ def _read_number(item: Dataset) -> Number:
         codes.read(child.ConceptCodeSequence[0]) for child in _children(item) if _name(child) == _DERIVATION
     ]
     derivation = derivations[0] if derivations else None
-    if not item.MeasuredValueSequence:
-        return (_concept(item), None, derivation, None)
     measured = item.MeasuredValueSequence[0]
     rounded = float(measured.NumericValue)
     exact = float(measured.get("FloatingPointValue", rounded))
@@ -113,7 +111,7 @@ def _read_number(item: Dataset) -> Number:
 def _check_account(groups: dict[str, Group], findings: Findings) -> None:
     """Every measurement and every finding must be in the report once, in whichever group."""
     read = Counter(number for group in groups.values() for number in group.numbers)
-    if read != Counter(_expected_number(item) for item in findings.measurements):
+    if read != Counter(map(_expected_number, outline.computed(findings.measurements))):
         raise GateError("the report's numbers, units or derivations are not the findings'")
     stated = Counter(statement for group in groups.values() for statement in group.statements)
     if stated != Counter((item.code, _verdict(present=item.present)) for item in findings.findings):
@@ -122,8 +120,6 @@ def _check_account(groups: dict[str, Group], findings: Findings) -> None:
 
 def _expected_number(measurement: Measurement) -> Number:
     """A measurement as it must read back."""
-    if not math.isfinite(measurement.value):
-        return (measurement.name, None, measurement.derivation, None)
     return (measurement.name, measurement.unit, measurement.derivation, float(measurement.value))
 
 

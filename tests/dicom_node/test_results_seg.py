@@ -1,0 +1,148 @@
+"""The Segmentation: right voxels in the right place, whatever way the series lies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import highdicom
+import numpy as np
+import pytest
+from pydicom import dcmread
+
+from dicom_node import results
+from dicom_node.errors import SeriesError
+from dicom_node.results import seg
+from engines.findings import Code, Segment
+from tests.support import phantoms
+from tests.support import results as cases
+
+
+def write(phantom: phantoms.Phantom, folder: Path, **changes: Any) -> tuple[Path, Any]:
+    """Write the Segmentation of a phantom; its path and the findings that it was made of."""
+    source = cases.series(phantom)
+    found = cases.findings(source, **changes)
+    [made] = results.make_results(cases.context(source), found, ("seg",), folder)
+    assert made.verified, made.problem
+    return made.path, found
+
+
+@pytest.mark.parametrize("lie", cases.LIES)
+def test_another_reader_places_every_voxel_where_the_mask_has_it(lie: str, tmp_path: Path) -> None:
+    # Given a series that lies in its own way, when its mask is written
+    phantom = cases.LIES[lie]
+    path, found = write(phantom, tmp_path)
+    # Then highdicom, from the file alone, finds each segment at the phantom's own points
+    volume = highdicom.seg.segread(path).get_volume(combine_segments=True, skip_overlap_checks=True)
+    for label in (1, 2, 3):
+        read = points(np.argwhere(volume.array == label), volume.affine)
+        wanted = points(np.argwhere(found.mask == label), phantoms.affine(phantom))
+        assert len(read) > 0
+        assert read == wanted
+
+
+def points(index: Any, affine: Any) -> set[tuple[int, ...]]:
+    """Points in the patient, in hundredths of a millimetre."""
+    located = index @ affine[:3, :3].T + affine[:3, 3]
+    return set(map(tuple, np.rint(located * 100).astype(int).tolist()))
+
+
+def test_segments_are_described_for_people_and_programs(tmp_path: Path) -> None:
+    path, _ = write(cases.LIES["axial"], tmp_path)
+    ds = dcmread(path)
+    assert ds.SegmentationType == "BINARY"
+    assert ds.SegmentsOverlap == "NO"
+    assert ds.SeriesDescription == "AI chest-ct 1.0.0: Left lung +2 (research, not verified)"
+    assert ds.ContentLabel == "CHEST_CT"
+    nodule = ds.SegmentSequence[2]
+    assert nodule.SegmentLabel == "Nodule"
+    assert nodule.AnatomicRegionSequence[0].CodeValue == "39607008"
+    assert nodule.SegmentAlgorithmType == "AUTOMATIC"
+    assert nodule.SegmentationAlgorithmIdentificationSequence[0].AlgorithmVersion == "1.0.0"
+    colour = highdicom.color.CIELabColor.from_dicom_value(nodule.RecommendedDisplayCIELabValue)
+    assert np.allclose(colour.to_rgb(), (255, 220, 0), atol=1)
+
+
+def test_every_frame_names_the_image_that_it_lies_on(tmp_path: Path) -> None:
+    source = cases.series(cases.LIES["coronal"])
+    [made] = results.make_results(cases.context(source), cases.findings(source), ("seg",), tmp_path)
+    ds = dcmread(made.path)
+    by_uid = {image.SOPInstanceUID: image for image in source.datasets}
+    assert [item.SeriesInstanceUID for item in ds.ReferencedSeriesSequence] == [
+        source.datasets[0].SeriesInstanceUID
+    ]
+    for frame in ds.PerFrameFunctionalGroupsSequence:
+        [image] = frame.DerivationImageSequence[0].SourceImageSequence
+        position = frame.PlanePositionSequence[0].ImagePositionPatient
+        assert np.allclose(position, by_uid[image.ReferencedSOPInstanceUID].ImagePositionPatient, atol=1e-3)
+
+
+def test_empty_frames_are_left_out(tmp_path: Path) -> None:
+    path, found = write(cases.LIES["axial"], tmp_path)
+    wanted = sum(int((found.mask == label).any(axis=(1, 2)).sum()) for label in (1, 2, 3))
+    assert dcmread(path).NumberOfFrames == wanted < 3 * found.mask.shape[0]
+
+
+def test_a_single_voxel_survives(tmp_path: Path) -> None:
+    phantom = cases.LIES["not bytewise"]
+    labels = np.zeros(phantom.shape, np.uint8)
+    labels[7, 28, 36] = 2
+    path, _ = write(phantom, tmp_path, mask=labels)
+    ds = dcmread(path)
+    assert ds.NumberOfFrames == 1
+    # A segment that was looked for and not found stays described under its number.
+    assert [int(item.SegmentNumber) for item in ds.SegmentSequence] == [1, 2, 3]
+
+
+def test_three_hundred_segments_need_sixteen_bits(tmp_path: Path) -> None:
+    shape = (10, 32, 40)
+    labels = (np.arange(np.prod(shape)) % 301).astype(np.uint16).reshape(shape)
+    kind = Code(value="85756007", scheme="SCT", meaning="Tissue")
+    many = tuple(
+        Segment(number=number, label=f"Part {number}", category=kind, type=kind) for number in range(1, 301)
+    )
+    path, _ = write(
+        phantoms.Phantom(shape=shape), tmp_path, mask=labels, segments=many, measurements=(), findings=()
+    )
+    read = highdicom.seg.segread(path).get_volume(combine_segments=True, skip_overlap_checks=True)
+    assert np.array_equal(np.sort(read.array.ravel()), np.sort(labels.ravel()))
+
+
+def test_nothing_segmented_makes_no_segmentation(tmp_path: Path) -> None:
+    source = cases.series(cases.LIES["axial"])
+    found = cases.findings(source, mask=np.zeros(source.volume.geometry.shape, np.uint8))
+    assert not seg.has_voxels(found)
+    made = results.make_results(cases.context(source), found, ("seg", "sr"), tmp_path)
+    assert [item.kind for item in made] == ["sr"]
+    assert made[0].verified, made[0].problem
+
+
+def test_without_a_frame_of_reference_the_reason_is_named(tmp_path: Path) -> None:
+    headers = phantoms.datasets(cases.LIES["axial"])
+    for ds in headers:
+        del ds.FrameOfReferenceUID
+    source = cases.series(cases.LIES["axial"], headers)
+    with pytest.raises(SeriesError, match=r"no Frame of Reference") as caught:
+        results.make_results(cases.context(source), cases.findings(source), ("seg", "sr"), tmp_path)
+    assert caught.value.reason == "no-frame-of-reference"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_images_that_each_have_a_frame_of_reference_of_their_own_take_the_volume_s(tmp_path: Path) -> None:
+    # Given a series whose de-identification gave each image another UID, as one of the public CTs has
+    headers = phantoms.datasets(cases.LIES["axial"])
+    for number, ds in enumerate(headers):
+        ds.FrameOfReferenceUID = f"1.2.3.{number + 1}"
+    source = cases.series(cases.LIES["axial"], headers)
+    [made] = results.make_results(cases.context(source), cases.findings(source), ("seg",), tmp_path)
+    assert made.verified, made.problem
+    assert dcmread(made.path).FrameOfReferenceUID == "1.2.3.1"
+
+
+def test_a_mask_on_another_grid_is_refused(tmp_path: Path) -> None:
+    source = cases.series(cases.LIES["axial"])
+    other = cases.series(phantoms.Phantom(origin=(-29.0, -20.0, 100.0)))
+    found = cases.findings(source, geometry=other.volume.geometry)
+    [made] = results.make_results(cases.context(source), found, ("seg",), tmp_path)
+    assert not made.verified
+    assert made.problem == "the mask is not on the source volume's grid"

@@ -1,0 +1,150 @@
+"""Result objects in front of programs that others wrote."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import subprocess
+from pathlib import Path
+
+import highdicom
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from dicom_node import results
+from dicom_node.results import sr
+from engines.findings import Code
+from tests.support import peers, phantoms
+from tests.support import results as cases
+
+#: The validator's style sheet exceeds the limits that newer Java has on XPath expressions.
+_JAVA = "-Djdk.xml.xpathExprOpLimit=0 -Djdk.xml.xpathTotalOpLimit=0 -Djdk.xml.xpathExprGrpLimit=0"
+
+
+def run(program: str, *arguments: str | Path) -> str:
+    """What the program says, on either stream."""
+    done = subprocess.run(
+        [peers.path(program), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "JAVA_TOOL_OPTIONS": _JAVA},
+    )
+    return done.stdout + done.stderr
+
+
+def make(folder: Path, lie: str, kinds: tuple[str, ...] = ("seg", "sr"), **changes: object) -> list[Path]:
+    """Write the results of a phantom; their paths."""
+    source = cases.series(cases.LIES[lie])
+    made = results.make_results(cases.context(source), cases.findings(source, **changes), kinds, folder)
+    assert [item.problem for item in made] == [""] * len(made)
+    return [item.path for item in made]
+
+
+@pytest.mark.peer("dicom3tools")
+@pytest.mark.parametrize("lie", cases.LIES)
+def test_dciodvfy_finds_no_error(lie: str, tmp_path: Path) -> None:
+    for path, iod in zip(make(tmp_path, lie), ("Segmentation", "Comprehensive3DSR"), strict=True):
+        said = run("dciodvfy", "-new", path)
+        assert iod in said
+        assert "Error" not in said, said
+
+
+@pytest.mark.peer("dicom3tools")
+def test_dciodvfy_finds_no_error_in_a_segmentation_with_an_empty_segment(tmp_path: Path) -> None:
+    labels = np.zeros(cases.LIES["axial"].shape, np.uint8)
+    labels[3, 4, 5] = 2
+    for path in make(tmp_path, "axial", mask=labels):
+        assert "Error" not in run("dciodvfy", "-new", path)
+
+
+@pytest.mark.peer("dicom3tools")
+def test_dcentvfy_finds_source_and_results_consistent(tmp_path: Path) -> None:
+    headers = phantoms.datasets(cases.LIES["axial"])
+    images = phantoms.write(headers, tmp_path / "source")
+    source = cases.series(cases.LIES["axial"], headers)
+    made = results.make_results(cases.context(source), cases.findings(source), ("seg", "sr"), tmp_path)
+    said = run("dcentvfy", *images, *(item.path for item in made))
+    assert "Error" not in said, said
+
+
+@pytest.mark.peer("pixelmed")
+@pytest.mark.parametrize(
+    ("kinds", "title"),
+    [
+        (("seg", "sr"), sr.TITLE),
+        # The validator checks the groups only under a title that it knows.
+        (("seg", "sr"), Code(value="126000", scheme="DCM", meaning="Imaging Measurement Report")),
+        (("sr",), Code(value="126000", scheme="DCM", meaning="Imaging Measurement Report")),
+    ],
+)
+def test_the_report_fits_its_template(
+    kinds: tuple[str, ...], title: Code, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sr, "TITLE", title)
+    said = run("DicomSRValidator", make(tmp_path, "axial", kinds)[-1])
+    assert "Found Root Template TID_1500" in said
+    assert "IOD validation complete" in said
+    assert "Error" not in said, said
+
+
+@pytest.mark.peer("dcmtk")
+def test_dsrdump_reads_the_report(tmp_path: Path) -> None:
+    _, report = make(tmp_path, "axial")
+    said = run("dsrdump", report)
+    assert 'NUM:(,,"Volume")="2345.68" (mL,UCUM,"milliliter")' in said
+    assert '"Pulmonary emphysema")=(272519000,SCT,"Absent")' in said
+    assert "LAA-950 8.4 %" in said
+    assert "E: " not in said, said
+
+
+@pytest.mark.peer("dcmqi")
+@pytest.mark.parametrize("lie", ["axial", "coronal", "double oblique", "not bytewise"])
+def test_dcmqi_reads_the_same_voxels_at_the_same_points(lie: str, tmp_path: Path) -> None:
+    # Given a written Segmentation, when dcmqi converts it
+    [path] = make(tmp_path, lie, ("seg",))
+    run("segimage2itkimage", "--inputDICOM", path, "--outputDirectory", tmp_path, "--outputType", "nrrd")
+    # Then each segment has the mask's voxels, each at its point in the patient
+    phantom = cases.LIES[lie]
+    labels = cases.mask(phantom.shape)
+    for number in (1, 2, 3):
+        wanted = located(np.argwhere(labels == number), phantoms.affine(phantom))
+        assert read_nrrd(tmp_path / f"{number}.nrrd") == wanted
+
+
+def located(index: NDArray[np.int64], affine: NDArray[np.float64]) -> list[tuple[int, ...]]:
+    """Points in the patient, in hundredths of a millimetre, sorted."""
+    points = index @ affine[:3, :3].T + affine[:3, 3]
+    return sorted(map(tuple, np.rint(points * 100).astype(int).tolist()))
+
+
+def read_nrrd(path: Path) -> list[tuple[int, ...]]:
+    """The points of the voxels that are not zero."""
+    head, _, data = path.read_bytes().partition(b"\n\n")
+    fields = dict(line.split(": ", 1) for line in head.decode().splitlines() if ": " in line)
+    assert fields["space"] == "left-posterior-superior"
+    raw = gzip.decompress(data) if fields["encoding"] == "gzip" else data
+    sizes = [int(size) for size in fields["sizes"].split()]
+    kind = {"unsigned char": np.uint8, "short": np.int16, "unsigned short": np.uint16}[fields["type"]]
+    array = np.frombuffer(raw, kind).reshape(sizes, order="F")
+    affine = np.eye(4)
+    for axis, direction in enumerate(fields["space directions"].split()):
+        affine[:3, axis] = vector(direction)
+    affine[:3, 3] = vector(fields["space origin"])
+    return located(np.argwhere(array), affine)
+
+
+def vector(text: str) -> list[float]:
+    """An nrrd vector, e.g. "(1,0,0)"."""
+    return [float(part) for part in text.strip("()").split(",")]
+
+
+@pytest.mark.peer("dcmqi")
+def test_highdicom_and_dcmqi_count_alike(tmp_path: Path) -> None:
+    [path] = make(tmp_path, "sagittal", ("seg",))
+    run("segimage2itkimage", "--inputDICOM", path, "--outputDirectory", tmp_path, "--outputType", "nrrd")
+    array = highdicom.seg.segread(path).get_volume(combine_segments=True).array
+    for number in (1, 2, 3):
+        assert len(read_nrrd(tmp_path / f"{number}.nrrd")) == int((array == number).sum()) > 0
