@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import httpx
 from pydicom.uid import (
-    UID,
     Comprehensive3DSRStorage,
     ExplicitVRLittleEndian,
     ParametricMapStorage,
@@ -112,7 +111,7 @@ def _problem(status: int | None, refused: tuple[Context, ...]) -> str:
     """What is wrong with an association that came about; "" where nothing is."""
     found = []
     if refused:
-        names = ", ".join(sorted({UID(sop_class).name for sop_class, _ in refused}))
+        names = ", ".join(sorted({contexts.class_name(sop_class) for sop_class, _ in refused}))
         found.append(f"the peer does not take {names}; enable it there, or do not send it there")
     if status == _NO_ANSWER:
         found.append("the peer accepted the association but did not answer C-ECHO")

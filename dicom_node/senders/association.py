@@ -56,6 +56,7 @@ def open_association(destination: Destination, contexts: Sequence[Context]) -> I
             evt_handlers=[
                 (evt.EVT_CONN_OPEN, _on_connected, [destination.timeout_seconds]),
                 (evt.EVT_DATA_SENT, _answer_at_once),
+                (evt.EVT_CONN_CLOSE, _wake_whoever_waits),
             ],
         )
     except socket.gaierror as error:
@@ -117,6 +118,16 @@ def _answer_at_once(event: Any) -> None:
     if _QUICKACK is not None and connection is not None:
         with suppress(OSError):  # the peer may be gone by now; the next read says so
             connection.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+
+
+def _wake_whoever_waits(event: Any) -> None:
+    """A request on a connection that has closed is over now, not when its time-out passes.
+
+    pynetdicom puts one wake-up into the queue of answers, and its own thread, which looks there between
+    requests, may be the one that takes it; in its one or two looks until it ends it takes no more than these.
+    """
+    for _ in range(3):
+        event.assoc.dimse.msg_queue.put((None, None))
 
 
 def _where(destination: Destination) -> str:

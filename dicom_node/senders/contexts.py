@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydicom.uid import (
+    UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
 )
+from pynetdicom.sop_class import LabelMapSegmentationStorage
 
 from dicom_node.senders.files import FileToSend
 
@@ -28,12 +30,21 @@ FALLBACKS: tuple[str, ...] = (str(ExplicitVRLittleEndian), str(ImplicitVRLittleE
 _CONVERTIBLE = frozenset({*FALLBACKS, str(DeflatedExplicitVRLittleEndian)})
 
 
+#: Classes that pydicom's dictionary does not know yet.
+_NAMES = {str(LabelMapSegmentationStorage): "Label Map Segmentation Storage"}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:
     """What one association carries."""
 
     contexts: tuple[Context, ...]
     files: tuple[FileToSend, ...]
+
+
+def class_name(sop_class_uid: str) -> str:
+    """The SOP class's name for people; its UID where nobody knows one."""
+    return _NAMES.get(sop_class_uid) or UID(sop_class_uid).name
 
 
 def ways(own: Context) -> tuple[Context, ...]:

@@ -93,7 +93,7 @@ class _Delivery:
             self._refuse(self.pending.popleft())
 
     def _refuse(self, file: FileToSend) -> None:
-        name = UID(file.sop_class_uid).name
+        name = contexts.class_name(file.sop_class_uid)
         comment = f"peer accepts no presentation context for {name}; enable it there"
         if (syntax := UID(file.transfer_syntax_uid)).is_compressed:
             comment += f" (in {syntax.name})"

@@ -30,6 +30,8 @@ class Orthanc:
     http_port: int
     log: Path
     process: subprocess.Popen[bytes]
+    #: Authorization header for its REST, where it asks for one.
+    authorization: str = ""
 
     def destination(self, **changes: Any) -> Destination:
         """This Orthanc as a C-STORE destination."""
@@ -49,8 +51,9 @@ class Orthanc:
         """Bytes of a REST path, e.g. "/instances/{id}/file"."""
         data = None if body is None else json.dumps(body).encode()
         url = f"http://127.0.0.1:{self.http_port}{path}"
+        headers = {"Authorization": self.authorization} if self.authorization else {}
         with urllib.request.urlopen(
-            urllib.request.Request(url, data=data, method=method), timeout=30
+            urllib.request.Request(url, data=data, method=method, headers=headers), timeout=30
         ) as answer:
             content: bytes = answer.read()
             return content
@@ -76,12 +79,16 @@ class Orthanc:
 
 @contextmanager
 def running(
-    folder: Path, *, ae_title: str = "ORTHANC", settings: Mapping[str, Any] | None = None
+    folder: Path,
+    *,
+    ae_title: str = "ORTHANC",
+    settings: Mapping[str, Any] | None = None,
+    authorization: str = "",
 ) -> Iterator[Orthanc]:
     """Start an Orthanc in `folder` and wait until it answers; `settings` are merged over the plain ones."""
     folder.mkdir(parents=True, exist_ok=True)
     for attempt in range(3):  # a free port may be taken by another between our look and Orthanc's bind
-        orthanc = _start(folder, ae_title, settings or {})
+        orthanc = _start(folder, ae_title, settings or {}, authorization)
         if _wait_until_ready(orthanc):
             break
         _stop(orthanc.process)
@@ -93,7 +100,7 @@ def running(
         _stop(orthanc.process)
 
 
-def _start(folder: Path, ae_title: str, settings: Mapping[str, Any]) -> Orthanc:
+def _start(folder: Path, ae_title: str, settings: Mapping[str, Any], authorization: str) -> Orthanc:
     dicom_port, http_port = _free_ports(2)
     configuration = folder / "orthanc.json"
     plain = _configuration(folder, ae_title, dicom_port, http_port)
@@ -103,7 +110,14 @@ def _start(folder: Path, ae_title: str, settings: Mapping[str, Any]) -> Orthanc:
         process = subprocess.Popen(
             [peers.path("Orthanc"), "--verbose", str(configuration)], stdout=output, stderr=output, cwd=folder
         )
-    return Orthanc(ae_title=ae_title, dicom_port=dicom_port, http_port=http_port, log=log, process=process)
+    return Orthanc(
+        ae_title=ae_title,
+        dicom_port=dicom_port,
+        http_port=http_port,
+        log=log,
+        process=process,
+        authorization=authorization,
+    )
 
 
 def _configuration(folder: Path, ae_title: str, dicom_port: int, http_port: int) -> dict[str, Any]:
