@@ -24,8 +24,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[ResultContext, Findi
     """A good Segmentation and a good report."""
     source = cases.series(cases.LIES["not bytewise"])
     labels = cases.mask(source.volume.geometry.shape)
-    # The phantom's blocks are alike on every slice: one voxel more makes this slice another.
-    labels[5, 0, 0] = 2
+    # The phantom's blocks are alike on every slice: one voxel more makes this slice unlike the rest.
+    labels[3, 0, 0] = 2
     context, found = cases.context(source), cases.findings(source, mask=labels)
     folder = tmp_path_factory.mktemp("results")
     assert all(item.verified for item in results.make_results(context, found, ("seg", "sr"), folder))
