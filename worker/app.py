@@ -6,30 +6,33 @@ Start it as `celery -A worker.app worker`, or with `secondread work`.
 from __future__ import annotations
 
 import logging
+import os
+from contextlib import ExitStack
 from typing import Any
 
 from celery import Celery
-from celery.signals import worker_process_init, worker_process_shutdown, worker_ready
+from celery.signals import worker_process_init, worker_process_shutdown
 
-from worker import station
+from worker import heartbeat, station
 
 logger = logging.getLogger(__name__)
 
 app = Celery("secondread", include=["worker.tasks"])
 app.config_from_object("worker.queueing")
 
+#: What this worker process holds open.
+_held = ExitStack()
 
-@worker_process_init.connect
+
+@worker_process_init.connect  # type: ignore[untyped-decorator]
 def _open_station(**_: Any) -> None:
     """Each worker process opens its own database connections and loads its models before its first job."""
-    station.open_here()
-
-
-@worker_process_shutdown.connect
-def _close_station(**_: Any) -> None:
-    station.close_here()
-
-
-@worker_ready.connect
-def _say_ready(**_: Any) -> None:
+    opened = station.open_here()
+    _held.callback(station.close_here)
+    _held.enter_context(heartbeat.Heartbeat(opened, os.environ.get(station.ROLE_VARIABLE, "work")))
     logger.info("the worker is ready")
+
+
+@worker_process_shutdown.connect  # type: ignore[untyped-decorator]
+def _close_station(**_: Any) -> None:
+    _held.close()

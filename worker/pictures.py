@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from engines import overlay
+from engines import labels, overlay
 from engines.findings import Findings
 from engines.volume import Volume
 
@@ -39,7 +39,7 @@ def draw(volume: Volume, findings: Findings, folder: Path) -> list[Path]:
             size=_SIZE,
         )
         path = folder / f"{name}.png"
-        Image.fromarray(picture).save(path, optimize=True)
+        Image.fromarray(picture).save(path)
         written.append(path)
     return written
 
@@ -58,14 +58,14 @@ Plane = Literal["axial", "coronal", "sagittal"]
 
 def _planes(findings: Findings) -> Iterator[tuple[str, Plane, float]]:
     """Name, plane and position (0..1 along the plane's patient direction) of each picture."""
-    axial = _extent(findings, "FH")
+    low, high = _extent(findings, "FH")
     for index, part in enumerate((0.25, 0.5, 0.75), start=1):
-        yield f"axial-{index}", "axial", axial[0] + part * (axial[1] - axial[0])
-    coronal = _extent(findings, "AP")
-    yield "coronal", "coronal", (coronal[0] + coronal[1]) / 2
-    sagittal = _extent(findings, "RL")
-    # A third, not the middle: the middle of a body shows neither lung.
-    yield "sagittal", "sagittal", sagittal[0] + (sagittal[1] - sagittal[0]) / 3
+        yield f"axial-{index}", "axial", low + part * (high - low)
+    low, high = _extent(findings, "AP")
+    yield "coronal", "coronal", (low + high) / 2
+    low, high = _extent(findings, "RL")
+    # A quarter, not the middle: the middle of a body shows neither lung.
+    yield "sagittal", "sagittal", low + (high - low) / 4
 
 
 def _extent(findings: Findings, directions: str) -> tuple[float, float]:
@@ -73,17 +73,16 @@ def _extent(findings: Findings, directions: str) -> tuple[float, float]:
 
     The largest segment of several is left out: it is the frame (a body), not the thing to look at.
     """
+    sizes = labels.counts(findings.mask, len(findings.segments))
+    sizes[0] = 0
+    wanted = sizes > 0
+    if np.count_nonzero(wanted) > 1:
+        wanted[sizes.argmax()] = False
+    found = labels.extents(findings.mask, wanted)
+    if found is None:
+        return (0.0, 1.0)
     geometry = findings.geometry
     axis = next(index for index, letter in enumerate(geometry.orientation) if letter in directions)
-    others = tuple(index for index in range(3) if index != axis)
-    sizes = np.bincount(findings.mask.ravel())
-    sizes[0] = 0
-    chosen = findings.mask > 0
-    if np.count_nonzero(sizes) > 1:
-        chosen &= findings.mask != sizes.argmax()
-    present = np.flatnonzero(chosen.any(axis=others))
-    if present.size == 0:
-        return (0.0, 1.0)
     last = max(1, geometry.shape[axis] - 1)
-    low, high = present[0] / last, present[-1] / last
+    low, high = found[axis][0] / last, found[axis][1] / last
     return (low, high) if geometry.orientation[axis] == directions[1] else (1 - high, 1 - low)

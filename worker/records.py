@@ -6,7 +6,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from sqlalchemy.orm import Session
 
 from db import intake, studies
@@ -14,6 +13,7 @@ from db.models import Study
 from db.states import JobState
 from dicom_node.instance import StoredInstance
 from dicom_node.results import ResultFile
+from engines import labels
 from engines.findings import Findings
 from worker import routing
 
@@ -110,8 +110,8 @@ def skipped(reason: str, error: str, now: datetime) -> dict[str, Any]:
 
 def findings(found: Findings) -> dict[str, list[dict[str, Any]]]:
     """Segments, measurements and findings as rows."""
-    voxels = np.bincount(found.mask.ravel(), minlength=len(found.segments) + 1)
-    labels = {segment.number: segment.label for segment in found.segments}
+    voxels = labels.counts(found.mask, len(found.segments))
+    names = {segment.number: segment.label for segment in found.segments}
     return {
         "segments": [
             {
@@ -128,7 +128,7 @@ def findings(found: Findings) -> dict[str, list[dict[str, Any]]]:
             {
                 "key": measured.key,
                 "segment_number": measured.segment_number,
-                "segment_label": labels.get(measured.segment_number or 0, ""),
+                "segment_label": names.get(measured.segment_number or 0, ""),
                 "code_value": measured.name.value,
                 "code_scheme": measured.name.scheme,
                 "code_meaning": measured.name.meaning,

@@ -1,0 +1,41 @@
+"""`secondread`: the composition root of every command."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from worker import edge
+from worker.commands import ask, maintain, model, roles, trial
+
+
+class _ExplainingGroup(TyperGroup):
+    """Errors that we raise on purpose end a command with a sentence, never with a stack trace."""
+
+    def invoke(self, ctx: Any) -> Any:
+        with edge.explained():
+            return super().invoke(ctx)
+
+
+app = typer.Typer(
+    name="secondread",
+    cls=_ExplainingGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Runs AI models on the studies that a PACS routes to it, and sends SEG and SR objects back.",
+)
+for group in (trial, roles, ask, maintain):
+    group.add_to(app)
+app.add_typer(model.app, name="models", help="The model packages.")
+
+
+def main() -> None:
+    """The console script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

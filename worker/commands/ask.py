@@ -1,0 +1,189 @@
+"""Commands that ask: studies, jobs, deliveries, findings, why. Every one takes --json."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from db import deliveries as delivery_rows
+from db import jobs as job_rows
+from db import results as result_rows
+from db import studies as study_rows
+from worker import edge, enqueue, explain, status, views
+from worker.edge import ConfigOption, DataOption, JsonOption
+from worker.errors import ConfigurationError, WorkerError
+
+StateOption = Annotated[str | None, typer.Option("--state", help="Only those in this state.")]
+LimitOption = Annotated[int, typer.Option("--limit", min=1, help="At most so many, newest first.")]
+
+_STUDY_COLUMNS = ("study_instance_uid", "state", "modalities", "instances", "jobs", "age_seconds", "problem")
+_JOB_COLUMNS = ("id", "model", "state", "attempts", "age_seconds", "engine", "reason", "error")
+_DELIVERY_COLUMNS = (
+    "id",
+    "job_id",
+    "kind",
+    "destination",
+    "state",
+    "attempts",
+    "next_attempt_at",
+    "status",
+    "comment",
+)
+_FINDING_COLUMNS = ("study_instance_uid", "model", "key", "segment", "value", "unit", "explanation")
+
+jobs_app = typer.Typer(help="The jobs: list, show, retry, cancel.", no_args_is_help=False)
+deliveries_app = typer.Typer(help="The deliveries: list, retry.", no_args_is_help=False)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    app.command()(studies)
+    app.add_typer(jobs_app, name="jobs")
+    app.add_typer(deliveries_app, name="deliveries")
+    app.command()(findings)
+    app.command()(why)
+
+
+def studies(
+    config: ConfigOption = None,
+    data: DataOption = None,
+    state: StateOption = None,
+    limit: LimitOption = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """List the studies that arrived, newest first."""
+    with edge.database(config, data) as database, database.read() as session:
+        lines = status.study_lines(session, study_rows.newest(session, state=state, limit=limit))
+    edge.show(lines, as_json=as_json, columns=_STUDY_COLUMNS)
+
+
+@jobs_app.command("list")
+def list_jobs(
+    config: ConfigOption = None,
+    data: DataOption = None,
+    state: StateOption = None,
+    limit: LimitOption = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """List the jobs, newest first."""
+    with edge.database(config, data) as database, database.read() as session:
+        lines = [status.job_line(row) for row in job_rows.newest(session, state=state, limit=limit)]
+    edge.show(lines, as_json=as_json, columns=_JOB_COLUMNS)
+
+
+@jobs_app.command("show")
+def show_job(
+    job_id: int, config: ConfigOption = None, data: DataOption = None, as_json: JsonOption = False
+) -> None:
+    """Show everything about a job."""
+    with edge.database(config, data) as database, database.read() as session:
+        detail = status.job_detail(session, job_id)
+    if as_json:
+        edge.show(detail, as_json=True)
+    else:
+        edge.console.print(explain.job_tree(detail))
+
+
+@jobs_app.command("retry")
+def retry_job(job_id: int, config: ConfigOption = None, data: DataOption = None) -> None:
+    """Run a failed or cancelled job again."""
+    with edge.database(config, data) as database:
+        with database.write() as session:
+            state = job_rows.get(session, job_id).state
+            if not job_rows.retry(session, job_id):
+                raise WorkerError(f"job {job_id} is {state}; only a failed or cancelled job can be retried")
+            study_rows.reopen(session, job_rows.get(session, job_id).study_id)
+        enqueue.jobs(database, [job_id])
+    edge.console.print(f"job {job_id} is queued again")
+
+
+@jobs_app.command("cancel")
+def cancel_job(job_id: int, config: ConfigOption = None, data: DataOption = None) -> None:
+    """Stop a job that has not ended."""
+    with edge.database(config, data) as database, database.write() as session:
+        job = job_rows.get(session, job_id)
+        now = datetime.now(UTC)
+        if not job_rows.cancel(session, job_id, now):
+            raise WorkerError(f"job {job_id} is {job.state}; it has ended already")
+        study_rows.finish_if_ended(session, job.study_id, now)
+    edge.console.print(f"job {job_id} is cancelled")
+
+
+@deliveries_app.command("list")
+def list_deliveries(
+    config: ConfigOption = None,
+    data: DataOption = None,
+    state: StateOption = None,
+    limit: LimitOption = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """List the deliveries, newest first."""
+    with edge.database(config, data) as database, database.read() as session:
+        lines = [status.delivery_line(row) for row in delivery_rows.newest(session, state=state, limit=limit)]
+    edge.show(lines, as_json=as_json, columns=_DELIVERY_COLUMNS)
+
+
+@deliveries_app.command("retry")
+def retry_delivery(delivery_id: int, config: ConfigOption = None, data: DataOption = None) -> None:
+    """Send a dead delivery again."""
+    with edge.database(config, data) as database:
+        with database.write() as session:
+            state = delivery_rows.get(session, delivery_id).state
+            if not delivery_rows.revive(session, delivery_id):
+                raise WorkerError(f"delivery {delivery_id} is {state}; only a dead one can be retried")
+        enqueue.deliveries(database, [delivery_id])
+    edge.console.print(f"delivery {delivery_id} is due again")
+
+
+def findings(
+    config: ConfigOption = None,
+    data: DataOption = None,
+    model: Annotated[str | None, typer.Option(help="Only of this model.")] = None,
+    code: Annotated[str | None, typer.Option(help="Code value, or the manifest's key, e.g. laa950.")] = None,
+    since: Annotated[str | None, typer.Option(help="7d, 12h, or a date YYYY-MM-DD.")] = None,
+    above: Annotated[float | None, typer.Option(help="Only values greater than this.")] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List what the models measured and found, from SQL."""
+    try:
+        start = status.since(since, datetime.now(UTC)) if since else None
+    except ValueError as error:
+        raise ConfigurationError(f"--since {since}: write 7d, 12h, 30m or a date YYYY-MM-DD") from error
+    with edge.database(config, data) as database, database.read() as session:
+        found = result_rows.search(session, model=model, code=code, since=start, above=above)
+    lines = [views.FoundLine.model_validate(value, from_attributes=True) for value in found]
+    if as_csv:
+        writer = csv.DictWriter(sys.stdout, fieldnames=list(views.FoundLine.model_fields))
+        writer.writeheader()
+        writer.writerows(line.model_dump(mode="json") for line in lines)
+    else:
+        edge.show(lines, as_json=as_json, columns=_FINDING_COLUMNS)
+
+
+def why(
+    study_instance_uid: str, config: ConfigOption = None, data: DataOption = None, as_json: JsonOption = False
+) -> None:
+    """Say what was seen of a study, which rules matched, what ran and what left."""
+    with edge.database(config, data) as database, database.read() as session:
+        answer = status.why(session, study_instance_uid)
+    if as_json:
+        edge.show(answer, as_json=True)
+    else:
+        edge.console.print(explain.why_tree(answer))
+
+
+@jobs_app.callback(invoke_without_command=True)
+def _jobs(context: typer.Context, config: ConfigOption = None, data: DataOption = None) -> None:
+    if context.invoked_subcommand is None:
+        list_jobs(config=config, data=data)
+
+
+@deliveries_app.callback(invoke_without_command=True)
+def _deliveries(context: typer.Context, config: ConfigOption = None, data: DataOption = None) -> None:
+    if context.invoked_subcommand is None:
+        list_deliveries(config=config, data=data)

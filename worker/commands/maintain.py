@@ -1,0 +1,114 @@
+"""Commands that look after an installation: doctor, routes test, send, db upgrade."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import BaseModel
+from rich.progress import Progress
+from rich.tree import Tree
+
+from db import migrate
+from db.base import Database
+from dicom_node import senders
+from dicom_node.senders import Outcome, Verdict
+from worker import doctor as examination
+from worker import edge, explain, folder, routing, station, status
+from worker.edge import ConfigOption, DataOption, JsonOption
+from worker.errors import ConfigurationError, WorkerError
+from worker.shelf import Shelf
+
+routes_app = typer.Typer(help="The routes.", no_args_is_help=True)
+db_app = typer.Typer(help="The database.", no_args_is_help=True)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    app.command()(doctor)
+    app.command()(send)
+    app.add_typer(routes_app, name="routes")
+    app.add_typer(db_app, name="db")
+
+
+class Remark(BaseModel):
+    """A line of the doctor's report."""
+
+    subject: str
+    healthy: bool
+    remark: str
+
+
+def doctor(config: ConfigOption = None, data: DataOption = None, as_json: JsonOption = False) -> None:
+    """Look at configuration, disk, database, broker, models, routes and peers."""
+    settings = edge.load(config, data)
+    remarks = [Remark.model_validate(found, from_attributes=True) for found in examination.examine(settings)]
+    if as_json:
+        edge.show(remarks, as_json=True)
+    else:
+        for line in remarks:
+            mark = "[green]ok[/]  " if line.healthy else "[red]BAD[/] "
+            edge.console.print(f"{mark} [bold]{line.subject}[/]: ", end="")
+            edge.console.print(line.remark, markup=False)
+    if not all(line.healthy for line in remarks):
+        raise typer.Exit(edge.FAILED)
+
+
+@routes_app.command("test")
+def test_routes(
+    path: Path, config: ConfigOption = None, data: DataOption = None, as_json: JsonOption = False
+) -> None:
+    """Say what the routes would do with these files; nothing is stored or run."""
+    settings = edge.load(config, data)
+    found = folder.read(path)
+    shelf = Shelf(settings.models)
+    decisions = routing.decide(
+        station.route_rules(settings), shelf.rules, [series.view for series in found.series]
+    )
+    lines = [status.tried(decision) for decision in decisions]
+    if as_json:
+        edge.show(lines, as_json=True)
+        return
+    tree = Tree(f"[bold]{path}[/]: {len(found.series)} series")
+    for line in lines:
+        explain.add_trace(tree.add(explain.decision_label(line)), line.trace)
+    for file, reason in found.others:
+        tree.add(f"[yellow]{file.name}: {reason}[/]")
+    edge.console.print(tree)
+
+
+def send(
+    path: Path, peer: Annotated[str, typer.Argument(help="A peer's name.")], config: ConfigOption = None,
+    data: DataOption = None,
+) -> None:  # fmt: skip
+    """Send DICOM files to a configured peer."""
+    settings = edge.load(config, data)
+    named = next((known for known in settings.peers if known.name == peer), None)
+    if named is None:
+        known = ", ".join(entry.name for entry in settings.peers)
+        raise ConfigurationError(f"no peer is called {peer!r}; peers: {known or 'none'}")
+    paths = folder.files(path)
+    refused: list[Outcome] = []
+    with Progress(console=edge.errors, transient=True) as progress:
+        task = progress.add_task(f"to {peer}", total=len(paths))
+
+        def answered(outcome: Outcome) -> None:
+            progress.advance(task)
+            if outcome.verdict not in (Verdict.DELIVERED, Verdict.WARNING):
+                refused.append(outcome)
+
+        senders.open_sender(station.destination(named, settings)).send(paths, answered)
+    edge.console.print(f"{len(paths) - len(refused)} of {len(paths)} objects stored by {peer}")
+    if refused:
+        lines = [f"{outcome.sop_instance_uid or 'a file'}: {outcome.comment}" for outcome in refused[:10]]
+        raise WorkerError("\n".join([f"{len(refused)} were not stored:", *lines]))
+
+
+@db_app.command("upgrade")
+def upgrade(config: ConfigOption = None, data: DataOption = None) -> None:
+    """Bring the database to the newest schema."""
+    settings = edge.load(config, data)
+    settings.storage.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with Database(settings.database_url) as database:
+        edge.console.print(f"the database is at revision {migrate.upgrade(database)}")

@@ -1,0 +1,98 @@
+"""Commands that run: everything (`up`), or one role to scale out."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from contextlib import closing
+from typing import Annotated
+
+import typer
+
+from worker import edge, heartbeat, logs, station, supervise
+from worker.edge import ConfigOption, DataOption
+from worker.station import ROLE_VARIABLE
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    for command in (up, listen, work, sweep, web):
+        app.command()(command)
+
+
+def up(config: ConfigOption = None, data: DataOption = None) -> None:
+    """Run listener, workers, sweep and page on this machine; says when it is ready."""
+    from worker import up as everything
+
+    everything.run(edge.load(config, data), supervise.stop_on_signals())
+
+
+def listen(config: ConfigOption = None, data: DataOption = None) -> None:
+    """Run one listener process; several may share a port."""
+    from worker import listen as listener
+
+    settings = edge.load(config, data)
+    logs.set_up(os.environ.get(ROLE_VARIABLE, "listen"))
+    with closing(station.open_station(settings)) as opened:
+        listener.run(opened, supervise.stop_on_signals())
+
+
+def work(
+    config: ConfigOption = None,
+    data: DataOption = None,
+    queue: Annotated[
+        list[str] | None, typer.Option(help="A queue to take: cpu, deliver. Default: both.")
+    ] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 1,
+) -> None:
+    """Run a worker for analyses and deliveries."""
+    edge.load(config, data)
+    os.environ.setdefault(ROLE_VARIABLE, queue[0] if queue and len(queue) == 1 else "work")
+    logs.set_up(os.environ[ROLE_VARIABLE])
+    from worker.app import app as celery
+    from worker.queueing import QUEUES
+
+    unknown = set(queue or ()) - set(QUEUES)
+    if unknown:
+        raise typer.BadParameter(f"there is no queue {sorted(unknown)[0]!r}; queues: {', '.join(QUEUES)}")
+    arguments = [
+        "--quiet",
+        "worker",
+        "--queues",
+        ",".join(queue or QUEUES),
+        "--concurrency",
+        str(concurrency),
+    ]
+    arguments += ["--pool", "prefork", "--hostname", f"{os.environ[ROLE_VARIABLE]}-{os.getpid()}@%h"]
+    arguments += ["--without-gossip", "--without-mingle"]
+    # Celery warns root about pickle; our messages are row ids in JSON.
+    warnings.filterwarnings("ignore", message="(?s).*superuser privileges")
+    celery.start(arguments)
+
+
+def sweep(config: ConfigOption = None, data: DataOption = None) -> None:
+    """Run the sweep: closes studies, sends lost messages again, takes jobs from dead workers."""
+    from worker import sweep as sweeping
+
+    settings = edge.load(config, data)
+    logs.set_up(os.environ.get(ROLE_VARIABLE, "sweep"))
+    with closing(station.open_station(settings)) as opened:
+        sweeping.run(opened, supervise.stop_on_signals())
+
+
+def web(config: ConfigOption = None, data: DataOption = None) -> None:
+    """Run the status page and the REST API."""
+    import uvicorn
+
+    from worker.web import create_app
+
+    settings = edge.load(config, data)
+    logs.set_up(os.environ.get(ROLE_VARIABLE, "web"))
+    with closing(station.open_station(settings)) as opened, heartbeat.Heartbeat(opened, "web"):
+        uvicorn.run(
+            create_app(opened),
+            host=settings.web.host,
+            port=settings.web.port,
+            log_config=None,
+            access_log=False,
+        )

@@ -1,0 +1,79 @@
+"""Commands to try it: the demo, and one model on a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import Progress
+
+from worker import edge, logs
+from worker.edge import ConfigOption, DataOption
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    app.command()(demo)
+    app.command()(run)
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Where pictures, report and storage go.")] = Path(
+        "secondread-demo"
+    ),
+    keep: Annotated[bool, typer.Option("--keep", help="Leave it running until Ctrl-C.")] = False,
+) -> None:
+    """Show the main job on the shipped real CT: in by C-STORE, a model, SEG and SR back, pictures."""
+    from worker import demo as showing
+
+    logs.set_up("demo")
+    showing.run(out, keep=keep, console=edge.console)
+
+
+def run(
+    model: Annotated[str, typer.Argument(help="A package's name, or its folder.")],
+    path: Annotated[Path, typer.Argument(help="A folder of DICOM files.")],
+    out: Annotated[Path, typer.Option("--out", help="Where the objects go.")],
+    config: ConfigOption = None,
+    data: DataOption = None,
+) -> None:
+    """Run one model on a folder of DICOM files; SEG, SR, pictures and findings.json go to --out."""
+    from worker import run as running
+
+    logs.set_up("run")
+    settings = edge.load(config, data)
+    with Progress(console=edge.errors, transient=True) as progress:
+        tasks: dict[str, object] = {}
+
+        def report(stage: str, done: float) -> None:
+            if stage not in tasks:
+                tasks[stage] = progress.add_task(stage, total=1.0)
+            progress.update(tasks[stage], completed=done)  # type: ignore[arg-type]
+
+        runs = running.run(settings, model, path, out, progress=report)
+    for finished in runs:
+        _print_run(finished)
+
+
+def _print_run(finished: object) -> None:
+    """What one series gave."""
+    from worker.run import Run
+
+    assert isinstance(finished, Run)
+    edge.console.print(f"[bold]series {finished.series_instance_uid}[/]  {finished.findings.engine}")
+    for note in finished.notes:
+        edge.console.print(f"  note: {note}", markup=False)
+    labels = {segment.number: segment.label for segment in finished.findings.segments}
+    for measured in finished.findings.measurements:
+        where = f" of {labels[measured.segment_number]}" if measured.segment_number else ""
+        edge.console.print(
+            f"  {measured.name.meaning}{where}: {measured.value:.1f} {measured.unit.value}", markup=False
+        )
+    for finding in finished.findings.findings:
+        presence = "present" if finding.present else "absent"
+        edge.console.print(f"  {finding.code.meaning}: {presence} ({finding.explanation})", markup=False)
+    seconds = ", ".join(f"{stage} {value:.2f}" for stage, value in finished.seconds.items())
+    edge.console.print(f"  seconds: {seconds}")
+    for file in finished.files:
+        edge.console.print(f"  {file.kind.upper()}  {file.path}", markup=False)

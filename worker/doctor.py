@@ -1,0 +1,149 @@
+"""`secondread doctor`: everything that must work, asked once, each answer with what to change."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from pydicom.uid import UID
+from sqlalchemy.exc import SQLAlchemyError
+
+from db import migrate
+from db.base import Database
+from dicom_node import echo
+from worker import broker
+from worker.errors import WorkerError
+from worker.settings import Peer, Settings
+from worker.shelf import Shelf
+from worker.station import destination
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    subject: str
+    healthy: bool
+    #: What was seen, and where it is not well, what to change.
+    remark: str
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Look at storage, disk, database, broker, models, routes and peers, one after the other."""
+    checks: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
+        _storage,
+        _database,
+        _broker,
+        _models,
+        _routes,
+        _peers,
+    )
+    for check in checks:
+        yield from check(settings)
+
+
+def _storage(settings: Settings) -> Iterator[Finding]:
+    """The storage folder and its disk."""
+    folder = settings.storage
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not os.access(existing, os.W_OK):
+        yield Finding(
+            subject="storage",
+            healthy=False,
+            remark=f"{existing} cannot be written; change its owner or `storage`",
+        )
+        return
+    free = shutil.disk_usage(existing).free // 2**20
+    enough = free > settings.node.min_free_mb
+    remark = f"{folder}, {free} MiB free, 0xA700 below {settings.node.min_free_mb} MiB"
+    if not enough:
+        remark += ": every image is refused now; free space or lower node.min_free_mb"
+    yield Finding(subject="storage", healthy=enough, remark=remark)
+
+
+def _database(settings: Settings) -> Iterator[Finding]:
+    """The database and its schema."""
+    if settings.database == "sqlite" and not (settings.storage / "secondread.db").exists():
+        yield Finding(subject="database", healthy=True, remark="SQLite; `up` makes it on its first start")
+        return
+    try:
+        with Database(settings.database_url) as database:
+            at, newest, dialect = migrate.current(database), migrate.newest(), database.engine.dialect.name
+    except SQLAlchemyError as error:
+        cause = str(getattr(error, "orig", None) or type(error).__name__).splitlines()[0]
+        yield Finding(
+            subject="database", healthy=False, remark=f"does not answer ({cause}); check `database`"
+        )
+        return
+    remark = f"{dialect}, schema {at}"
+    if at != newest:
+        remark += f", this version needs {newest}; run `secondread db upgrade`"
+    yield Finding(subject="database", healthy=at == newest, remark=remark)
+
+
+def _broker(settings: Settings) -> Iterator[Finding]:
+    """The broker, where it is one that must be there already."""
+    try:
+        broker.ping(settings)
+        yield Finding(subject="broker", healthy=True, remark="answers")
+    except WorkerError as error:
+        embedded = settings.broker == "embedded"
+        remark = "embedded; `up` starts and stops it, and does not run now" if embedded else str(error)
+        yield Finding(subject="broker", healthy=embedded, remark=remark)
+
+
+def _models(settings: Settings) -> Iterator[Finding]:
+    """The model packages."""
+    shelf = Shelf(settings.models)
+    for problem in shelf.problems:
+        yield Finding(subject="models", healthy=False, remark=str(problem))
+    for package in shelf.packages.values():
+        manifest = package.manifest
+        yield Finding(
+            subject=f"model {manifest.name}",
+            healthy=True,
+            remark=f"{manifest.version}, digest {package.digest[:12]}",
+        )
+
+
+def _routes(settings: Settings) -> Iterator[Finding]:
+    """The routes' models and destinations."""
+    shelf = Shelf(settings.models)
+    for route in settings.routes:
+        missing = [name for name in route.run if name not in shelf.packages]
+        if missing:
+            remark = f"there is no usable model {', '.join(missing)}"
+        elif not route.send_to:
+            remark = "sends its results nowhere: they are only on the page and in the storage; set send_to"
+        else:
+            remark = f"{', '.join(route.run)} -> {', '.join(route.send_to)}"
+        yield Finding(subject=f"route {route.name}", healthy=not missing, remark=remark)
+
+
+def _peers(settings: Settings) -> Iterator[Finding]:
+    """The peers that results go to, by C-ECHO and presentation contexts; others only send to us."""
+    receivers = {name for route in settings.routes for name in route.send_to}
+    for peer in settings.peers:
+        if peer.name in receivers:
+            yield _peer(peer, settings)
+        else:
+            yield Finding(
+                subject=f"peer {peer.name}", healthy=True, remark="may send to us; no route sends to it"
+            )
+
+
+def _peer(peer: Peer, settings: Settings) -> Finding:
+    """One peer's answer."""
+    report = echo.verify(destination(peer, settings))
+    where = peer.stow_url or f"{peer.ae_title}@{peer.host}:{peer.port}"
+    refused = sorted({UID(sop_class).name for sop_class, _ in report.refused})
+    remark = (
+        f"{where}: {report.problem}"
+        if report.problem
+        else f"{where}: answers in {report.milliseconds:.0f} ms"
+    )
+    if refused:
+        remark += f"; does not take: {', '.join(refused)}"
+    return Finding(subject=f"peer {peer.name}", healthy=report.healthy, remark=remark)

@@ -1,0 +1,119 @@
+"""Answers as trees for a terminal: why a model did or did not run, and what a job did."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.markup import escape
+from rich.tree import Tree
+
+from worker import views
+
+_YES, _NO = "[green]yes[/]", "[red]no[/] "
+_COLOURS = {
+    "done": "green",
+    "sent": "green",
+    "committed": "green",
+    "failed": "red",
+    "dead": "red",
+    "skipped": "yellow",
+}
+
+
+def why_tree(answer: views.Why) -> Tree:
+    """Everything about a study."""
+    study = answer.study
+    tree = Tree(
+        f"[bold]study {study.study_instance_uid}[/]  {_state(study.state)}, revision {study.revision}"
+    )
+    if study.problem:
+        tree.add(f"[red]{escape(study.problem)}[/]")
+    arrived = tree.add(f"arrived: {study.instances} images in {len(answer.series)} series")
+    for series in answer.series:
+        name = escape(series.description or "without description")
+        modality = series.modality or "[yellow]Modality missing[/]"
+        arrived.add(f"{modality} {name}, {series.instances} images  [dim]{series.series_instance_uid}[/]")
+    tree.add(_evidence(answer.evidence))
+    decided = tree.add("routes" if answer.decisions else "routes: none was asked yet")
+    for decision in answer.decisions:
+        branch = decided.add(decision_label(decision))
+        add_trace(branch, decision.trace)
+    ran = tree.add("jobs" if answer.jobs else "jobs: none")
+    for job in answer.jobs:
+        ran.add(job_tree(job))
+    if answer.events:
+        happened = tree.add("events")
+        for event in answer.events:
+            happened.add(f"{event.at.astimezone():%H:%M:%S} {event.kind}: {escape(event.message)}")
+    return tree
+
+
+def decision_label(decision: views.DecisionLine) -> str:
+    """A decision's own line."""
+    model = f" -> {decision.model}" if decision.model else ""
+    mark = _YES if decision.matched else _NO
+    return f"{mark} {escape(decision.route)}{model}: {escape(decision.reason)}  [dim]{decision.series_instance_uid}[/]"
+
+
+def add_trace(branch: Tree, trace: dict[str, Any]) -> None:
+    """A trace's tests, each with the value that was found."""
+    mark = _YES if trace["verdict"] else _NO
+    if "children" in trace:
+        inner = branch if trace["subject"] == "all" else branch.add(f"{mark} {trace['subject']}")
+        for child in trace["children"]:
+            add_trace(inner, child)
+        return
+    found = "missing" if trace["value"] is None else repr(trace["value"])
+    branch.add(f"{mark} {trace['subject']} {escape(str(trace['test']))}  [dim]found {escape(found)}[/]")
+
+
+def job_tree(job: views.JobDetail) -> Tree:
+    """Everything about a job."""
+    tree = Tree(
+        f"[bold]job {job.id}[/] {job.model} {job.model_version}  {_state(job.state)}, attempt {job.attempts}"
+    )
+    if job.error:
+        tree.add(f"[red]{escape(job.reason)}: {escape(job.error)}[/]")
+    for note in job.notes:
+        tree.add(f"note: {escape(note)}")
+    if job.engine:
+        seconds = ", ".join(f"{stage} {value:.2f}" for stage, value in job.seconds.items())
+        tree.add(f"engine {escape(job.engine)}; seconds: {seconds}")
+    for finding in job.findings:
+        presence = "present" if finding.present else "absent"
+        tree.add(f"[bold]{escape(finding.meaning)}: {presence}[/]  {escape(finding.explanation)}")
+    for measured in job.measurements:
+        where = f" of {escape(measured.segment)}" if measured.segment else ""
+        tree.add(f"{escape(measured.meaning)}{where}: {measured.value:.1f} {escape(measured.unit)}")
+    for made in job.objects:
+        problem = f"  [red]{escape(made.problem)}[/]" if made.problem else ""
+        branch = tree.add(f"{made.kind.upper()} {made.sop_instance_uid}{problem}")
+        for delivery in job.deliveries:
+            if delivery.sop_instance_uid == made.sop_instance_uid:
+                branch.add(_delivery(delivery))
+    return tree
+
+
+def _delivery(delivery: views.DeliveryLine) -> str:
+    """A delivery's line."""
+    again = f", again at {delivery.next_attempt_at.astimezone():%H:%M:%S}" if delivery.next_attempt_at else ""
+    comment = f": {escape(delivery.comment)}" if delivery.comment else ""
+    return f"to {escape(delivery.destination)}: {_state(delivery.state)} {delivery.status}{again}{comment}"
+
+
+def _evidence(evidence: dict[str, Any] | None) -> str:
+    """Why the study counts as complete."""
+    if evidence is None:
+        return "[yellow]not complete yet[/]: an association is open, or the quiet time has not passed"
+    carriers = (
+        ", ".join(f"{row['peer']} ({row['outcome']})" for row in evidence["associations"]) or "none known"
+    )
+    return (
+        f"complete: {evidence['signal']}, quiet for {evidence['quiet_seconds']:.1f} s "
+        f"(needed {evidence['needed_seconds']:.0f} s); carried by {escape(carriers)}"
+    )
+
+
+def _state(state: str) -> str:
+    """A state with its colour."""
+    return f"[{_COLOURS.get(state, 'yellow')}]{state}[/]"

@@ -1,0 +1,135 @@
+"""Whether the installation works: one check per thing it stands on, each with what to do where it fails."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from functools import cache
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from db import migrate
+from worker import broker, status, views
+from worker.errors import BrokerError
+from worker.station import Station
+
+#: What must live, the roles any of which will do, and the command that starts it.
+_NEEDED_ROLES = (
+    ("listener", ("listen",), "secondread listen"),
+    ("analysis worker", ("work", "cpu", "gpu"), "secondread work"),
+    ("delivery worker", ("work", "deliver"), "secondread work"),
+    ("sweep", ("sweep",), "secondread sweep"),
+)
+
+
+def readiness(station: Station) -> views.Readiness:
+    """Every check, in the order in which one would repair."""
+    checks = [check(station) for check in _CHECKS]
+    checks += _roles(station, database=checks[0])
+    return views.Readiness(ready=all(check.ok for check in checks), checks=checks)
+
+
+def _database(station: Station) -> views.Check:
+    """It answers, and its schema is the one that this version writes."""
+    try:
+        at = migrate.current(station.database)
+    except SQLAlchemyError as error:
+        return _fails(
+            "database",
+            f"does not answer ({type(error).__name__})",
+            "start the database, or correct the setting `database`; received images are safe in the spool meanwhile",
+        )
+    if at != _newest():
+        return _fails(
+            "database",
+            f"its schema is at revision {at or 'none'}, this version needs {_newest()}",
+            "run `secondread db upgrade`",
+        )
+    return _holds("database", f"answers; schema at {at}")
+
+
+@cache
+def _newest() -> str:
+    """The schema's newest revision; it cannot change while the process lives."""
+    return migrate.newest()
+
+
+def _broker(station: Station) -> views.Check:
+    """It answers; without it jobs and deliveries wait, and nothing is lost."""
+    try:
+        broker.ping(station.settings)
+    except BrokerError as error:
+        return _fails(
+            "broker",
+            str(error),
+            "start it, or correct the setting `broker`; what waits is sent again by the sweep",
+        )
+    return _holds("broker", "answers")
+
+
+def _disk(station: Station) -> views.Check:
+    """The spool's disk has more free space than the listener needs to accept images."""
+    free = free_bytes(station)
+    needed = station.settings.node.min_free_mb * 1024 * 1024
+    found = f"{free / 1e9:.1f} GB free, {needed / 1e9:.1f} GB needed"
+    if free < needed:
+        return _fails(
+            "disk",
+            found,
+            f"make room on the disk of {station.settings.storage}; until then senders are answered 0xA700",
+        )
+    return _holds("disk", found)
+
+
+def free_bytes(station: Station) -> int:
+    """Free space on the spool's disk, as the listener sees it."""
+    return shutil.disk_usage(station.settings.storage).free
+
+
+def _models(station: Station) -> views.Check:
+    """Every model that a route names can be used."""
+    wanted = {name for route in station.settings.routes for name in route.run}
+    missing = sorted(wanted - set(station.shelf.packages))
+    if missing:
+        return _fails(
+            "models",
+            f"routes name {', '.join(missing)}, which cannot be used",
+            "see `secondread models list`",
+        )
+    return _holds("models", f"{len(wanted)} of {len(wanted)} that routes name can be used")
+
+
+_CHECKS: tuple[Callable[[Station], views.Check], ...] = (_database, _broker, _disk, _models)
+
+
+def _roles(station: Station, *, database: views.Check) -> list[views.Check]:
+    """Somebody lives in each role that the journey needs; signs of life are in the database."""
+    if not database.ok:
+        return [
+            _fails(name, "not known without the database", "repair the database first")
+            for name, _, _ in _NEEDED_ROLES
+        ]
+    with station.database.read() as session:
+        living = [process.role for process in status.process_lines(session)]
+    checks = []
+    for name, roles, command in _NEEDED_ROLES:
+        count = sum(role in roles for role in living)
+        if count:
+            checks.append(_holds(name, f"{count} alive"))
+        else:
+            checks.append(
+                _fails(
+                    name,
+                    "no sign of life",
+                    f"start `{command}`, or `secondread up` for everything on one machine",
+                )
+            )
+    return checks
+
+
+def _holds(name: str, found: str) -> views.Check:
+    return views.Check(name=name, ok=True, found=found, remedy="")
+
+
+def _fails(name: str, found: str, remedy: str) -> views.Check:
+    return views.Check(name=name, ok=False, found=found, remedy=remedy)

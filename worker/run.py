@@ -1,0 +1,137 @@
+"""`secondread run`: one model on a folder of DICOM files, with the same steps as a routed job."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from dicom_node import results, series
+from dicom_node.errors import SeriesError
+from dicom_node.results import ResultFile
+from dicom_node.results.context import ResultContext
+from engines import loader, predict
+from engines import package as model_package
+from engines.findings import Findings
+from engines.package import ModelPackage
+from worker import criteria, folder, pictures, records, routing, version
+from worker.errors import JobError
+from worker.folder import FolderSeries
+from worker.settings import Settings
+from worker.shelf import Shelf
+from worker.stopwatch import Stopwatch
+
+#: Stage and fraction of it that is done.
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Run:
+    """One series' answer."""
+
+    series_instance_uid: str
+    folder: Path
+    findings: Findings
+    files: Sequence[ResultFile]
+    notes: tuple[str, ...]
+    seconds: dict[str, float]
+
+
+def run(settings: Settings, model: str, path: Path, out: Path, *, progress: Progress) -> list[Run]:
+    """Run `model` (a name, or a package's folder) on every series under `path` that it takes.
+
+    Objects and pictures go to a folder per series under `out`. Raises JobError where no series fits,
+    or where a series or a result object does not stand up.
+    """
+    package = _package(settings, model)
+    chosen = _matching(package, folder.read(path))
+    with closing(
+        loader.open_runner(package, engine=settings.work.engine, threads=settings.work.threads)
+    ) as runner:
+        runs = []
+        for number, found in enumerate(chosen, start=1):
+            target = out if len(chosen) == 1 else out / f"series-{number}"
+            runs.append(_run_series(package, runner, found, target, progress=progress))
+    return runs
+
+
+def _package(settings: Settings, model: str) -> ModelPackage:
+    """The package by name, or by its folder."""
+    if (Path(model) / model_package.MANIFEST).exists():
+        return model_package.open_package(Path(model))
+    return Shelf(settings.models).package(model)
+
+
+def _matching(package: ModelPackage, found: folder.Folder) -> list[FolderSeries]:
+    """The series that the model's input takes. Raises JobError saying why each of the others does not."""
+    wanted = criteria.parse(package.manifest.inputs[0].series)
+    traces = [(entry, wanted.evaluate(entry.view.attributes)) for entry in found.series]
+    chosen = [entry for entry, trace in traces if trace.verdict]
+    if not chosen:
+        lines = [
+            f"  series {entry.view.series_instance_uid or 'without UID'}: {routing.in_words(trace)}"
+            for entry, trace in traces
+        ]
+        lines += [f"  {file.name}: {reason}" for file, reason in found.others[:5]]
+        raise JobError(
+            "no-series", f"{package.manifest.name} takes none of these series:\n" + "\n".join(lines)
+        )
+    return chosen
+
+
+def _run_series(
+    package: ModelPackage, runner: Any, found: FolderSeries, out: Path, *, progress: Progress
+) -> Run:
+    """Read, predict, write, verify, draw."""
+    watch = Stopwatch()
+    try:
+        with watch("read"):
+            source = series.read_series(found.paths)
+    except SeriesError as error:
+        raise JobError(error.reason, f"series {found.view.series_instance_uid}: {error}") from error
+    progress("read", 1.0)
+    findings = predict.predict(
+        package, runner, source.volume, progress=lambda done: progress("predict", done)
+    )
+    watch.add(findings.seconds)
+    identity = routing.identity(
+        package.digest, found.view.sop_instance_uids, {"series": found.view.series_instance_uid}
+    )
+    context = ResultContext(
+        source=source,
+        job_identity=identity,
+        model=findings.model,
+        engine=findings.engine,
+        created_at=datetime.now(UTC),
+        secondread_version=version.VERSION,
+    )
+    with watch("encode"):
+        files = results.make_results(context, findings, package.manifest.results, out)
+    progress("encode", 1.0)
+    with watch("pictures"):
+        pictures.draw(source.volume, findings, out)
+    _write_json(out / "findings.json", findings)
+    refused = [f"{file.path}: {file.problem}" for file in files if not file.verified]
+    if refused:
+        raise JobError(
+            "gate",
+            "these objects do not read back as what was found, and must not be sent:\n" + "\n".join(refused),
+        )
+    return Run(
+        series_instance_uid=found.view.series_instance_uid,
+        folder=out,
+        findings=findings,
+        files=files,
+        notes=source.notes,
+        seconds=watch.seconds,
+    )
+
+
+def _write_json(path: Path, findings: Findings) -> None:
+    """The findings for programs: the same rows that a routed job writes to its database."""
+    content = {"model": findings.model.name, "version": findings.model.version, "engine": findings.engine}
+    path.write_text(json.dumps({**content, **records.findings(findings)}, indent=2) + "\n", encoding="utf-8")
