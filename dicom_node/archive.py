@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, _config, evt
-from pynetdicom.sop_class import Verification
-
-from dicom_node.senders.files import is_uid
-
-logger = logging.getLogger(__name__)
-
-# pynetdicom's own log handlers print UIDs and AE titles at every message, and cost time doing so.
-_config.LOG_HANDLER_LEVEL = "none"
-
-SUCCESS = 0x0000
-OUT_OF_RESOURCES = 0xA700
-CANNOT_UNDERSTAND = 0xC000
-
-#: Bytes of a PDU that we take at once; fewer, larger PDUs are less work for both sides.
-_MAXIMUM_PDU = 128 * 1024
+from dicom_node.instance import StoredInstance
+from dicom_node.listener import AssociationEvent, Listener, ListenerConfig, RefusedInstance
+from dicom_node.spool import Spool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,10 +29,10 @@ class Received:
 
 
 class Archive:
-    """A storage SCP that runs while the context is open.
+    """A storage SCP that runs while the context is open: the listener and the spool, open to any caller.
 
-    `folder` is made; files are named by SOP Instance UID, a second copy replaces the first. `port` 0 takes
-    a free one, read it from `.port`. `on_received` is called on the association's thread.
+    `folder` is made; files lie in it as `<study>/<series>/<sop instance>.dcm`. `port` 0 takes a free one,
+    read it from `.port` once the context is open. `on_received` is called on the association's thread.
     """
 
     def __init__(
@@ -64,7 +51,7 @@ class Archive:
         self._on_received = on_received
         self._received: list[Received] = []
         self._changed = threading.Condition()
-        self._server: Any = None
+        self._open = ExitStack()
 
     @property
     def received(self) -> tuple[Received, ...]:
@@ -78,17 +65,17 @@ class Archive:
             return self._changed.wait_for(lambda: len(self._received) >= count, timeout)
 
     def __enter__(self) -> Self:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        ae = AE(ae_title=self.ae_title)
-        ae.require_called_aet = True
-        ae.maximum_pdu_size = _MAXIMUM_PDU
-        ae.add_supported_context(Verification)
-        for context in AllStoragePresentationContexts:
-            ae.add_supported_context(context.abstract_syntax, ALL_TRANSFER_SYNTAXES)
-        self._server = ae.start_server(
-            (self.host, self.port), block=False, evt_handlers=[(evt.EVT_C_STORE, self._store)]
+        config = ListenerConfig(
+            ae_title=self.ae_title,
+            port=self.port,
+            host=self.host,
+            require_known_peers=False,
+            stop_seconds=5.0,
         )
-        self.port = self._server.server_address[1]
+        with ExitStack() as opened:  # where the port is taken, the spool is closed again
+            spool = opened.enter_context(Spool(self.folder, watermark_bytes=0))
+            self.port = opened.enter_context(Listener(config, spool, self)).port
+            self._open = opened.pop_all()
         return self
 
     def __exit__(
@@ -97,38 +84,24 @@ class Archive:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for association in self._server.active_associations:
-            association.abort()
-        self._server.shutdown()
-        self._server.server_close()
+        self._open.close()
 
-    def _store(self, event: Any) -> int:
-        """Write the bytes as they came (never decoded), under their final name, before answering."""
-        request = event.request
-        uid = str(request.AffectedSOPInstanceUID)
-        if not is_uid(uid):  # it names a file
-            return CANNOT_UNDERSTAND
-        path = self.folder / f"{uid}.dcm"
-        partial = self.folder / f".{uid}.{threading.get_ident()}"
-        try:
-            partial.write_bytes(event.encoded_dataset())
-            partial.replace(path)
-        except OSError:
-            logger.exception("an instance could not be written; the sender is told to try again")
-            return OUT_OF_RESOURCES
-        self._remember(
-            Received(
-                sop_class_uid=str(request.AffectedSOPClassUID),
-                sop_instance_uid=uid,
-                path=path,
-                at=datetime.now(UTC),
-            )
+    def instance(self, stored: StoredInstance) -> None:
+        """The listener tells of a durable instance."""
+        received = Received(
+            sop_class_uid=stored.sop_class_uid,
+            sop_instance_uid=stored.sop_instance_uid,
+            path=self.folder / stored.path,
+            at=stored.received_at,
         )
-        return SUCCESS
-
-    def _remember(self, received: Received) -> None:
         with self._changed:
             self._received.append(received)
             self._changed.notify_all()
         if self._on_received is not None:
             self._on_received(received)
+
+    def refused(self, refused: RefusedInstance) -> None:
+        """The listener tells of an instance that it did not store; its sender knows."""
+
+    def association(self, event: AssociationEvent) -> None:
+        """The listener tells of an association; an archive does not care."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import threading
 from pathlib import Path
@@ -50,15 +51,15 @@ def test_what_is_sent_is_stored_and_remembered(tmp_path: Path, images: list[Path
         # The same data set under a file meta of its own
         assert identify(received.path).transfer_syntax_uid == sent.transfer_syntax_uid
         assert dcmread(received.path) == dcmread(path)
-    assert sorted(each.path for each in told) == sorted((tmp_path / "pacs").iterdir())
+    assert sorted(each.path for each in told) == sorted((tmp_path / "pacs").rglob("*.dcm"))
 
 
-def test_a_second_copy_replaces_the_first_and_is_remembered(tmp_path: Path, images: list[Path]) -> None:
+def test_a_second_copy_is_remembered_but_not_kept_twice(tmp_path: Path, images: list[Path]) -> None:
     with Archive(tmp_path / "pacs", ae_title="ARCHIVE") as archive:
         for _ in range(2):
             open_sender(destination(archive)).send(images[:1], lambda outcome: None)
         assert len(archive.received) == 2
-        assert len(list(archive.folder.iterdir())) == 1
+        assert len(list(archive.folder.rglob("*.dcm"))) == 1
 
 
 def test_it_takes_every_object_that_we_make_and_label_maps(tmp_path: Path) -> None:
@@ -75,17 +76,26 @@ def test_another_ae_title_is_rejected(tmp_path: Path, images: list[Path]) -> Non
         pytest.raises(errors.SendError, match="it is not called 'OTHER'"),
     ):
         open_sender(destination(archive, ae_title="OTHER")).send(images, lambda outcome: None)
-    assert list((tmp_path / "pacs").iterdir()) == []
+    assert list((tmp_path / "pacs").rglob("*.dcm")) == []
 
 
-def test_a_full_disk_is_out_of_resources(tmp_path: Path, images: list[Path]) -> None:
+def test_an_instance_that_cannot_be_written_is_to_be_sent_again(tmp_path: Path, images: list[Path]) -> None:
     outcomes: list[Outcome] = []
     with Archive(tmp_path / "pacs", ae_title="ARCHIVE") as archive:
-        # Given a folder that can no longer be written to: it has gone
-        archive.folder.rmdir()
+        # Given a file in the place of the study's folder
+        (archive.folder / str(dcmread(images[0]).StudyInstanceUID)).write_text("in the way")
         open_sender(destination(archive)).send(images[:1], outcomes.append)
         assert archive.received == ()
     assert [(each.verdict, each.status) for each in outcomes] == [(Verdict.RETRY, 0xA700)]
+
+
+def test_a_port_that_is_taken_is_an_error_and_leaves_nothing_open(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        archive = Archive(tmp_path / "pacs", ae_title="ARCHIVE", port=taken.getsockname()[1])
+        with pytest.raises(OSError, match="in use"):
+            archive.__enter__()
+    with archive:
+        assert echo.verify(destination(archive)).echo_status == 0x0000
 
 
 def test_the_port_is_free_again_afterwards(tmp_path: Path) -> None:
