@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
 
-import pydantic
-import yaml
-
-from engines import measure
+from engines import manifest_file
 from engines.errors import PackageError
 from engines.findings import ModelIdentity, Segment
-from engines.manifest import Manifest, MeasurementEntry
+from engines.manifest import Manifest
 
 MANIFEST = "model.yaml"
-
-#: The manifest formats that this version reads.
-FORMATS: tuple[int, ...] = get_args(Manifest.model_fields["format"].annotation)
 
 #: Names that end like this hold code, or may run some when they are read (a pickle does).
 # fmt: off
@@ -119,8 +112,7 @@ def open_package(folder: Path) -> ModelPackage:
     """
     path = folder / MANIFEST
     text = _read_manifest(path)
-    manifest = _parse(text, path)
-    _check_measurements(manifest, path)
+    manifest = manifest_file.parse(text, path)
     _refuse_code(folder)
     weights = _weights_path(folder, manifest.weights.file)
     _verified_weights(folder, weights, manifest.weights.sha256)
@@ -159,90 +151,6 @@ def _read_manifest(path: Path) -> bytes:
         raise PackageError(f"{path}: there is no such file: a model package needs a {MANIFEST}") from None
     except OSError as error:
         raise PackageError(f"{path}: {error.strerror}: make the file readable") from error
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """Safe YAML in which a key given twice is an error: the first value would be silently lost."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    raise yaml.MarkedYAMLError(
-                        problem=f'"{key.value}" is given twice', problem_mark=key.start_mark
-                    )
-                seen.add(key.value)
-        return super().construct_mapping(node, deep=deep)
-
-
-def _parse(text: bytes, path: Path) -> Manifest:
-    """The validated manifest."""
-    try:
-        # A SafeLoader: it makes plain values only, never objects.
-        content = yaml.load(text, Loader=_UniqueKeyLoader)
-    except yaml.MarkedYAMLError as error:
-        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise PackageError(f"{path}: {line}{error.problem}: correct the YAML") from error
-    except yaml.YAMLError as error:
-        raise PackageError(f"{path}: this is not YAML text: {error}: write the manifest again") from error
-    if not isinstance(content, dict):
-        raise PackageError(f"{path}: the manifest must be a mapping of keys: write e.g. `format: 1`")
-    _check_format(content.get("format"), path)
-    try:
-        return Manifest.model_validate(content)
-    except pydantic.ValidationError as error:
-        raise PackageError("\n".join(_rendered(error.errors(), path))) from error
-
-
-def _check_format(given: object, path: Path) -> None:
-    """A newer format first, before its unknown keys would be reported one by one."""
-    if isinstance(given, int) and given > max(FORMATS):
-        raise PackageError(
-            f"{path}: format: {given} is newer than this secondread understands ({max(FORMATS)}): "
-            "update secondread, or use an older version of the model"
-        )
-
-
-_REMEDIES = {
-    "missing": "add it",
-    "extra_forbidden": "remove it or correct its spelling",
-    "string_type": "put it in quotes",
-    "too_long": "remove what is too much",
-    "too_short": "add what is missing",
-}
-
-
-def _rendered(problems: Iterable[Any], path: Path) -> list[str]:
-    """pydantic's errors as "file: key: problem: what to do"."""
-    return [
-        f"{path}: {_dotted(problem['loc'])}: {problem['msg']}: {_REMEDIES.get(problem['type'], 'correct it')}"
-        for problem in problems
-    ]
-
-
-def _dotted(location: tuple[int | str, ...]) -> str:
-    """("inputs", 0, "name") as inputs[0].name."""
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
-    return text.lstrip(".") or "the whole file"
-
-
-def _check_measurements(manifest: Manifest, path: Path) -> None:
-    """Units that a kind of measurement cannot be given in."""
-    for entry in manifest.measurements:
-        allowed = _allowed_units(entry)
-        if allowed and entry.unit.value not in allowed:
-            raise PackageError(
-                f"{path}: measurements.{entry.key}.unit.value: {entry.kind} cannot be given in "
-                f'"{entry.unit.value}": use {" or ".join(sorted(allowed))} (UCUM)'
-            )
-
-
-def _allowed_units(entry: MeasurementEntry) -> frozenset[str]:
-    """The UCUM codes that fit the measurement's kind; empty where the source volume decides."""
-    if entry.kind == "volume":
-        return frozenset(measure.PER_MM3)
-    return frozenset({"%"}) if entry.kind.startswith("percent") else frozenset()
 
 
 def _refuse_code(folder: Path) -> None:

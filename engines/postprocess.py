@@ -15,6 +15,9 @@ from engines.preprocess import axis_weights, spread
 #: Slices per piece where a whole volume is looked through.
 _SLAB = 8
 
+#: Runs of voxels that are cleared at a time.
+_RUNS = 100_000
+
 
 def mask_dtype(classes: int) -> type[np.uint8] | type[np.uint16]:
     """The smallest unsigned type that `classes` (background included) fit in."""
@@ -166,10 +169,21 @@ def keep_largest(mask: NDArray[Any], number: int) -> None:
         (np.ones(len(left), dtype=np.int8), (left, right)), shape=(len(starts), len(starts))
     )
     _, component = scipy.sparse.csgraph.connected_components(graph, directed=False)
-    largest = np.bincount(component, weights=ends - starts).argmax()
-    flat = mask.reshape(-1)
-    for start, end in zip(starts[component != largest], ends[component != largest], strict=True):
-        flat[start:end] = 0
+    removed = component != np.bincount(component, weights=ends - starts).argmax()
+    _clear(mask.reshape(-1), starts[removed], ends[removed])
+
+
+def _clear(flat: NDArray[Any], starts: NDArray[np.int64], ends: NDArray[np.int64]) -> None:
+    """Set the runs to 0, a bounded number of them at a time."""
+    for first in range(0, len(starts), _RUNS):
+        begin, stop = starts[first : first + _RUNS], ends[first : first + _RUNS]
+        flat[_ranges(begin, stop - begin)] = 0
+
+
+def _ranges(begin: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """begin[0], begin[0] + 1, ... for lengths[0] numbers, then the same from begin[1], and so on."""
+    before = np.cumsum(lengths) - lengths
+    return np.asarray(np.arange(lengths.sum()) + np.repeat(begin - before, lengths))
 
 
 def _neighbours(shape: tuple[int, ...]) -> list[tuple[int, int]]:
@@ -203,5 +217,4 @@ def _touching(
     last = np.searchsorted(starts, ends[inside] + step, side="left")
     counts = np.maximum(last - first, 0)
     left = np.repeat(inside, counts)
-    right = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(first, counts)
-    return left, right
+    return left, _ranges(first, counts)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from engines import overlay
 from engines.errors import VolumeError
@@ -20,7 +23,7 @@ SHAPE = (20, 40, 50)
 SPACING = (3.0, 1.0, 1.0)
 
 
-def _marked(where: str) -> tuple[Volume, np.ndarray]:  # type: ignore[type-arg]
+def _marked(where: str) -> tuple[Volume, NDArray[Any]]:
     """A volume "HPL" with a block in the patient's direction `where`, masked as label 1."""
     axis, high = {
         "H": (0, True),
@@ -37,7 +40,7 @@ def _marked(where: str) -> tuple[Volume, np.ndarray]:  # type: ignore[type-arg]
     return build.volume(array, spacing=SPACING), (array > 0).astype(np.uint8)
 
 
-def _bright(picture: np.ndarray) -> str:  # type: ignore[type-arg]
+def _bright(picture: NDArray[Any]) -> str:
     """The side of the picture that holds what is bright."""
     grey = picture.astype(float).sum(axis=2)
     height, width = grey.shape

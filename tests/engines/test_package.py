@@ -79,6 +79,15 @@ def test_changed_weights_are_refused_on_open_and_on_read(tmp_path: Path) -> None
             {"measurements": [build.measurement("p", "percent_below", threshold=1, unit=build.ML)]},
             'measurements.p.unit.value: percent_below cannot be given in "mL": use % (UCUM)',
         ),
+        (
+            {
+                "measurements": [build.measurement("v", "volume")],
+                "findings": [
+                    {"key": "f", "code": build.code(), "measurement": "v", "above": 9, "below": 3},
+                ],
+            },
+            "findings.f: no value is above 9 and below 3: write two rules to find either",
+        ),
         ({"measurements": [build.measurement("v", "volume", of=["heart"])]}, "no label is called ['heart']"),
     ],
 )
