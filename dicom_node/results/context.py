@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 from collections.abc import Iterable
@@ -70,10 +69,7 @@ class ResultContext:
     @cached_property
     def header(self) -> Dataset:
         """The first source image's header, all text decoded, so that it can be written in UTF-8."""
-        first = self.source.datasets[0]
-        header: Dataset = copy.deepcopy(first[:0x7FE00000])
-        header.decode()
-        return header
+        return source.header(self.source.datasets[0])
 
     @cached_property
     def stubs(self) -> list[Dataset]:

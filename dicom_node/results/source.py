@@ -1,11 +1,15 @@
-"""The source images as highdicom needs to know them."""
+"""What is taken from the source images' headers, which may hold anything."""
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag
 
+from dicom_node import elements, headers
 from dicom_node.series import SeriesImages
 
 #: Type 1 or 2 of the Patient and General Study modules (PS3.3 C.7.1.1, C.7.2.1).
@@ -35,6 +39,34 @@ _COPIED = (
 )
 
 
+def header(ds: Dataset) -> Dataset:
+    """The standard elements of `ds` before its pixels, text decoded; what cannot be read is left out."""
+    made = Dataset()
+    with headers.quietly():
+        for tag in sorted(ds.keys()):
+            if tag < 0x7FE00000 and not BaseTag(tag).is_private:
+                element = _element(ds, tag)
+                if element is not None:
+                    made.add(copy.deepcopy(element))
+        made.decode()
+    return made
+
+
+def _element(ds: Dataset, name: str | int) -> DataElement | None:
+    """An element, with everything in it decoded; None where it is absent or broken."""
+    try:
+        if name not in ds:
+            return None
+        element = ds[name]
+        for item in element.value if element.VR == "SQ" else ():
+            for tag in sorted(item.keys()):
+                if _element(item, tag) is None:
+                    return None
+    except (*elements.BROKEN, OSError):
+        return None
+    return element
+
+
 def stubs(source: SeriesImages) -> list[Dataset]:
     """Identity and place of every source image, in slice order.
 
@@ -44,7 +76,8 @@ def stubs(source: SeriesImages) -> list[Dataset]:
     """
     orientation = source.datasets[0].get("ImageOrientationPatient")
     frame_of_reference = source.volume.geometry.frame_of_reference_uid
-    return [_stub(ds, orientation, frame_of_reference) for ds in source.datasets]
+    with headers.quietly():
+        return [_stub(ds, orientation, frame_of_reference) for ds in source.datasets]
 
 
 def _stub(ds: Dataset, orientation: Any, frame_of_reference: str | None) -> Dataset:
@@ -53,8 +86,9 @@ def _stub(ds: Dataset, orientation: Any, frame_of_reference: str | None) -> Data
     for keyword in _IDENTITY:
         setattr(stub, keyword, "")
     for keyword in _COPIED:
-        if keyword in ds:
-            stub.add(ds[keyword])
+        element = _element(ds, keyword)
+        if element is not None:
+            stub.add(element)
     stub.ImageOrientationPatient = orientation
     if frame_of_reference:
         stub.FrameOfReferenceUID = frame_of_reference

@@ -97,11 +97,23 @@ def test_what_the_source_lacks_is_written_empty(tmp_path: Path) -> None:
             assert not ds.get(keyword)
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.filterwarnings("ignore:Invalid value:UserWarning")
 def test_values_that_break_the_rules_are_copied_as_they_are(tmp_path: Path) -> None:
     # Given values that real modalities send and that no writer should send
     for ds in write(tmp_path, changed(PatientSex="X", PatientBirthDate="1960.01.01", StudyTime="")):
         assert (ds.PatientSex, ds.PatientBirthDate) == ("X", "1960.01.01")
+
+
+def test_a_broken_element_does_not_stop_a_result(tmp_path: Path) -> None:
+    # Given a study whose header has bytes that are not what their VR says
+    paths = phantoms.write(changed(PatientWeight="70"), tmp_path / "source")
+    for path in paths:
+        path.write_bytes(path.read_bytes().replace(b"DS\x02\x0070", b"DS\x02\x00k?"))
+    headers = [dcmread(path, stop_before_pixels=True) for path in paths]
+    # Then results are made without it
+    for ds in write(tmp_path / "out", headers):
+        assert "PatientWeight" not in ds
+        assert ds.PatientID == "PHANTOM-1"
 
 
 @pytest.mark.parametrize(
