@@ -52,7 +52,7 @@ def embedded_command(storage: Path) -> list[str]:
         "save": "",
         "appendonly": "no",
     }
-    options |= {"daemonize": "no", "loglevel": "warning", "dir": str(socket.parent)}
+    options |= {"daemonize": "no", "logfile": str(socket.parent / "redis.log"), "dir": str(socket.parent)}
     return [executable, *(part for name, value in options.items() for part in (f"--{name}", value))]
 
 

@@ -58,18 +58,19 @@ Plane = Literal["axial", "coronal", "sagittal"]
 
 def _planes(findings: Findings) -> Iterator[tuple[str, Plane, float]]:
     """Name, plane and position (0..1 along the plane's patient direction) of each picture."""
-    low, high = _extent(findings, "FH")
+    found = _extents(findings)
+    low, high = _span(findings, found, "FH")
     for index, part in enumerate((0.25, 0.5, 0.75), start=1):
         yield f"axial-{index}", "axial", low + part * (high - low)
-    low, high = _extent(findings, "AP")
+    low, high = _span(findings, found, "AP")
     yield "coronal", "coronal", (low + high) / 2
-    low, high = _extent(findings, "RL")
+    low, high = _span(findings, found, "RL")
     # A quarter, not the middle: the middle of a body shows neither lung.
     yield "sagittal", "sagittal", low + (high - low) / 4
 
 
-def _extent(findings: Findings, directions: str) -> tuple[float, float]:
-    """Where along a pair of patient directions the segments lie, as fractions.
+def _extents(findings: Findings) -> tuple[tuple[int, int], ...]:
+    """First and last index of the segments along each axis.
 
     The largest segment of several is left out: it is the frame (a body), not the thing to look at.
     """
@@ -78,9 +79,12 @@ def _extent(findings: Findings, directions: str) -> tuple[float, float]:
     wanted = sizes > 0
     if np.count_nonzero(wanted) > 1:
         wanted[sizes.argmax()] = False
-    found = labels.extents(findings.mask, wanted)
-    if found is None:
-        return (0.0, 1.0)
+    whole = tuple((0, length - 1) for length in findings.geometry.shape)
+    return labels.extents(findings.mask, wanted) or whole
+
+
+def _span(findings: Findings, found: tuple[tuple[int, int], ...], directions: str) -> tuple[float, float]:
+    """An extent along a pair of patient directions, as fractions of the volume."""
     geometry = findings.geometry
     axis = next(index for index, letter in enumerate(geometry.orientation) if letter in directions)
     last = max(1, geometry.shape[axis] - 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -37,6 +38,9 @@ def create_app(station: Station) -> FastAPI:
         # Their pages load scripts from the internet, which a hospital's network does not reach.
         docs_url=None,
         redoc_url=None,
+        # Nothing of ours leaves by an exporter that somebody's environment happens to configure: addresses
+        # hold Study Instance UIDs.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.station = station
     app.state.metrics = metrics.registry(station)
@@ -106,7 +110,7 @@ def _explain_errors(app: FastAPI) -> None:
 
 
 def _answer(
-    request: Request, status_code: int, sentence: str, *, headers: dict[str, str] | None = None
+    request: Request, status_code: int, sentence: str, *, headers: Mapping[str, str] | None = None
 ) -> Response:
     """An error in the form that the asker understands."""
     wants_page = "text/html" in request.headers.get("accept", "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response
 
@@ -29,8 +29,9 @@ Offset = Annotated[int, Query(ge=0, le=1_000_000_000, description="How many to p
 #: PS3.5 9.1 allows digits and dots; a little more is let through for senders that do not know it.
 StudyUID = Annotated[str, Path(pattern=r"^[0-9A-Za-z._-]{1,64}$", description="Study Instance UID.")]
 RowID = Annotated[int, Path(ge=1, le=2_147_483_647)]
+_Answers = dict[int | str, dict[str, Any]]
 _SENTENCE = {"content": {"application/json": {"example": {"detail": "there is no job 7"}}}}
-_MISSING = {404: {"description": "There is no such thing.", **_SENTENCE}}
+_MISSING: _Answers = {404: {"description": "There is no such thing.", **_SENTENCE}}
 
 router = APIRouter(prefix="/api")
 
@@ -162,7 +163,7 @@ def _say_total(response: Response, total: int | None) -> None:
 # What a person may ask for: all POST, all guarded --------------------------------------------------
 
 _guarded = APIRouter(dependencies=[Depends(web_guard.same_origin_only)])
-_CHANGES: dict[int | str, dict[str, object]] = {
+_CHANGES: _Answers = {
     403: {"description": "The header X-Secondread: 1 is missing."},
     404: {"description": "There is no such thing."},
     409: {"description": "It is in a state that cannot be changed so; nothing was changed."},
