@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import struct
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -11,36 +10,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import (
-    JPEG2000,
-    UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
-    JPEG2000Lossless,
-    JPEGBaseline8Bit,
-    JPEGLSLossless,
-    JPEGLSNearLossless,
-    RLELossless,
 )
 
 from dicom_node import elements, headers
+from dicom_node.decoding import Decoders
 from dicom_node.encoding import Encoding
 from dicom_node.errors import SeriesError
 from dicom_node.headers import ImageFile
-
-#: The fastest installed decoder where there is a choice (docs/decisions/0031).
-_PLUGINS: dict[UID, str] = {
-    JPEGBaseline8Bit: "pillow",
-    JPEGLSLossless: "pyjpegls",
-    JPEGLSNearLossless: "pyjpegls",
-    JPEG2000Lossless: "pylibjpeg",
-    JPEG2000: "pylibjpeg",
-    # Three times slower than the native one, which panics (beyond Exception) on broken segments.
-    RLELossless: "pydicom",
-}
 
 #: Uncompressed, in the file or after inflating it.
 _NATIVE = (
@@ -61,7 +42,12 @@ class _TooWide(Exception):
 
 
 def read_volume(
-    images: Sequence[ImageFile], encodings: Sequence[Encoding], *, fill_padding: bool, threads: int
+    images: Sequence[ImageFile],
+    encodings: Sequence[Encoding],
+    *,
+    fill_padding: bool,
+    threads: int,
+    decoders: Decoders,
 ) -> tuple[NDArray[Any], int]:
     """Rescaled values of all images, (slice, row, column), and how many voxels were padding.
 
@@ -73,7 +59,7 @@ def read_volume(
 
     def filled(volume: NDArray[Any]) -> tuple[NDArray[Any], int]:
         def fill(index: int) -> int:
-            stored = stored_values(images[index], encodings[index])
+            stored = stored_values(images[index], encodings[index], decoders)
             return _rescale(stored, encodings[index], out=volume[index], fill_padding=fill_padding)
 
         with ThreadPoolExecutor(max_workers=max(threads, 1), thread_name_prefix="pixels") as pool:
@@ -86,12 +72,12 @@ def read_volume(
     return filled(np.empty(shape, np.float32))
 
 
-def digest(image: ImageFile, encoding: Encoding) -> str:
+def digest(image: ImageFile, encoding: Encoding, decoders: Decoders) -> str:
     """SHA-256 of the stored values, whatever the transfer syntax."""
-    return hashlib.sha256(stored_values(image, encoding).astype(np.int64).tobytes()).hexdigest()
+    return hashlib.sha256(stored_values(image, encoding, decoders).astype(np.int64).tobytes()).hexdigest()
 
 
-def stored_values(image: ImageFile, encoding: Encoding) -> NDArray[Any]:
+def stored_values(image: ImageFile, encoding: Encoding, decoders: Decoders) -> NDArray[Any]:
     """Stored values (rows, columns) of one image, signed or unsigned, without foreign bits."""
     with headers.open_at_pixels(image) as source:
         if image.pixel_length is None:
@@ -101,7 +87,7 @@ def stored_values(image: ImageFile, encoding: Encoding) -> NDArray[Any]:
             del data[source.readinto(data) :]  # type: ignore[attr-defined]
     if image.transfer_syntax in _NATIVE:
         return _native(data, image, encoding)
-    return _decode(data, image.transfer_syntax, encoding)
+    return decoders.decode(data, image.transfer_syntax, encoding)
 
 
 def _native(data: bytearray, image: ImageFile, encoding: Encoding) -> NDArray[Any]:
@@ -127,54 +113,6 @@ def _native(data: bytearray, image: ImageFile, encoding: Encoding) -> NDArray[An
         stored = np.left_shift(stored, above, dtype=dtype.newbyteorder("="))
         np.right_shift(stored, foreign, out=stored)
     return stored
-
-
-def _decode(data: bytearray, syntax: UID, encoding: Encoding) -> NDArray[Any]:
-    """Decompress one encapsulated frame."""
-    _refuse_broken_fragments(data)
-    try:
-        decoder = get_decoder(syntax)
-        array, _ = decoder.as_array(
-            bytes(data),
-            index=0,
-            raw=True,
-            decoding_plugin=_PLUGINS.get(syntax, ""),
-            **_decoder_options(encoding),
-        )
-    except (*elements.BROKEN, RuntimeError, OSError) as error:
-        raise SeriesError(
-            "undecodable",
-            f"The pixels cannot be decompressed (transfer syntax {syntax.name}, {syntax}). Have the PACS "
-            "send them uncompressed (Explicit VR Little Endian) or in a lossless JPEG syntax.",
-        ) from error
-    return array
-
-
-def _decoder_options(encoding: Encoding) -> dict[str, Any]:
-    return {
-        "rows": encoding.rows,
-        "columns": encoding.columns,
-        "number_of_frames": 1,
-        "samples_per_pixel": 1,
-        "bits_allocated": encoding.bits_allocated,
-        "bits_stored": encoding.bits_stored,
-        "pixel_representation": int(encoding.signed),
-        "photometric_interpretation": encoding.photometric_interpretation,
-        "pixel_keyword": "PixelData",
-    }
-
-
-def _refuse_broken_fragments(data: bytearray) -> None:
-    """Walk items to the delimiter (PS3.5 A.4): a decoder may draw half an image without a word."""
-    at = 0
-    while at + 8 <= len(data):
-        group, element, length = struct.unpack_from("<HHL", data, at)
-        if (group, element) == (0xFFFE, 0xE0DD):
-            return
-        if (group, element) != (0xFFFE, 0xE000):
-            raise SeriesError("undecodable", "The compressed pixels are not a sequence of fragments.")
-        at += 8 + length
-    raise SeriesError("truncated", "The compressed pixels of an image are cut off. Send the series again.")
 
 
 def _rescale(stored: NDArray[Any], encoding: Encoding, *, out: NDArray[Any], fill_padding: bool) -> int:

@@ -10,6 +10,7 @@ from pydicom.uid import UID
 from pydicom.valuerep import VR
 
 from dicom_node import elements, encoding, pixels
+from dicom_node.decoding import Decoders
 from dicom_node.errors import SeriesError
 from dicom_node.geometry import Stack
 from dicom_node.headers import PIXEL_TAGS, ImageFile
@@ -73,13 +74,13 @@ def without_localizers(images: Sequence[ImageFile]) -> tuple[list[ImageFile], li
     return others, [f"{aside} localizer image{'s' if aside > 1 else ''} set aside"]
 
 
-def without_repeats(images: Sequence[ImageFile]) -> tuple[list[ImageFile], list[str]]:
+def without_repeats(images: Sequence[ImageFile], decoders: Decoders) -> tuple[list[ImageFile], list[str]]:
     """Keep one of several files of one SOP instance; raises "repeated-instance" where they differ."""
     by_uid: dict[str, list[ImageFile]] = defaultdict(list)
     for index, image in enumerate(images):
         by_uid[elements.text(image.ds, "SOPInstanceUID") or f"file {index}"].append(image)
     for group in by_uid.values():
-        if len({_content(image) for image in group} if len(group) > 1 else ()) > 1:
+        if len({_content(image, decoders) for image in group} if len(group) > 1 else ()) > 1:
             raise SeriesError(
                 "repeated-instance",
                 f"{len(group)} unlike images carry one SOP Instance UID: at least one was changed without a "
@@ -89,12 +90,14 @@ def without_repeats(images: Sequence[ImageFile]) -> tuple[list[ImageFile], list[
     return kept, _repeat_note(len(images) - len(kept), "sent twice")
 
 
-def without_copies(stack: Stack, images: Sequence[ImageFile]) -> tuple[list[ImageFile], list[str]]:
+def without_copies(
+    stack: Stack, images: Sequence[ImageFile], decoders: Decoders
+) -> tuple[list[ImageFile], list[str]]:
     """Keep one of several identical slices at one position; raises "repeated-position" where they differ."""
     surplus: set[int] = set()
     groups = stack.repeated()
     for group in groups:
-        if len({_content(images[plane.index]) for plane in group}) > 1:
+        if len({_content(images[plane.index], decoders) for plane in group}) > 1:
             raise SeriesError(
                 "repeated-position",
                 f"{len(groups)} of the series' positions have more than one image, e.g. {group[0]} and "
@@ -112,12 +115,12 @@ def _repeat_note(count: int, what: str) -> list[str]:
     return [f"{count} image{'s' if count > 1 else ''} left out: {what}"]
 
 
-def _content(image: ImageFile) -> Hashable:
+def _content(image: ImageFile, decoders: Decoders) -> Hashable:
     """What must be equal for two files to be the same slice."""
     position = elements.numbers(image.ds, "ImagePositionPatient", 3)
     place = None if position is None else tuple(position.round(3))
     stored = encoding.of(image.ds)
-    return pixels.digest(image, stored), place, stored.slope, stored.intercept
+    return pixels.digest(image, stored, decoders), place, stored.slope, stored.intercept
 
 
 def _has_no_image(image: ImageFile) -> bool:

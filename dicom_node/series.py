@@ -9,8 +9,10 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 
 from dicom_node import elements, encoding, geometry, headers, pixels, selection
+from dicom_node.decoding import Decoders
 from dicom_node.encoding import Encoding
 from dicom_node.errors import DataSetError, SeriesError
+from dicom_node.geometry import Stack
 from dicom_node.headers import ImageFile
 from engines.volume import Volume
 
@@ -43,31 +45,40 @@ def read_series(paths: Sequence[Path], *, threads: int = 2) -> SeriesImages:
     "mixed-orientation", "no-geometry", "repeated-instance", "repeated-position", "single-slice",
     "missing-slice", "irregular-spacing", "gantry-tilt", "non-finite".
     """
-    with headers.quietly():
-        images, notes = _chosen(_opened(paths))
+    with headers.quietly(), Decoders() as decoders:
+        images, notes = _chosen(_opened(paths), decoders)
         stack = geometry.stack([image.ds for image in images])
-        images, copies = selection.without_copies(stack, images)
+        images, copies = selection.without_copies(stack, images, decoders)
         if copies:
             stack = geometry.stack([image.ds for image in images])
         ordered = [images[plane.index] for plane in stack.planes]
-        encodings = encoding.of_all([image.ds for image in ordered])
-        first = ordered[0].ds
-        grid = geometry.geometry(
-            stack,
-            rows=encodings[0].rows,
-            columns=encodings[0].columns,
-            frame_of_reference_uid=elements.text(first, "FrameOfReferenceUID") or None,
-        )
-        is_ct = _is_ct(first)
-        array, padded = pixels.read_volume(ordered, encodings, fill_padding=is_ct, threads=threads)
-        unit, unit_notes = _unit(ordered, encodings)
+        volume, value_notes = _volume(stack, ordered, threads=threads, decoders=decoders)
+    return SeriesImages(
+        volume=volume,
+        datasets=tuple(image.ds for image in ordered),
+        notes=(*notes, *copies, *value_notes),
+    )
+
+
+def _volume(
+    stack: Stack, ordered: Sequence[ImageFile], *, threads: int, decoders: Decoders
+) -> tuple[Volume, list[str]]:
+    """The grid first: it costs nothing, and most refusals are its."""
+    encodings = encoding.of_all([image.ds for image in ordered])
+    first = ordered[0].ds
+    grid = geometry.geometry(
+        stack,
+        rows=encodings[0].rows,
+        columns=encodings[0].columns,
+        frame_of_reference_uid=elements.text(first, "FrameOfReferenceUID") or None,
+    )
+    array, padded = pixels.read_volume(
+        ordered, encodings, fill_padding=_is_ct(first), threads=threads, decoders=decoders
+    )
+    unit, notes = _unit(ordered, encodings)
     if padded:
         notes.append(f"{padded} padding voxels set to {pixels.PADDING_HU} HU")
-    return SeriesImages(
-        volume=Volume(array=array, geometry=grid, unit=unit),
-        datasets=tuple(image.ds for image in ordered),
-        notes=(*notes, *copies, *unit_notes),
-    )
+    return Volume(array=array, geometry=grid, unit=unit), notes
 
 
 def _opened(paths: Sequence[Path]) -> list[ImageFile]:
@@ -86,7 +97,7 @@ def _opened(paths: Sequence[Path]) -> list[ImageFile]:
     return images
 
 
-def _chosen(opened: list[ImageFile]) -> tuple[list[ImageFile], list[str]]:
+def _chosen(opened: list[ImageFile], decoders: Decoders) -> tuple[list[ImageFile], list[str]]:
     """The images that make the volume, and what was odd about the others."""
     notes = []
     repaired = sum([selection.with_uid(image) for image in opened])
@@ -96,7 +107,7 @@ def _chosen(opened: list[ImageFile]) -> tuple[list[ImageFile], list[str]]:
     # First what a file cut off at an unlucky place would look like: it lacks a patient, too.
     selection.refuse_unusable(images)
     selection.refuse_mixture(opened)
-    images, repeats = selection.without_repeats(images)
+    images, repeats = selection.without_repeats(images, decoders)
     frames = selection.one_frame_of_reference(images)
     unnumbered = sum(not elements.text(image.ds, "InstanceNumber") for image in images)
     if unnumbered:
