@@ -45,6 +45,7 @@ _LONGEST_OTHER_MESSAGE = 1 << 20
 _LINGER, _SLICE = 1.0, 0.05
 #: Bytes that are thrown away after an abort before the connection is cut.
 _MOST_AFTERMATH = 16 << 20
+_ITEMS_DO_NOT_FIT = "the items of a P-DATA-TF PDU do not fit it (PS3.8 section 9.3.5)"
 _TCP_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 
 
@@ -83,6 +84,8 @@ class StreamingUpperLayer(DULServiceProvider):  # type: ignore[misc]
         self.quiet = threading.Event()
         self.quiet.set()
         self._other_bytes = 0
+        #: The peer broke the protocol: nothing that it sends is looked at any more.
+        self._is_broken = False
         self._aftermath = 0
 
     def run_reactor(self) -> None:
@@ -92,6 +95,8 @@ class StreamingUpperLayer(DULServiceProvider):  # type: ignore[misc]
         finally:
             if self.sink is not None:
                 self.sink.close()
+            # The association's thread may still wait for a request, for all of `acse_timeout`: None ends that.
+            self.to_user_queue.put(None)
 
     def cut(self) -> None:
         """Close the connection from another thread, also in the middle of a read."""
@@ -101,10 +106,16 @@ class StreamingUpperLayer(DULServiceProvider):  # type: ignore[misc]
                 connection.shutdown(socket.SHUT_RDWR)
 
     def _is_transport_event(self) -> bool:
-        if self.state_machine.current_state == "Sta13" and self.socket is not None and self.socket.ready:
+        ended = self._is_broken or self.state_machine.current_state == "Sta13"
+        if ended and self.socket is not None and self.socket.ready:
             self._discard_aftermath()
             return True
         return bool(super()._is_transport_event())
+
+    def _break_off(self) -> None:
+        """PS3.8 table 9-10, Evt19: unrecognised or invalid PDU received."""
+        self._is_broken = True
+        self.event_queue.put("Evt19")
 
     def _discard_aftermath(self) -> None:
         """PS3.8 table 9-9, AA-6: PDUs that arrive after an abort are ignored; here, for so many bytes."""
@@ -124,8 +135,7 @@ class StreamingUpperLayer(DULServiceProvider):  # type: ignore[misc]
                 deadline = time.monotonic() + self._timeout
                 kind, _, length = struct.unpack(">BBL", self._read(6, deadline))
                 if not self._is_acceptable(kind, length):
-                    # PS3.8 table 9-10, Evt19: unrecognised or invalid PDU received.
-                    self.event_queue.put("Evt19")
+                    self._break_off()
                     return
                 if kind != _P_DATA_TF or self.sink is None or not self._is_transferring():
                     self._hand_over(bytes((kind, 0)), bytearray(self._read(length, deadline)))
@@ -140,10 +150,10 @@ class StreamingUpperLayer(DULServiceProvider):  # type: ignore[misc]
             self.event_queue.put("Evt17")
         except _Stalled:
             LOGGER.warning("an association is aborted: its peer stopped in the middle of a PDU")
-            self.event_queue.put("Evt19")
+            self._break_off()
         except ProtocolError as error:
             LOGGER.warning("an association is aborted: %s", error)
-            self.event_queue.put("Evt19")
+            self._break_off()
         finally:
             if held:
                 self.assoc._reactor_checkpoint.set()
@@ -182,12 +192,16 @@ class StreamingUpperLayer(DULServiceProvider):  # type: ignore[misc]
     def _stream(self, sink: StorageSink, length: int, deadline: float) -> bool:
         """Take the items of one P-DATA-TF PDU; False where the rest of it was handed to pynetdicom."""
         while length > 0:
+            if length < 6:
+                raise ProtocolError(_ITEMS_DO_NOT_FIT)
             item = self._read(6, deadline)
             item_length, context_id, control = struct.unpack(">LBB", item)
             length -= 4 + item_length
             if item_length < 2 or length < 0:
-                raise ProtocolError("the items of a P-DATA-TF PDU do not fit it (PS3.8 section 9.3.5)")
+                raise ProtocolError(_ITEMS_DO_NOT_FIT)
             if not sink.takes(context_id):
+                if all(context.context_id != context_id for context in self.assoc.accepted_contexts):
+                    raise ProtocolError("a message came on a presentation context that was not accepted")
                 rest = self._read(item_length - 2 + length, deadline)
                 self._count_other(item_length, last=control == 0x03)
                 self._hand_over(bytes((_P_DATA_TF, 0)), bytearray(item + rest))
@@ -233,7 +247,7 @@ class StreamingUpperLayer(DULServiceProvider):  # type: ignore[misc]
             pdu, event = self._decode_pdu(bytearray(start + struct.pack(">L", len(body))) + body)
         except Exception as error:  # noqa: BLE001 - any failure to decode is Evt19; its text may quote the peer
             LOGGER.warning("an association is aborted: its PDU cannot be decoded: %s", type(error).__name__)
-            self.event_queue.put("Evt19")
+            self._break_off()
             return
         self.event_queue.put(event)
         self._recv_pdu.put(pdu)

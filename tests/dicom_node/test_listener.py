@@ -191,6 +191,7 @@ def test_one_association_more_than_allowed_is_rejected(tmp_path: Path) -> None:
         first.release()
         second.release()
         node.events.wait("released", count=2)
+        until(lambda: not node.listener._server.active_associations, "their threads to end")
         assert associate(node, [(CT, [EXPLICIT])]).is_established
 
 
