@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from typing import Literal
 
 from engines.package import ModelPackage
-from engines.runner import Runner
+from engines.runner import Runner, usable_cores
 
 #: The backends that can run a package, the default first.
 Engine = Literal["openvino", "onnxruntime"]
@@ -23,7 +22,7 @@ def open_runner(package: ModelPackage, *, engine: Engine = "openvino", threads: 
     """
     shapes = {entry.name: (1, 1, *package.manifest.tiling.patch) for entry in package.manifest.inputs}
     weights = package.read_weights()
-    count = threads or len(os.sched_getaffinity(0))
+    count = threads or usable_cores()
     # Imported here: a process that runs one backend, or none, does not pay for the others.
     if engine == "openvino":
         from engines import ov

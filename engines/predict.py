@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from engines.errors import OutputError
 from engines.findings import Findings
 from engines.package import ModelPackage
 from engines.preprocess import Prepared
-from engines.runner import Runner
+from engines.runner import Runner, usable_cores
 from engines.volume import Volume
 
 #: Threads beyond this do not make pre- and postprocessing faster: memory is the limit.
@@ -45,7 +44,7 @@ def predict(
     OutputError where the network's answer cannot be.
     """
     report = progress or _ignore
-    count = threads or min(_MOST_THREADS, len(os.sched_getaffinity(0)))
+    count = threads or min(_MOST_THREADS, usable_cores())
     manifest = package.manifest
     check_runner(package, runner)
     measure.check_units(manifest, volume)

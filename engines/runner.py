@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -93,6 +94,13 @@ class Runner(ABC):
     @abstractmethod
     def _close(self) -> None:
         """Free what the backend holds; called once."""
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may run on: fewer than the machine's in a container or under taskset."""
+    # macOS has no affinity.
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
 def _check_array(spec: TensorSpec, array: NDArray[Any]) -> None:
