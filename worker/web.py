@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, cast
 
-from fastapi import Depends, FastAPI, Header, Request
+from fastapi import FastAPI, Header, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from prometheus_client.exposition import choose_encoder
@@ -18,6 +18,7 @@ from starlette.staticfiles import StaticFiles
 from db.errors import NotFound
 from worker import metrics, readiness, version, views, web_api, web_guard, web_pages
 from worker.station import Station
+from worker.web_api import Here
 
 _ABOUT = (
     "Studies, jobs, results and deliveries of this secondread. Everything is read-only except what is marked "
@@ -59,7 +60,6 @@ def create_app(station: Station) -> FastAPI:
 
 def _add_probes(app: FastAPI) -> None:
     """What an orchestrator and Prometheus ask."""
-    StationNow = Annotated[Station, Depends(web_api.station)]
 
     @app.get("/healthz", tags=["probes"], summary="Whether this process is alive")
     def healthz() -> dict[str, str]:
@@ -73,8 +73,8 @@ def _add_probes(app: FastAPI) -> None:
             503: {"model": views.Readiness, "description": "A check fails; its remedy says what to do."}
         },
     )
-    def readyz(station: StationNow, response: Response) -> views.Readiness:
-        state = readiness.readiness(station)
+    def readyz(here: Here, response: Response) -> views.Readiness:
+        state = readiness.readiness(here)
         response.status_code = 200 if state.ready else 503
         return state
 
