@@ -24,7 +24,7 @@ app.config_from_object("worker.queueing")
 _held = ExitStack()
 
 
-@worker_process_init.connect  # type: ignore[untyped-decorator]
+@worker_process_init.connect
 def _open_station(**_: Any) -> None:
     """Each worker process opens its own database connections and loads its models before its first job."""
     opened = station.open_here()
@@ -33,6 +33,6 @@ def _open_station(**_: Any) -> None:
     logger.info("the worker is ready")
 
 
-@worker_process_shutdown.connect  # type: ignore[untyped-decorator]
+@worker_process_shutdown.connect
 def _close_station(**_: Any) -> None:
     _held.close()

