@@ -5,9 +5,12 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from pydicom import config
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
+from pydicom.valuerep import validate_value
 
 from dicom_node import elements, headers
 from dicom_node.series import SeriesImages
@@ -25,6 +28,9 @@ _IDENTITY = (
     "ReferringPhysicianName",
 )
 
+#: Value representations that pydicom turns into something other than their text.
+_TEXTUAL = ("DA", "DS", "DT", "IS", "PN", "TM", "UI")
+
 _COPIED = (
     "SOPClassUID",
     "SOPInstanceUID",
@@ -40,16 +46,36 @@ _COPIED = (
 
 
 def header(ds: Dataset) -> Dataset:
-    """The standard elements of `ds` before its pixels, text decoded; what cannot be read is left out."""
+    """The standard elements of `ds` before its pixels, text decoded.
+
+    Left out is what cannot be read, and what breaks its VR's rules, since an object of ours that
+    breaks them may be refused. Who the patient is and which study this is stay to the letter.
+    """
     made = Dataset()
     with headers.quietly():
         for tag in sorted(ds.keys()):
             if tag < 0x7FE00000 and not BaseTag(tag).is_private:
                 element = _element(ds, tag)
-                if element is not None:
+                if element is not None and (element.keyword in _IDENTITY or _is_legal(element)):
                     made.add(copy.deepcopy(element))
         made.decode()
     return made
+
+
+def _is_legal(element: DataElement) -> bool:
+    """Whether every value in it obeys its VR (PS3.5 Table 6.2-1)."""
+    if element.VR == "SQ":
+        return all(_is_legal(inner) for item in element.value for inner in item)
+    values = element.value if isinstance(element.value, MultiValue) else [element.value]
+    try:
+        for value in values:
+            if value is not None:
+                # pydicom's numbers remember their text; the rules are about the text.
+                textual = element.VR in _TEXTUAL
+                validate_value(element.VR, str(value) if textual else value, config.RAISE)
+    except (*elements.BROKEN, OSError):
+        return False
+    return True
 
 
 def _element(ds: Dataset, name: str | int) -> DataElement | None:
