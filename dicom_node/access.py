@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 LOGGER = logging.getLogger(__name__)
 
+_ANY_TITLE = "*"
 #: Seconds for which the addresses of a host name are believed.
 _NAMES_LAST = 60.0
 
@@ -21,6 +22,7 @@ class KnownPeer:
 
     #: What people call it.
     name: str
+    #: "*" stands for every AE title.
     ae_title: str
     #: A host name, an address, or a network as 10.1.0.0/16; "" is any address.
     host: str = ""
@@ -40,12 +42,12 @@ class PeerBook:
 
     def knows_title(self, ae_title: str) -> bool:
         """Whether any peer has this AE title."""
-        return any(peer.ae_title == ae_title for peer in self._peers)
+        return any(peer.ae_title in (ae_title, _ANY_TITLE) for peer in self._peers)
 
     def find(self, ae_title: str, address: str) -> KnownPeer | None:
         """The peer with this AE title at this address."""
         for peer in self._peers:
-            if peer.ae_title == ae_title and self._is_at(peer.host, address):
+            if peer.ae_title in (ae_title, _ANY_TITLE) and self._is_at(peer.host, address):
                 return peer
         return None
 
