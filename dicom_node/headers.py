@@ -30,7 +30,7 @@ from dicom_node.errors import DataSetError
 #: Values longer than this are not kept in a header: overlays, icons, private blobs (bytes).
 _BULK = 64 * 1024
 #: The largest data set that a deflated file may unfold to (bytes); a bomb stops here.
-_INFLATED_LIMIT = 1 << 30
+_INFLATED_LIMIT = 1 << 28
 
 #: Pixel Data, Double Float Pixel Data, Float Pixel Data (PS3.3 C.7.6.3.1.4, C.7.6.24).
 PIXEL_TAGS = (0x7FE00010, 0x7FE00009, 0x7FE00008)
@@ -175,7 +175,7 @@ def _inflate(source: BinaryIO) -> BinaryIO:
     unfolding = zlib.decompressobj(-zlib.MAX_WBITS)
     body = unfolding.decompress(source.read(), _INFLATED_LIMIT)
     if unfolding.unconsumed_tail:
-        raise DataSetError("is deflated, and unfolds to more than 1 GiB")
+        raise DataSetError("is deflated, and unfolds to more than an image can need")
     if not unfolding.eof:
         raise Truncated("is cut off: its deflated data set has no end")
     return BytesIO(body)

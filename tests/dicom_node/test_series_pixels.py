@@ -26,6 +26,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from dicom_node import headers
 from dicom_node.errors import SeriesError
 from dicom_node.series import SeriesImages, read_series
 from tests.support import phantoms
@@ -247,6 +248,18 @@ def test_compressed_files_that_are_cut_off(
     with pytest.raises(SeriesError) as caught:
         read_series(paths)
     assert caught.value.reason == "truncated"
+
+
+def test_a_deflated_bomb_stops_at_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = series(np.zeros(SHAPE, np.uint16), bits_stored=12)
+    for ds in made:
+        as_deflated(ds)
+    paths = phantoms.write(made, tmp_path)
+    monkeypatch.setattr(headers, "_INFLATED_LIMIT", 2000)
+    with pytest.raises(SeriesError) as caught:
+        read_series(paths)
+    assert caught.value.reason == "not-dicom"
+    assert "more than an image can need" in str(caught.value)
 
 
 class TestPadding:
