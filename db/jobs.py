@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session, selectinload
 from db import states, studies
 from db.base import insert_missing
 from db.errors import NotFound
-from db.models import Decision, Delivery, Job, ResultObject
+from db.models import Delivery, Job, ResultObject
 from db.states import JOB_ENDED, DeliveryState, JobState
 
 
@@ -31,22 +31,6 @@ def create(session: Session, values: dict[str, Any]) -> Job:
             retry(session, job.id)
             return get(session, job.id)
     return job
-
-
-def decide(session: Session, values: dict[str, Any]) -> None:
-    """Keep what a route said about a series."""
-    session.add(Decision(**values))
-
-
-def decisions(session: Session, study_id: int, revision: int) -> list[Decision]:
-    """What the routes said about a revision of a study, in the order of the routes."""
-    return list(
-        session.scalars(
-            select(Decision)
-            .where(Decision.study_id == study_id, Decision.revision == revision)
-            .order_by(Decision.id)
-        )
-    )
 
 
 def claim(session: Session, job_id: int, *, owner: str, now: datetime, lease: timedelta) -> Job | None:

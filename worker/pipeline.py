@@ -112,11 +112,10 @@ def _route(
     now: datetime,
 ) -> list[int]:
     """Ask the routes about the study's series; write what they said and the jobs they made."""
-    decisions = routing.decide(routes, models, records.series_views(session, study))
     send_to = {route.name: route.send_to for route in routes}
     wanted: dict[str, dict[str, Any]] = {}
-    for decision in decisions:
-        jobs.decide(session, records.decision(study, decision, now))
+    for decision in routing.decide(routes, models, records.series_views(session, study)):
+        decisions.record(session, records.decision(study, decision, now))
         if not decision.matched:
             continue
         values = records.job(study, decision, models[decision.model], send_to[decision.route], now=now)
@@ -126,8 +125,6 @@ def _route(
         # Two routes that ask the same of the same images get one job, which serves both.
         earlier["destinations"] = sorted({*earlier["destinations"], *values["destinations"]})
     made = [jobs.create(session, values) for values in wanted.values()]
-    for job in made:
-        job.revision = study.revision
     jobs.supersede(session, study.id, study.revision, now)
     return [job.id for job in made if job.state == JobState.QUEUED]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from db import associations, deliveries, events, jobs, results, studies
+from db import associations, decisions, deliveries, events, jobs, results, studies
 from db.models import Decision, Delivery, Event, Job, Series, Study
 from worker import heartbeat, routing, views
 
@@ -157,7 +157,9 @@ def why(session: Session, study_instance_uid: str) -> views.Why:
             for series in study.series
         ],
         evidence=study.evidence,
-        decisions=[_decision_line(row, uids) for row in jobs.decisions(session, study.id, study.revision)],
+        decisions=[
+            _decision_line(row, uids) for row in decisions.of_revision(session, study.id, study.revision)
+        ],
         jobs=[job_detail(session, job.id) for job in study.jobs],
         events=event_lines(session, events.of_study(session, study.id)),
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from db import deliveries, jobs, studies
+from db import decisions, deliveries, jobs, studies
 from db.base import Database
 from db.errors import NotFound
 from db.models import Job
@@ -354,7 +354,7 @@ def test_decisions_come_back_in_their_order(database: Database) -> None:
     with database.write() as session:
         study = rows.receive(session)
         for revision, route in ((1, "old"), (2, "chest"), (2, "brain")):
-            jobs.decide(
+            decisions.record(
                 session,
                 {
                     "study_id": study.id,
@@ -368,7 +368,7 @@ def test_decisions_come_back_in_their_order(database: Database) -> None:
                 },
             )
     with database.read() as session:
-        found = jobs.decisions(session, studies.by_uid(session, "1.2.1").id, 2)
+        found = decisions.of_revision(session, studies.by_uid(session, "1.2.1").id, 2)
     assert [(d.route, d.matched) for d in found] == [("chest", True), ("brain", False)]
     assert found[0].trace == {"rules": [{"keyword": "Modality", "value": "CT"}]}
 
