@@ -37,6 +37,10 @@ def build(context: ResultContext, findings: Findings) -> Dataset:
     )
     ds.FrameOfReferenceUID = uid
     _name_dimensions(ds, context.uid("seg", "dimensions"))
+    measures = ds.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    if "SpacingBetweenSlices" not in measures:
+        # highdicom leaves it out where slices are not evenly spaced; viewers stumble without it.
+        measures.SpacingBetweenSlices = f"{findings.geometry.spacing[0]:.6g}"
     if context.header.get("BodyPartExamined"):
         ds.BodyPartExamined = context.header.BodyPartExamined
     header.finish(ds, context, header.describe(context, [segment.label for segment in findings.segments]))

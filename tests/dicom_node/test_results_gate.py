@@ -104,6 +104,10 @@ def shift_by_a_quarter_of_a_slice(ds: Dataset) -> None:
     move(ds, 0.625)
 
 
+def shift_by_half_a_slice(ds: Dataset) -> None:
+    move(ds, 1.2)
+
+
 def swap_slices_with_their_images(ds: Dataset) -> None:
     """Two frames of one segment trade places, source images included: only the voxels tell."""
     of_two = [
@@ -195,7 +199,8 @@ def another_frame_of_reference(ds: Dataset) -> None:
         (swap_slices_with_their_images, "differs from the mask"),
         (cut_the_pixels, "shorter than its frames"),
         (shift_by_a_slice, "names another source image"),
-        (shift_by_a_quarter_of_a_slice, r"frame 1 is not on the mask's grid: 0\.25 voxels"),
+        (shift_by_a_quarter_of_a_slice, r"frame 1 is 0\.625 mm off its source image"),
+        (shift_by_half_a_slice, r"frame 1 is not on the mask's grid: 0\.4\d voxels"),
         (mirror_the_orientation, "not on the mask's grid"),
         (stretch_the_pixels, "not on the mask's grid"),
         (swap_labels, "segment 1 is described with another label"),

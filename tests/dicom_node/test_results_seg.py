@@ -139,6 +139,21 @@ def test_images_that_each_have_a_frame_of_reference_of_their_own_take_the_volume
     assert dcmread(made.path).FrameOfReferenceUID == "1.2.3.1"
 
 
+def test_slices_that_are_not_quite_even_keep_their_own_positions(tmp_path: Path) -> None:
+    # Given slices a fifth of a gap off their even places, which the series reader takes
+    phantom = cases.LIES["axial"]
+    headers = phantoms.datasets(phantom)
+    for number, ds in enumerate(headers):
+        x, y, z = ds.ImagePositionPatient
+        ds.ImagePositionPatient = [x, y, round(z + 0.5 * (number % 2), 6)]
+    source = cases.series(phantom, headers)
+    [made] = results.make_results(cases.context(source), cases.findings(source), ("seg",), tmp_path)
+    # Then the frames lie exactly on the images, and the mean spacing is still said
+    assert made.verified, made.problem
+    ds = dcmread(made.path)
+    assert ds.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices == 2.5
+
+
 def test_a_mask_on_another_grid_is_refused(tmp_path: Path) -> None:
     source = cases.series(cases.LIES["axial"])
     other = cases.series(phantoms.Phantom(origin=(-29.0, -20.0, 100.0)))
