@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from db import deliveries, intake, jobs, studies
+from db import decisions, deliveries, intake, jobs, studies
 from db.base import Database
 from db.models import Delivery, Job, Study
 from db.states import JobState
