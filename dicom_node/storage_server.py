@@ -3,7 +3,8 @@
 Replaced of pynetdicom, and why:
 
 Association.__init__, run_reactor   use StreamingUpperLayer; report the end of every association.
-RequestHandler._create_association  copied: it names the class Association.
+AssociationSocket._shutdown_socket  leaves a connection open that its peer closed first.
+RequestHandler._create_association  copied: it names the classes Association and AssociationSocket.
 _bind_defaults (both)               without the handlers that log what is exchanged.
 AssociationServer.server_bind, get_request, verify_request, handle_error
                                     several processes on one port, time-outs on sockets, a bound on
@@ -12,6 +13,7 @@ AssociationServer.server_bind, get_request, verify_request, handle_error
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 import struct
@@ -54,6 +56,19 @@ class StorageAssociation(Association):  # type: ignore[misc]
             self.bind(event, evt.get_default_handler(event))
 
 
+class StorageSocket(AssociationSocket):  # type: ignore[misc]
+    """An association's connection."""
+
+    def _shutdown_socket(self) -> None:
+        """Close the connection, also where the peer was first and it cannot be shut down any more."""
+        connection = self.socket
+        if connection is None:
+            return
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+        connection.close()
+
+
 class StorageRequestHandler(RequestHandler):  # type: ignore[misc]
     """Makes a `StorageAssociation` of a connection."""
 
@@ -62,7 +77,7 @@ class StorageRequestHandler(RequestHandler):  # type: ignore[misc]
         assoc = StorageAssociation(server)
         # pynetdicom finds its associations by this part of the thread's name.
         assoc.name = f"AcceptorThread@{datetime.now(UTC):%Y%m%d%H%M%S}"
-        assoc.set_socket(AssociationSocket(assoc, client_socket=self.request))
+        assoc.set_socket(StorageSocket(assoc, client_socket=self.request))
         assoc.acceptor.maximum_length = server.ae.maximum_pdu_size
         assoc.acceptor.ae_title = server.ae_title
         assoc.acceptor.address_info = self.local

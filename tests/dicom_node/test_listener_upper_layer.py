@@ -10,7 +10,7 @@ import pytest
 from pynetdicom.acse import ACSE
 from pynetdicom.association import Association
 from pynetdicom.dul import DULServiceProvider
-from pynetdicom.transport import AssociationServer, RequestHandler
+from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
 
 #: When one of these fails, read the changed source, carry the change over to fast_upper_layer.py or
 #: storage_server.py, run the tests of the listener, and write the new digest here.
@@ -27,6 +27,7 @@ REPLACED = {
     Association.release: "c7d713502b77d702",
     ACSE._negotiate_as_acceptor: "fffd360957c42a8e",
     ACSE.send_reject: "700998293bbcb6c9",
+    AssociationSocket._shutdown_socket: "e2b2628faa81a578",
     RequestHandler._create_association: "05c8d12b79863cdb",
     AssociationServer.__init__: "edacb98bdfb7b974",
     AssociationServer._bind_defaults: "4cada43c3a193724",

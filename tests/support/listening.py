@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import signal
 import socket
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -200,3 +202,23 @@ def _element(element: int, data: bytes) -> bytes:
 
 def _item(kind: int, data: bytes) -> bytes:
     return struct.pack(">BBH", kind, 0, len(data)) + data
+
+
+def main() -> None:
+    """A listener in a process of its own: `python -m tests.support.listening ROOT PORT`.
+
+    Prints its port, then the SOP Instance UID of each instance that was stored, and stops on SIGTERM.
+    """
+    recorder, terminated = Recorder(), threading.Event()
+    recorder.before = lambda stored: print(stored.sop_instance_uid, flush=True)  # noqa: T201
+    signal.signal(signal.SIGTERM, lambda *received: terminated.set())
+    config = ListenerConfig(
+        ae_title="SECONDREAD", port=int(sys.argv[2]), host="127.0.0.1", require_known_peers=False
+    )
+    with Spool(Path(sys.argv[1]), watermark_bytes=0) as spool, Listener(config, spool, recorder) as listener:
+        print(listener.port, flush=True)  # noqa: T201
+        terminated.wait()
+
+
+if __name__ == "__main__":
+    main()
