@@ -172,12 +172,22 @@ def newest(
 ) -> list[Study]:
     """Studies, newest first; with `attention` those that need a person."""
     statement = select(Study).options(selectinload(Study.jobs), selectinload(Study.series))
-    if state is not None:
-        statement = statement.where(Study.state == state)
-    if attention:
-        statement = statement.where(_needs_a_person())
-    newest_first = statement.order_by(Study.received_at.desc(), Study.id.desc())
+    newest_first = statement.where(*_chosen(state, attention)).order_by(
+        Study.received_at.desc(), Study.id.desc()
+    )
     return list(session.scalars(newest_first.limit(limit).offset(offset)))
+
+
+def count(session: Session, *, state: str | None = None, attention: bool = False) -> int:
+    """How many studies `newest` would list without limits."""
+    statement = select(func.count()).select_from(Study).where(*_chosen(state, attention))
+    return session.scalar(statement) or 0
+
+
+def _chosen(state: str | None, attention: bool) -> list[ColumnElement[bool]]:
+    """The conditions of a list."""
+    conditions = [] if state is None else [Study.state == state]
+    return [*conditions, _needs_a_person()] if attention else conditions
 
 
 def _needs_a_person() -> ColumnElement[bool]:
@@ -188,11 +198,6 @@ def _needs_a_person() -> ColumnElement[bool]:
         Job.state.in_([JobState.FAILED.value, JobState.SKIPPED.value]),
     )
     return or_(Study.problem != "", ended_badly.exists())
-
-
-def count_needing_a_person(session: Session) -> int:
-    """How many studies need a person."""
-    return session.scalar(select(func.count()).select_from(Study).where(_needs_a_person())) or 0
 
 
 def uids(session: Session, study_ids: Iterable[int]) -> dict[int, str]:

@@ -66,7 +66,7 @@ class RowCollector(Collector):
             "Free space on the spool's disk.",
             value=readiness.free_bytes(self._station),
         )
-        yield _stage_quantiles(stages)
+        yield stage_quantiles(stages)
 
 
 def _counts(snapshot: views.Snapshot) -> Iterator[Metric]:
@@ -97,7 +97,7 @@ def _labelled(
     return family
 
 
-def _stage_quantiles(stages: Mapping[tuple[str, str], list[float]]) -> Metric:
+def stage_quantiles(stages: Mapping[tuple[str, str], list[float]]) -> Metric:
     """Quantiles over a window of jobs: gauges, because a window's sums go down as well as up."""
     family = GaugeMetricFamily(
         "secondread_job_stage_seconds",

@@ -58,12 +58,14 @@ def _broker(station: Station) -> views.Check:
     """It answers; without it jobs and deliveries wait, and nothing is lost."""
     try:
         broker.ping(station.settings)
-    except BrokerError as error:
-        return _fails(
-            "broker",
-            str(error),
-            "start it, or correct the setting `broker`; what waits is sent again by the sweep",
+    except BrokerError:
+        embedded = station.settings.broker == "embedded"
+        start = (
+            "start `secondread up` on this storage"
+            if embedded
+            else "start it, or correct the setting `broker`"
         )
+        return _fails("broker", "does not answer", f"{start}; the sweep sends again what waits")
     return _holds("broker", "answers")
 
 

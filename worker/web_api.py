@@ -48,10 +48,7 @@ def list_studies(
     """Each with the states of its jobs and, where something is wrong, the sentence that says what."""
     with here.database.read() as session:
         rows = study_rows.newest(session, state=state, attention=attention, limit=limit, offset=offset)
-        if attention:
-            _say_total(response, study_rows.count_needing_a_person(session) if state is None else None)
-        else:
-            _say_total(response, _total(study_rows.count_by_state(session), state))
+        _say_total(response, study_rows.count(session, state=state, attention=attention))
         return status.study_lines(session, rows)
 
 
@@ -155,9 +152,8 @@ def _total(counts: dict[str, int], state: str | None) -> int:
     return sum(counts.values()) if state is None else counts.get(state, 0)
 
 
-def _say_total(response: Response, total: int | None) -> None:
-    if total is not None:
-        response.headers["X-Total-Count"] = str(total)
+def _say_total(response: Response, total: int) -> None:
+    response.headers["X-Total-Count"] = str(total)
 
 
 # What a person may ask for: all POST, all guarded --------------------------------------------------

@@ -59,7 +59,7 @@ def studies(request: Request, here: Here, show: Show = "all", page: PageNumber =
     state = None if show in ("all", "attention") else show
     with here.database.read() as session:
         snapshot = status.snapshot(session)
-        attention = study_rows.count_needing_a_person(session)
+        attention = study_rows.count(session, attention=True)
         rows = study_rows.newest(
             session,
             state=state,

@@ -17,11 +17,24 @@ def age(seconds: float) -> str:
     whole = max(0, int(seconds))
     if whole < 60:
         return f"{whole} s"
+    if whole < 600:
+        return f"{whole // 60} min {whole % 60:02d} s"
     if whole < 3600:
         return f"{whole // 60} min"
     if whole < 86400:
         return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
     return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+def told(sentence: str) -> Markup:
+    """A sentence for people; what it has in `backquotes` is shown as code."""
+    parts = sentence.split("`")
+    if len(parts) % 2 == 0:
+        return Markup("{}").format(sentence)
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if index % 2 else Markup("{}").format(part)
+        for index, part in enumerate(parts)
+    )
 
 
 def moment(at: datetime | None) -> Markup:
@@ -80,6 +93,7 @@ def colour(rgb: Sequence[int]) -> str:
 
 FILTERS: dict[str, Callable[..., Any]] = {
     "age": age,
+    "told": told,
     "moment": moment,
     "date": date,
     "uid": uid,

@@ -84,15 +84,16 @@ def tell(here: Station, *, until: datetime | None = None) -> None:
     send(here, BRAIN, ago(hours=5), modality="MR", count=24, study="MR brain", series="t1 mprage sag")
     send(here, CHEST, ago(hours=3, minutes=12), count=40, accession="A10023", patient="PAT-0042")
     send(here, UNDELIVERED, ago(hours=2), count=12, study="CT chest follow-up", patient="PAT-0077")
-    send(here, MIXED, ago(minutes=55), count=2, study="CT thorax", patient="PAT-0101")
+    send(
+        here, MIXED, ago(minutes=55, seconds=2), count=2, study="CT thorax", patient="PAT-0101", settle=False
+    )
     send(here, MIXED, ago(minutes=55), count=2, first=3, patient="PAT-0102")
     send(here, GAPPED, ago(minutes=40), count=18, patient="PAT-0103")
     send(here, RUNNING, ago(seconds=48), count=30, patient="PAT-0104", study="CT Thorax mit KM")
-    close(here, now)
     made = queued(here)
-    finish(here, made[CHEST], ago(hours=3, minutes=11))
-    finish(here, made[UNDELIVERED], ago(hours=1, minutes=59), answer=0xA900)
-    fail(here, made[GAPPED], ago(minutes=39))
+    finish(here, made[CHEST], ago(hours=3, minutes=11, seconds=53))
+    finish(here, made[UNDELIVERED], ago(hours=1, minutes=59, seconds=53), answer=0xA900)
+    fail(here, made[GAPPED], ago(minutes=39, seconds=53))
     with here.database.write() as session:
         claimed = jobs.claim(session, made[RUNNING], owner="w", now=ago(seconds=31), lease=rows.LEASE)
         assert claimed is not None
@@ -116,8 +117,9 @@ def send(
     patient: str = "PAT-0001",
     accession: str = "",
     ended: bool = True,
+    settle: bool = True,
 ) -> None:
-    """An association that carries `count` images of a study."""
+    """An association that carries `count` images of a study, and the sweep after it."""
     association = f"a{uid[-4:]}-{first}"
     attributes = {"Modality": modality, "StudyDescription": study, "SeriesDescription": series}
     attributes |= {"StudyDate": f"{at:%Y%m%d}", "SliceThickness": 2.0, "AccessionNumber": accession}
@@ -140,6 +142,8 @@ def send(
         )
         if ended:
             associations.close(session, association, outcome="released", at=at)
+    if ended and settle:
+        close(here, at + timedelta(seconds=6))
 
 
 def _association(uid: str, at: datetime, process_id: str) -> dict[str, Any]:
@@ -170,11 +174,9 @@ def close(here: Station, now: datetime) -> None:
 
 
 def queued(here: Station) -> dict[str, int]:
-    """Ids of the queued jobs by Study Instance UID; each was made when its study had arrived."""
-    with here.database.write() as session:
+    """Ids of the queued jobs by Study Instance UID."""
+    with here.database.read() as session:
         found = jobs.newest(session, state=JobState.QUEUED)
-        for job in found:
-            job.created_at = job.study.last_instance_at + timedelta(seconds=5)
         return {job.study.study_instance_uid: job.id for job in found}
 
 
@@ -197,6 +199,7 @@ def finish(here: Station, job_id: int, at: datetime, *, answer: int = 0) -> None
             | {"postprocess": 2.13, "measure": 0.47, "encode": 3.9, "pictures": 1.02},
             notes=["slice spacing varies by 0.02 mm; the mean is used"],
         )
+        deliveries.claim(session, ids[0], owner="d", now=end, lease=rows.LEASE)
         for delivery_id in ids:
             if answer:
                 deliveries.dead(
