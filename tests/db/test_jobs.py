@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from db import decisions, deliveries, jobs, studies
+from db import deliveries, jobs, studies
 from db.base import Database
 from db.errors import NotFound
 from db.models import Job
@@ -348,29 +348,6 @@ def test_newest_counts_and_the_oldest_waiting(database: Database) -> None:
         assert jobs.count_by_state(session) == {"queued": 4, "running": 1}
         assert jobs.oldest_waiting(session) == NOW
     assert other
-
-
-def test_decisions_come_back_in_their_order(database: Database) -> None:
-    with database.write() as session:
-        study = rows.receive(session)
-        for revision, route in ((1, "old"), (2, "chest"), (2, "brain")):
-            decisions.record(
-                session,
-                {
-                    "study_id": study.id,
-                    "series_id": None,
-                    "revision": revision,
-                    "route": route,
-                    "matched": route == "chest",
-                    "reason": "Modality is CT",
-                    "trace": {"rules": [{"keyword": "Modality", "value": "CT"}]},
-                    "decided_at": NOW,
-                },
-            )
-    with database.read() as session:
-        found = decisions.of_revision(session, studies.by_uid(session, "1.2.1").id, 2)
-    assert [(d.route, d.matched) for d in found] == [("chest", True), ("brain", False)]
-    assert found[0].trace == {"rules": [{"keyword": "Modality", "value": "CT"}]}
 
 
 def test_an_unknown_job_is_not_found(database: Database) -> None:
