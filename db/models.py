@@ -210,6 +210,8 @@ class Measurement(Base):
     code_scheme: Mapped[str] = mapped_column(String(16))
     code_meaning: Mapped[str] = mapped_column(String(64))
     value: Mapped[float]
+    #: How it was derived, e.g. "Mean"; "" where the name says it all.
+    derivation: Mapped[str] = mapped_column(String(64), default="")
     #: UCUM.
     unit: Mapped[str] = mapped_column(String(16))
 

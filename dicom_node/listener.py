@@ -71,6 +71,12 @@ class ListenerConfig:
     #: Seconds that `stop` waits for instances in hand.
     stop_seconds: float = 30.0
 
+    def __post_init__(self) -> None:
+        if not 4096 <= self.max_pdu <= 1 << 20:
+            raise ValueError(f"max_pdu must be between 4096 and 1048576 bytes, not {self.max_pdu}")
+        if min(self.association_timeout, self.network_timeout) <= 0:
+            raise ValueError("association_timeout and network_timeout must be positive: they free the slots")
+
 
 @dataclass(kw_only=True)
 class _Caller:
@@ -212,7 +218,15 @@ class Listener:
     def _on_aborted(self, event: evt.Event) -> None:
         caller = self._callers.get(event.assoc)
         if caller is not None and caller.opened:
-            self._tell(caller, AssociationEventKind.ABORTED, "the association was aborted")
+            self._tell(caller, AssociationEventKind.ABORTED, self._why_aborted(event.assoc))
+
+    def _why_aborted(self, association: StorageAssociation) -> str:
+        """A sentence on who ended the association."""
+        if association.dul.end_reason:
+            return str(association.dul.end_reason)
+        if association.dul.idle_timer_expired():
+            return f"the peer was silent for {self._config.network_timeout:g} s"
+        return "the listener stopped" if self._stopped else "the peer aborted it"
 
     def _on_rejected(self, event: evt.Event) -> None:
         """pynetdicom rejected by itself: too many associations."""
@@ -231,7 +245,14 @@ class Listener:
         if caller.ended:
             return
         caller.ended = kind is not AssociationEventKind.OPENED
-        LOGGER.info("association %s %s: %s", caller.association_id, kind, reason)
+        LOGGER.info(
+            "association %s %s: %r at %s%s",
+            caller.association_id,
+            kind,
+            caller.calling_ae_title,
+            caller.address,
+            f": {reason}" if reason else "",
+        )
         happened = AssociationEvent(
             association_id=caller.association_id,
             kind=kind,

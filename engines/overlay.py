@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -36,12 +36,14 @@ def overlay(
     position: float,
     window: tuple[float, float] | None = None,
     size: int = 512,
+    unfilled: Collection[int] = (),
 ) -> NDArray[np.uint8]:
     """One plane of `volume` with `mask` (a label map on its grid) drawn over it: RGB (height, width, 3).
 
     `position` runs from 0 to 1: from foot to head (axial), front to back (coronal) and right to left
     (sagittal). `window` holds the values shown black and white, in the volume's unit; None takes them
-    from the plane. The longer side has `size` pixels, the other follows from the voxels' spacing.
+    from the plane. The longer side has `size` pixels, the other follows from the voxels' spacing. The
+    segments numbered in `unfilled` get a contour only.
     Raises VolumeError where mask and volume differ in shape.
     """
     if mask.shape != volume.array.shape:
@@ -55,7 +57,8 @@ def overlay(
     thickness = max(1, round(size / 400))
     for segment in segments:
         inside = _enlarged((labels[index] == segment.number).astype(np.float32), shape) > 0.5
-        _draw(picture, inside, colour=segment.colour, thickness=thickness)
+        fill = 0.0 if segment.number in unfilled else _FILL
+        _draw(picture, inside, colour=segment.colour, thickness=thickness, fill=fill)
     return np.rint(picture).astype(np.uint8)
 
 
@@ -86,14 +89,19 @@ def _windowed(grey: NDArray[np.float32], window: tuple[float, float] | None) -> 
 
 
 def _draw(
-    picture: NDArray[np.float32], inside: NDArray[np.bool_], *, colour: tuple[int, int, int], thickness: int
+    picture: NDArray[np.float32],
+    inside: NDArray[np.bool_],
+    *,
+    colour: tuple[int, int, int],
+    thickness: int,
+    fill: float,
 ) -> None:
     """Tint the inside of a region and draw the inner edge of its outline."""
     paint = np.array(colour, dtype=np.float32)
     core = inside
     for _ in range(thickness):
         core = _eroded(core)
-    picture[core] = (1 - _FILL) * picture[core] + _FILL * paint
+    picture[core] = (1 - fill) * picture[core] + fill * paint
     picture[inside & ~core] = paint
 
 

@@ -197,7 +197,7 @@ def _tell(shown: Shown, seconds: float, console: Console) -> None:
     job = shown.job
     console.print(f"\n[bold]What the model found[/]  {job.model} {job.model_version} on {job.engine}")
     for measured in job.measurements:
-        where = measured.segment or "both lungs"
+        where = measured.segment or "together"
         console.print(
             f"  {measured.meaning:<40} {where:<12} {measured.value:>9.1f} {measured.unit}", markup=False
         )

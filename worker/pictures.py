@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from engines import labels, overlay
@@ -27,8 +28,10 @@ def draw(volume: Volume, findings: Findings, folder: Path) -> list[Path]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     window = _window(volume)
+    sizes = labels.counts(findings.mask, len(findings.segments))
+    frame = _frame(sizes)
     written = []
-    for name, plane, position in _planes(findings):
+    for name, plane, position in _planes(findings, sizes, frame):
         picture = overlay.overlay(
             volume,
             findings.mask,
@@ -37,11 +40,18 @@ def draw(volume: Volume, findings: Findings, folder: Path) -> list[Path]:
             position=position,
             window=window,
             size=_SIZE,
+            unfilled=frame,
         )
         path = folder / f"{name}.png"
         Image.fromarray(picture).save(path)
         written.append(path)
     return written
+
+
+def _frame(sizes: NDArray[np.int64]) -> set[int]:
+    """The largest segment of several: the frame (a body) of what there is to look at."""
+    inside = sizes[1:]
+    return {int(inside.argmax()) + 1} if np.count_nonzero(inside) > 1 else set()
 
 
 def _window(volume: Volume) -> tuple[float, float]:
@@ -56,9 +66,13 @@ def _window(volume: Volume) -> tuple[float, float]:
 Plane = Literal["axial", "coronal", "sagittal"]
 
 
-def _planes(findings: Findings) -> Iterator[tuple[str, Plane, float]]:
+def _planes(
+    findings: Findings, sizes: NDArray[np.int64], frame: set[int]
+) -> Iterator[tuple[str, Plane, float]]:
     """Name, plane and position (0..1 along the plane's patient direction) of each picture."""
-    found = _extents(findings)
+    wanted = (sizes > 0) & ~np.isin(np.arange(sizes.size), [0, *frame])
+    whole = tuple((0, length - 1) for length in findings.geometry.shape)
+    found = labels.extents(findings.mask, wanted) or whole
     low, high = _span(findings, found, "FH")
     for index, part in enumerate((0.25, 0.5, 0.75), start=1):
         yield f"axial-{index}", "axial", low + part * (high - low)
@@ -67,20 +81,6 @@ def _planes(findings: Findings) -> Iterator[tuple[str, Plane, float]]:
     low, high = _span(findings, found, "RL")
     # A quarter, not the middle: the middle of a body shows neither lung.
     yield "sagittal", "sagittal", low + (high - low) / 4
-
-
-def _extents(findings: Findings) -> tuple[tuple[int, int], ...]:
-    """First and last index of the segments along each axis.
-
-    The largest segment of several is left out: it is the frame (a body), not the thing to look at.
-    """
-    sizes = labels.counts(findings.mask, len(findings.segments))
-    sizes[0] = 0
-    wanted = sizes > 0
-    if np.count_nonzero(wanted) > 1:
-        wanted[sizes.argmax()] = False
-    whole = tuple((0, length - 1) for length in findings.geometry.shape)
-    return labels.extents(findings.mask, wanted) or whole
 
 
 def _span(findings: Findings, found: tuple[tuple[int, int], ...], directions: str) -> tuple[float, float]:

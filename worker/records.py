@@ -132,6 +132,7 @@ def findings(found: Findings) -> dict[str, list[dict[str, Any]]]:
                 "code_value": measured.name.value,
                 "code_scheme": measured.name.scheme,
                 "code_meaning": measured.name.meaning,
+                "derivation": measured.derivation.meaning if measured.derivation else "",
                 "value": measured.value,
                 "unit": measured.unit.value,
             }

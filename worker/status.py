@@ -116,7 +116,8 @@ def job_detail(session: Session, job_id: int) -> views.JobDetail:
         measurements=[
             views.MeasurementLine(
                 key=measured.key,
-                meaning=measured.code_meaning,
+                meaning=measured.code_meaning
+                + (f", {measured.derivation.lower()}" if measured.derivation else ""),
                 code=f"({measured.code_value}, {measured.code_scheme})",
                 segment=measured.segment_label,
                 value=measured.value,

@@ -70,22 +70,20 @@ def care(station: Station, now: datetime) -> None:
 
 def _take_back(station: Station, now: datetime) -> None:
     """Give the jobs of dead workers to others; after too many attempts, to a person."""
-    with station.database.write() as session:
-        for job in jobs.expired(session, now):
-            last = job.attempts >= station.settings.work.max_attempts
-            if last:
+    with station.database.read() as session:
+        orphans = jobs.expired(session, now)
+    for job in orphans:
+        # One study per transaction: the order of locks is then the same everywhere.
+        with station.database.write() as session:
+            if job.attempts >= station.settings.work.max_attempts:
                 error = f"{job.attempts} workers died on it or fell silent; see their logs"
-                jobs.leave_running(
-                    session,
-                    job.id,
-                    JobState.FAILED,
-                    owner=job.lease_owner,
-                    reason="worker-lost",
-                    error=error,
-                    finished_at=now,
-                )
+                values = {"reason": "worker-lost", "error": error, "finished_at": now}
+                moved = jobs.leave_running(session, job.id, JobState.FAILED, owner=job.lease_owner, **values)
                 studies.finish_if_ended(session, job.study_id, now)
             else:
-                jobs.leave_running(session, job.id, JobState.QUEUED, owner=job.lease_owner, nudged_at=None)
-            message = f"attempt {job.attempts} lost its worker"
-            events.note(session, "lease-expired", message, study_id=job.study_id, job_id=job.id)
+                moved = jobs.leave_running(
+                    session, job.id, JobState.QUEUED, owner=job.lease_owner, nudged_at=None
+                )
+            if moved:
+                message = f"attempt {job.attempts} lost its worker"
+                events.note(session, "lease-expired", message, study_id=job.study_id, job_id=job.id)

@@ -199,6 +199,7 @@ def upgrade() -> None:
     sa.Column('code_scheme', sa.String(length=16), nullable=False),
     sa.Column('code_meaning', sa.String(length=64), nullable=False),
     sa.Column('value', sa.Double(), nullable=False),
+    sa.Column('derivation', sa.String(length=64), nullable=False),
     sa.Column('unit', sa.String(length=16), nullable=False),
     sa.ForeignKeyConstraint(['job_id'], ['jobs.id'], name=op.f('fk_measurements_job_id_jobs')),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_measurements'))
