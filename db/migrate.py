@@ -8,7 +8,8 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from db.base import Base, Database
+from db.base import Database
+from db.models import Study
 
 #: Any number that nobody else uses on this database.
 _LOCK_KEY = 7_306_812
@@ -51,4 +52,4 @@ def drift(database: Database) -> list[object]:
     """Differences between the tables of `db.models` and those of the database: empty when none."""
     with database.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
-        return list(compare_metadata(context, Base.metadata))
+        return list(compare_metadata(context, Study.metadata))
