@@ -84,6 +84,8 @@ class StreamingUpperLayer(DULServiceProvider):  # type: ignore[misc]
         self.quiet = threading.Event()
         self.quiet.set()
         self._other_bytes = 0
+        #: Why this layer ended the association, for people; "" where it did not.
+        self.end_reason = ""
         #: The peer broke the protocol: nothing that it sends is looked at any more.
         self._is_broken = False
         self._aftermath = 0
@@ -112,8 +114,10 @@ class StreamingUpperLayer(DULServiceProvider):  # type: ignore[misc]
             return True
         return bool(super()._is_transport_event())
 
-    def _break_off(self) -> None:
+    def _break_off(self, reason: str) -> None:
         """PS3.8 table 9-10, Evt19: unrecognised or invalid PDU received."""
+        LOGGER.warning("an association is aborted: %s", reason)
+        self.end_reason = reason
         self._is_broken = True
         self.event_queue.put("Evt19")
 
@@ -134,9 +138,7 @@ class StreamingUpperLayer(DULServiceProvider):  # type: ignore[misc]
             while True:
                 deadline = time.monotonic() + self._timeout
                 kind, _, length = struct.unpack(">BBL", self._read(6, deadline))
-                if not self._is_acceptable(kind, length):
-                    self._break_off()
-                    return
+                self._check_length(kind, length)
                 if kind != _P_DATA_TF or self.sink is None or not self._is_transferring():
                     self._hand_over(bytes((kind, 0)), bytearray(self._read(length, deadline)))
                     return
@@ -147,13 +149,12 @@ class StreamingUpperLayer(DULServiceProvider):  # type: ignore[misc]
                     return
         except _Lost:
             # Evt17: transport connection closed.
+            self.end_reason = "the connection was lost"
             self.event_queue.put("Evt17")
         except _Stalled:
-            LOGGER.warning("an association is aborted: its peer stopped in the middle of a PDU")
-            self._break_off()
+            self._break_off("the peer stopped in the middle of a PDU")
         except ProtocolError as error:
-            LOGGER.warning("an association is aborted: %s", error)
-            self._break_off()
+            self._break_off(str(error))
         finally:
             if held:
                 self.assoc._reactor_checkpoint.set()
@@ -163,13 +164,11 @@ class StreamingUpperLayer(DULServiceProvider):  # type: ignore[misc]
         """Sta6: data transfer; Sta7: we asked for release, and the peer may still send (PS3.8 table 9-10)."""
         return self.state_machine.current_state in ("Sta6", "Sta7")
 
-    def _is_acceptable(self, kind: int, length: int) -> bool:
-        """Whether to read on: a known PDU type and no more than its longest length."""
+    def _check_length(self, kind: int, length: int) -> None:
+        """Read on only for a known PDU type of no more than its longest length. Raises `ProtocolError`."""
         longest = self._max_pdu + _P_DATA_SLACK if kind == _P_DATA_TF else _LONGEST.get(kind, -1)
-        if length <= longest:
-            return True
-        LOGGER.warning("an association is aborted: a PDU of type %d claims %d bytes", kind, length)
-        return False
+        if length > longest:
+            raise ProtocolError(f"a PDU of type {kind} claims {length} bytes")
 
     def _hold_association(self) -> None:
         self.quiet.clear()
@@ -246,8 +245,7 @@ class StreamingUpperLayer(DULServiceProvider):  # type: ignore[misc]
         try:
             pdu, event = self._decode_pdu(bytearray(start + struct.pack(">L", len(body))) + body)
         except Exception as error:  # noqa: BLE001 - any failure to decode is Evt19; its text may quote the peer
-            LOGGER.warning("an association is aborted: its PDU cannot be decoded: %s", type(error).__name__)
-            self._break_off()
+            self._break_off(f"a PDU cannot be decoded: {type(error).__name__}")
             return
         self.event_queue.put(event)
         self._recv_pdu.put(pdu)

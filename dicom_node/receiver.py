@@ -103,6 +103,8 @@ class StoreReceiver:
         """The association ended: what of an instance has arrived was never acknowledged."""
         self._let_go()
         self._request = None
+        # pynetdicom's objects refer to each other: they, and this, wait for the garbage collector.
+        self._buffer = bytearray()
 
     def _begin(self, request: StoreRequest) -> None:
         """Make ready for the data set, or settle why it will be refused; it is read to its end either way."""

@@ -13,9 +13,22 @@ from pynetdicom import AE
 from pynetdicom.association import Association
 
 from dicom_node.instance import StoredInstance
-from dicom_node.listener import KnownPeer
+from dicom_node.listener import KnownPeer, ListenerConfig
 from dicom_node.statuses import StoreStatus
-from tests.support.listening import CT, EXPLICIT, IMPLICIT, VERIFICATION, Listening, listening, until
+from tests.support.listening import (
+    CT,
+    EXPLICIT,
+    IMPLICIT,
+    VERIFICATION,
+    Listening,
+    Wire,
+    data_set_bytes,
+    listening,
+    resident_bytes,
+    store_command,
+    until,
+    value,
+)
 from tests.support.phantoms import Phantom, datasets
 
 LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"
@@ -200,7 +213,7 @@ def test_an_aborted_association_is_told(tmp_path: Path) -> None:
         association = associate(node, [(CT, [EXPLICIT])])
         association.send_c_store(images(1)[0])
         association.abort()
-        node.events.wait("aborted")
+        assert node.events.wait("aborted").reason == "the peer aborted it"
 
     assert node.events.kinds == ["opened", "aborted"]
     assert len(node.dicom_files()) == 1
@@ -210,7 +223,7 @@ def test_a_silent_association_is_aborted(tmp_path: Path) -> None:
     with listening(tmp_path, network_timeout=0.5) as node:
         association = associate(node, [(CT, [EXPLICIT])])
         association.send_c_store(images(1)[0])
-        node.events.wait("aborted", seconds=10)
+        assert "silent for 0.5 s" in node.events.wait("aborted", seconds=10).reason
         until(lambda: association.is_aborted, "the sender to notice")
 
 
@@ -250,6 +263,38 @@ def test_stop_finishes_the_instance_in_hand(tmp_path: Path) -> None:
     assert answers[0].Status == StoreStatus.SUCCESS
     assert len(node.dicom_files()) == 1
     assert node.events.kinds[0] == "opened" and len(node.events.kinds) == 2
+
+
+def test_many_short_associations_leave_no_memory_behind(tmp_path: Path) -> None:
+    # Given a sender that opens an association for each image, as many do
+    made = datasets(Phantom(shape=(60, 512, 512)))
+    with listening(tmp_path) as node:
+
+        def one(ds: Dataset) -> None:
+            with Wire(node.port) as wire:
+                wire.associate({1: (CT, [EXPLICIT])})
+                sent = data_set_bytes(ds)
+                wire.send_values(value(1, 0x03, store_command(CT, ds.SOPInstanceUID)))
+                for at in range(0, len(sent), 100_000):
+                    last = at + 100_000 >= len(sent)
+                    wire.send_values(value(1, 0x02 if last else 0x00, sent[at : at + 100_000]))
+                assert wire.status() == StoreStatus.SUCCESS
+
+        for ds in made[:10]:
+            one(ds)
+        before = resident_bytes()
+        for ds in made[10:]:
+            one(ds)
+
+        assert resident_bytes() - before < 16 << 20
+        node.events.wait("aborted", count=60)
+        until(lambda: not node.listener._callers, "the listener to forget them")
+
+
+@pytest.mark.parametrize("settings", [{"max_pdu": 0}, {"max_pdu": 1 << 30}, {"network_timeout": 0.0}])
+def test_settings_without_bounds_are_refused(settings: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        ListenerConfig(ae_title="SECONDREAD", port=0, **settings)  # type: ignore[arg-type]
 
 
 def test_stop_twice_is_harmless(tmp_path: Path) -> None:
