@@ -33,7 +33,9 @@ class Sample:
 
 
 def draw(case: Case, random: np.random.Generator, strength: float = 1.0) -> Sample:
-    """A random patch of a case."""
+    """A random patch of a case, or of a short scan cut from it."""
+    if random.random() < 0.25:
+        case = short_scan(case, random)
     hu = case.hu if random.random() < 0.3 else with_disease(case, random)
     truth = case.labels
     if hu is not case.hu and random.random() < 0.35:
@@ -52,6 +54,14 @@ def draw(case: Case, random: np.random.Generator, strength: float = 1.0) -> Samp
         noisy[outside] = WINDOW[0]
         target[torch.from_numpy(outside) & (target != IGNORE)] = labels.BACKGROUND
     return Sample(image=normalised(noisy), target=target)
+
+
+def short_scan(case: Case, random: np.random.Generator) -> Case:
+    """Some of the slices, as if no more had been scanned."""
+    length = min(int(random.integers(6, 32)), len(case.hu))
+    start = int(random.integers(0, len(case.hu) - length + 1))
+    part = slice(start, start + length)
+    return Case(name=case.name, hu=case.hu[part].copy(), labels=case.labels[part].copy())
 
 
 def normalised(hu: NDArray[np.float32]) -> Tensor:

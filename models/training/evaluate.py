@@ -27,7 +27,7 @@ class Row:
     """One line of the table."""
 
     what: str
-    #: Dice of left lung, right lung and body; None where neither has a voxel.
+    #: Dice of left lung, right lung and body; None where the truth has none.
     dice: list[float | None]
     #: Wrongly called lung where the truth has none, mL.
     false_lung_ml: float
@@ -55,10 +55,7 @@ class Judge:
             guess, truth = guess[part], truth[part]
         lung = (truth == labels.LEFT_LUNG) | (truth == labels.RIGHT_LUNG)
         guessed = (guess == labels.LEFT_LUNG) | (guess == labels.RIGHT_LUNG)
-        scores = [
-            score if (guess == number).any() or (truth == number).any() else None
-            for number, score in enumerate(train.dice(guess, truth), start=1)
-        ]
+        scores = [None if np.isnan(score) else score for score in train.dice(guess, truth)]
         swapped = int((lung & guessed & (guess != truth)).sum())
         return Row(
             what=what,

@@ -29,9 +29,9 @@ class Phantom:
 
 
 def make(seed: int) -> Phantom:
-    """The phantom of this seed: seven thoraces to one each of abdomen, head and legs."""
+    """The phantom of this seed: more chests than bellies, heads and legs together."""
     random = np.random.default_rng(seed)
-    kind = random.choice(["thorax", "abdomen", "head", "legs"], p=[0.7, 0.12, 0.1, 0.08])
+    kind = random.choice(["thorax", "abdomen", "head", "legs"], p=[0.58, 0.18, 0.16, 0.08])
     canvas = Canvas(random)
     painters: dict[str, Callable[[Canvas], None]] = {
         "thorax": paint_thorax, "abdomen": paint_abdomen, "head": paint_head, "legs": paint_legs,
@@ -305,6 +305,8 @@ def paint_abdomen(canvas: Canvas) -> None:
             < 1
         )
         canvas.paint(loop & (canvas.labels == BODY), canvas.uniform(-1000, -820) + canvas.smooth(12, 40))
+    if canvas.random.random() < 0.4:
+        paint_arms(canvas, width)
 
 
 def paint_head(canvas: Canvas) -> None:
@@ -316,7 +318,7 @@ def paint_head(canvas: Canvas) -> None:
     canvas.paint((head < 1) | neck, canvas.uniform(20, 60), BODY)
     canvas.paint((head < 0.85) & (head > 0.7), canvas.uniform(700, 1400))
     canvas.paint(head < 0.7, canvas.uniform(25, 45) + canvas.smooth(15, 6))
-    for _ in range(int(canvas.random.integers(2, 7))):
+    for _ in range(int(canvas.random.integers(2, 12))):
         place = (centre[0] - canvas.uniform(10, 80), -canvas.uniform(10, 75), canvas.uniform(-40, 40))
         sinus = (
             canvas.ellipsoid(place, (canvas.uniform(6, 22), canvas.uniform(6, 20), canvas.uniform(6, 18))) < 1
@@ -340,7 +342,9 @@ def paint_table(canvas: Canvas) -> None:
     """A thin curved couch under the patient, sometimes with a mattress."""
     rows = np.where((canvas.labels == BODY).any(axis=(0, 2)))[0]
     below = (rows.max() - canvas.shape[1] / 2) * SPACING[1] + canvas.uniform(3, 25) if rows.size else 100.0
-    sag = canvas.flat_y + canvas.uniform(0, 0.0012) * canvas.flat_x**2
+    # Flat for a body, deep like a headrest at times.
+    curve = canvas.uniform(0, 0.0012) if canvas.random.random() < 0.75 else canvas.uniform(0.003, 0.012)
+    sag = canvas.flat_y + curve * canvas.flat_x**2
     outside = (canvas.labels == BACKGROUND) & (np.abs(canvas.flat_x) < canvas.uniform(150, 260))
     thickness = canvas.uniform(3, 9)
     canvas.paint(outside & (np.abs(sag - below) < thickness / 2), canvas.uniform(-700, 200))

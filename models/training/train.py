@@ -36,7 +36,8 @@ class History:
     loss: list[float] = field(default_factory=list)
     #: Step, then mean Dice per label on what is not trained on.
     steps: list[int] = field(default_factory=list)
-    held_out: list[list[float]] = field(default_factory=list)
+    in_place: list[list[float]] = field(default_factory=list)
+    alone: list[list[float]] = field(default_factory=list)
     phantoms: list[list[float]] = field(default_factory=list)
 
 
@@ -75,21 +76,24 @@ def predict(model: torch.nn.Module, hu: np.ndarray) -> np.ndarray:
 
 
 def dice(guess: np.ndarray, truth: np.ndarray) -> list[float]:
-    """Dice per label without the background; 1 where both are empty, NaN where only the truth is."""
+    """Dice per label without the background; NaN where the truth has no voxel of the label."""
     scores = []
     for number in range(1, CLASSES):
         one, other = guess == number, truth == number
-        total = int(one.sum() + other.sum())
-        scores.append(2 * float((one & other).sum()) / total if total else 1.0)
+        both = 2 * float((one & other).sum()) / max(int(one.sum() + other.sum()), 1)
+        scores.append(both if other.any() else float("nan"))
     return scores
 
 
 def judge(model: torch.nn.Module, cases: list[volumes.Case]) -> list[float]:
-    """Mean Dice per label over cases."""
+    """Mean Dice per label over the cases that have it."""
     model.eval()
-    scores = [dice(predict(model, case.hu), case.labels) for case in cases]
+    scores = []
+    for case in cases:
+        part = slice(None) if case.judged is None else case.judged
+        scores.append(dice(predict(model, case.hu)[part], case.labels[part]))
     model.train()
-    return [float(value) for value in np.mean(scores, axis=0)]
+    return [float(value) for value in np.nanmean(scores, axis=0)]
 
 
 def average_into(slow: torch.nn.Module, model: torch.nn.Module, decay: float) -> None:
@@ -129,9 +133,10 @@ def train(steps: int, size: int, seed: int, minutes: float, out: Path) -> tuple[
         average_into(slow, model, decay=min(0.99, step / (step + 10)))
         history.loss.append(loss.item())
         late = time.monotonic() - started > 60 * minutes
-        if step % 100 == 0 or step == steps or late:
+        if step % 80 == 0 or step == steps or late:
             history.steps.append(step)
-            history.held_out.append(judge(slow, parts["held out"]))
+            history.in_place.append(judge(slow, parts["held out in place"]))
+            history.alone.append(judge(slow, parts["held out alone"]))
             history.phantoms.append(judge(slow, following))
             report(step, history, time.monotonic() - started)
             export(slow, out / "model.onnx")
@@ -144,11 +149,11 @@ def train(steps: int, size: int, seed: int, minutes: float, out: Path) -> tuple[
 def report(step: int, history: History, seconds: float) -> None:
     """One line of progress."""
     recent = np.mean(history.loss[-50:])
-    held, made = (" ".join(f"{v:.3f}" for v in values[-1]) for values in (history.held_out, history.phantoms))
-    print(
-        f"step {step:4d}  {seconds:4.0f} s  loss {recent:.3f}  Dice held out {held}  phantoms {made}",
-        flush=True,
+    tracks = {"held out": history.in_place, "alone": history.alone, "phantoms": history.phantoms}
+    scores = "  ".join(
+        f"{name} " + " ".join(f"{v:.3f}" for v in values[-1]) for name, values in tracks.items()
     )
+    print(f"step {step:4d}  {seconds:4.0f} s  loss {recent:.3f}  Dice: {scores}", flush=True)
 
 
 def export(model: torch.nn.Module, path: Path) -> None:
@@ -190,19 +195,12 @@ def plot(history: History, path: Path) -> None:
     left.plot(np.arange(len(smooth)) + width - 1, smooth, color="k")
     left.set(xlabel="step", ylabel="cross entropy + 1 - Dice", title="Training loss", yscale="log")
     colours = ("#0072B2", "#E69F00", "#999999")
-    for number, (name, colour) in enumerate(zip(labels.NAMES[1:], colours, strict=True)):
-        right.plot(
-            history.steps, [v[number] for v in history.held_out], color=colour, label=f"{name}, held-out CT"
-        )
-        right.plot(
-            history.steps,
-            [v[number] for v in history.phantoms],
-            "--",
-            color=colour,
-            label=f"{name}, phantoms",
-        )
-    right.set(xlabel="step", ylabel="Dice", title="Not trained on", ylim=(0.6, 1.0))
-    right.legend(fontsize=6)
+    for track, style in (("in place", "-"), ("alone", ":"), ("phantoms", "--")):
+        scores = np.array(getattr(history, track.replace(" ", "_")))
+        for name, colour, values in zip(labels.NAMES[1:], colours, scores.T, strict=True):
+            right.plot(history.steps, values, style, color=colour, label=f"{name}, {track}")
+    right.set(xlabel="step", ylabel="Dice", title="Images and phantoms not trained on", ylim=(0.5, 1.0))
+    right.legend(fontsize=6, loc="lower right")
     figure.tight_layout()
     figure.savefig(path, dpi=80)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ class Case:
     hu: NDArray[np.float32]
     #: uint8, see `labels`.
     labels: NDArray[np.uint8]
+    #: The slices to judge a prediction by; the others are only there to see.
+    judged: NDArray[np.intp] | None = None
 
 
 def read(folder: Path) -> Volume:
@@ -80,11 +82,20 @@ def real_cases(volume: Volume, truth: NDArray[np.uint8], held_out: Sequence[slic
         hu=np.concatenate([part.hu for part in parts]),
         labels=np.concatenate([part.labels for part in parts]),
     )
+    whole = _part(volume, truth, slice(0, len(truth)))
     return {
         # The joined one as often as all parts together.
         "train": [*parts, *[joined] * len(parts)],
-        "held out": [_part(volume, truth, block) for block in held_out],
+        # Once as a short scan of its own, once where it belongs.
+        "held out alone": [_part(volume, truth, block) for block in held_out],
+        "held out in place": [replace(whole, judged=_inside(held_out, len(truth), len(whole.hu)))],
     }
+
+
+def _inside(blocks: Sequence[slice], images: int, slices: int) -> NDArray[np.intp]:
+    """The slices of the network's grid whose centre lies in one of the blocks of images."""
+    centres = (np.arange(slices) + 0.5) * images / slices
+    return np.flatnonzero([any(block.start <= centre < block.stop for block in blocks) for centre in centres])
 
 
 def _part(volume: Volume, truth: NDArray[np.uint8], part: slice) -> Case:
