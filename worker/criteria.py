@@ -1,6 +1,6 @@
 """The language of `when`: criteria over DICOM attributes, evaluated purely, with the whole trace kept.
 
-    Modality: CT                      equals (text without regard to case, numbers as numbers)
+    Modality: CT                      equals (text without regard to case, numbers and dates as such)
     SeriesDescription: "*chest*"      glob, without regard to case
     StudyDescription: /lung|thorax/   regular expression, found anywhere, without regard to case
     SliceThickness: "<=5"             <, <=, >, >= a number
@@ -15,6 +15,7 @@ does. A missing attribute is a verdict, never an error.
 
 from __future__ import annotations
 
+import datetime
 import difflib
 import fnmatch
 import re
@@ -27,6 +28,7 @@ from pydicom.datadict import keyword_dict, tag_for_keyword
 from worker.errors import CriteriaError
 
 _NUMBER = re.compile(r"^\s*[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?\s*$")
+_DATE = re.compile(r"^\d{4}-\d{2}-\d{2}$")
 _COMPARISON = re.compile(r"^\s*(<=|>=|<|>)\s*(\S.*)$")
 _AGE_DAYS = {"D": 1.0, "W": 7.0, "M": 30.4375, "Y": 365.25}
 
@@ -167,6 +169,11 @@ def _predicate(wanted: Any, place: str) -> Callable[[Any], bool] | None:
 
 def _scalar(wanted: Any, place: str) -> Callable[[Any], bool]:
     """The test that one written value stands for."""
+    if isinstance(wanted, bool):
+        # YAML 1.1 reads NO and YES so; which word stood there is lost, and `false` would match nothing.
+        raise CriteriaError(f'{place}: put a word like "NO" or "YES" in quotes, YAML reads it as {wanted}')
+    if isinstance(wanted, datetime.date):
+        wanted = wanted.isoformat()[:10]
     if not isinstance(wanted, str):
         return lambda value: _equal(value, wanted)
     if len(wanted) > 1 and wanted.startswith("/") and wanted.endswith("/"):
@@ -215,14 +222,10 @@ def _compare(sign: str, bound: str, place: str) -> Callable[[Any], bool]:
 
 def _quantity(value: Any) -> float | None:
     """A value as a number: numbers, dates (YYYYMMDD, YYYY-MM-DD) and ages (AS: 045Y, in days)."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int | float):
-        return float(value)
     text = str(value).strip()
     if _NUMBER.match(text):
         return float(text)
-    if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text):
+    if _DATE.match(text):
         return float(text.replace("-", ""))
     if re.fullmatch(r"\d{1,3}[DWMY]", text):
         return int(text[:-1]) * _AGE_DAYS[text[-1]]
@@ -230,12 +233,13 @@ def _quantity(value: Any) -> float | None:
 
 
 def _equal(value: Any, wanted: Any) -> bool:
-    """Equality without regard to case and outer blanks; numbers are compared as numbers."""
-    if str(value).strip().casefold() == str(wanted).strip().casefold():
+    """Equality without regard to case and outer blanks; numbers and dates are compared as such."""
+    found, text = str(value).strip(), str(wanted).strip()
+    if found.casefold() == text.casefold():
         return True
-    if _NUMBER.match(str(value)) and _NUMBER.match(str(wanted)):
-        return float(value) == float(wanted)
-    return False
+    if _DATE.match(text):
+        return found == text.replace("-", "")
+    return bool(_NUMBER.match(found) and _NUMBER.match(text)) and float(found) == float(text)
 
 
 def _values(value: Any) -> list[Any]:
