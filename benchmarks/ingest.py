@@ -4,7 +4,8 @@
 
 Both servers run on this machine in turn, round by round, each time from an empty storage and with the same
 senders (DCMTK's dcmsend). Orthanc runs as it comes (SQLite index, SyncStorageArea on), but with TCP_NODELAY=1,
-without which it does a third; secondread's listener runs in two processes that share a port. Prints images per second of both for each round, and the median ratio.
+without which it does a third; secondread's listener runs in two processes that share a port. Prints images per
+second of both for each round, and the median ratio.
 """
 
 from __future__ import annotations
