@@ -79,7 +79,7 @@ def split(data: Path, folder: Path, *, series: int) -> list[Path]:
     for target in folders:
         target.mkdir(parents=True)
     for index, path in enumerate(sorted(data.rglob("*.dcm"))):
-        (folders[index % series] / f"{index:06d}.dcm").symlink_to(path)
+        (folders[index % series] / f"{index:06d}.dcm").symlink_to(path.resolve())
     return folders
 
 
