@@ -17,7 +17,12 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from db import base
 from worker import assets, criteria
@@ -138,9 +143,9 @@ class Settings(BaseSettings):
 
     node: Node = Node()
     #: "sqlite" (a file in `storage`) or a SQLAlchemy URL, e.g. postgresql+psycopg://user@host/name.
-    database: str = "sqlite"
+    database: str = Field(default="sqlite", repr=False)
     #: "embedded" or redis://...
-    broker: str = "embedded"
+    broker: str = Field(default="embedded", repr=False)
     storage: Path = Path("secondread-data")
     peers: tuple[Peer, ...] = (_THIS_MACHINE,)
     models: tuple[Path, ...] = Field(default_factory=lambda: (assets.models(),))
@@ -221,6 +226,10 @@ def load(config: Path | None = None, *, storage: Path | None = None) -> Settings
         settings = Settings(**values)
     except ValidationError as error:
         raise ConfigurationError(_explain(error, path)) from error
+    except SettingsError as error:
+        # It names the field, and its cause quotes the value.
+        key = str(error).split('"')[1].upper()
+        raise ConfigurationError(f"environment: SECONDREAD_{key}: is not JSON") from error
     base = path.resolve().parent if path else Path.cwd()
     own_storage = storage.resolve() if storage else (base / settings.storage).resolve()
     models = tuple((base / folder).resolve() for folder in settings.models)
@@ -234,12 +243,20 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path}: is not YAML: {error}") from error
+        raise ConfigurationError(f"{path}: is not YAML{_place(error)}") from error
     if values is None:
         return {}
     if not isinstance(values, dict):
         raise ConfigurationError(f"{path}: write a mapping of settings, e.g. node: {{port: 11112}}")
     return values
+
+
+def _place(error: Exception) -> str:
+    """Where a file stops to be YAML. The parser's own words quote the text, which may be a secret."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return "; it must be UTF-8 text without control characters"
+    return f" at line {mark.line + 1}, column {mark.column + 1}; check indentation, quotes and brackets there"
 
 
 def _explain(error: ValidationError, path: Path | None) -> str:

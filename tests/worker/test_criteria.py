@@ -206,8 +206,7 @@ _JSON = st.recursive(
 _KEYWORDS = st.sampled_from(["Modality", "SliceThickness", "PatientAge", "StudyDate", "ImageType"])
 _TESTS = st.sampled_from(
     [None, "CT", 5, 5.5, "<=5", ">18Y", "1..5", "2026-01-01..2026-12-31", "*c?t[a-z]*", "/^c.t$/"]
-    + ["2026-01-01", ["CT", 5, "<3"]]
-)
+) | st.just(["CT", 5, "<3", "2026-01-01"])
 _CRITERIA: st.SearchStrategy[dict[str, Any]] = st.recursive(
     st.dictionaries(_KEYWORDS, _TESTS, max_size=3),
     lambda inner: st.fixed_dictionaries(
