@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response
+from fastapi import APIRouter, BackgroundTasks, Depends, HTTPException, Path, Query, Request, Response
 
 from db import deliveries as delivery_rows
 from db import events as event_rows
@@ -167,13 +167,14 @@ _CHANGES: _Answers = {
 
 
 @_guarded.post("/jobs/{id}/retry", tags=["jobs"], summary="Run a job again", responses=_CHANGES)
-def retry_job(here: Here, response: Response, id: RowID) -> views.Changed:
+def retry_job(here: Here, response: Response, after: BackgroundTasks, id: RowID) -> views.Changed:
     """FAILED or CANCELLED -> QUEUED; its study is open again until the job has ended."""
     with here.database.write() as session:
         done = job_rows.retry(session, id)
         state = job_rows.get(session, id).state
     if done:
-        enqueue.jobs(here.database, [id])
+        # After the answer: a broker that is away takes seconds to say so, and nobody needs to wait for it.
+        after.add_task(enqueue.jobs, here.database, [id])
     return _changed(response, id, state, done=done, words="waits for a worker", verb="retried")
 
 
@@ -189,14 +190,14 @@ def cancel_job(here: Here, response: Response, id: RowID) -> views.Changed:
 
 
 @_guarded.post("/deliveries/{id}/retry", tags=["deliveries"], summary="Send again", responses=_CHANGES)
-def retry_delivery(here: Here, response: Response, id: RowID) -> views.Changed:
+def retry_delivery(here: Here, response: Response, after: BackgroundTasks, id: RowID) -> views.Changed:
     """DEAD -> PENDING, with a fresh schedule."""
     with here.database.write() as session:
         done = delivery_rows.revive(session, id)
         session.expire_all()
         state = delivery_rows.get(session, id).state
     if done:
-        enqueue.deliveries(here.database, [id])
+        after.add_task(enqueue.deliveries, here.database, [id])
     return _changed(response, id, state, done=done, words="will be sent again", verb="sent again")
 
 

@@ -6,18 +6,18 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from celery import Celery
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from db import associations, deliveries, events, intake, jobs, migrate, results, studies
 from db.base import Database
-from db.models import Delivery, Job
+from db.models import Delivery
 from db.states import JobState
-from engines.findings import Code, Findings, ModelIdentity, Segment
 from tests.db import rows
 from tests.engines import build
-from worker import pictures, pipeline, settings, station
+from tests.worker import answer
+from worker import broker, pipeline, settings, station
 from worker.station import Station
 
 #: The chest CT that went well.
@@ -35,12 +35,6 @@ RUNNING = "1.2.826.0.1.3680043.8.498.1006"
 #: It is still arriving.
 ARRIVING = "1.2.826.0.1.3680043.8.498.1007"
 
-LABELS = [
-    build.label(1, "left_lung", label="Left lung", colour=[80, 170, 255]),
-    build.label(2, "right_lung", label="Right lung", colour=[255, 170, 60]),
-    build.label(3, "body", label="Body", colour=[120, 200, 120]),
-]
-
 
 def open_station(storage: Path, **values: Any) -> Station:
     """A station on SQLite with one tiny model "chest-ct", one peer and one route; no row yet."""
@@ -52,7 +46,7 @@ def open_station(storage: Path, **values: Any) -> Station:
             name="chest-ct",
             version="0.4.1",
             intended_use="Segments lungs and body on CT. For research, not for diagnosis.",
-            outputs=[{"name": "logits", "labels": LABELS}],
+            outputs=[{"name": "logits", "labels": answer.LABELS}],
         )
     opened = station.open_station(
         settings.Settings(
@@ -92,7 +86,7 @@ def tell(here: Station, *, until: datetime | None = None) -> None:
     send(here, RUNNING, ago(seconds=48), count=30, patient="PAT-0104", study="CT Thorax mit KM")
     made = queued(here)
     finish(here, made[CHEST], ago(hours=3, minutes=11, seconds=53))
-    finish(here, made[UNDELIVERED], ago(hours=1, minutes=59, seconds=53), answer=0xA900)
+    finish(here, made[UNDELIVERED], ago(hours=1, minutes=59, seconds=53), status=0xA900)
     fail(here, made[GAPPED], ago(minutes=39, seconds=53))
     with here.database.write() as session:
         claimed = jobs.claim(session, made[RUNNING], owner="w", now=ago(seconds=31), lease=rows.LEASE)
@@ -180,14 +174,14 @@ def queued(here: Station) -> dict[str, int]:
         return {job.study.study_instance_uid: job.id for job in found}
 
 
-def finish(here: Station, job_id: int, at: datetime, *, answer: int = 0) -> None:
+def finish(here: Station, job_id: int, at: datetime, *, status: int = 0) -> None:
     """A job that ends with objects, and what the PACS answers to them."""
     end = at + timedelta(seconds=22)
     with here.database.write() as session:
         job = jobs.claim(session, job_id, owner="w", now=at, lease=rows.LEASE)
         assert job is not None
-        results.replace_findings(session, job_id, **_found())
-        made = [_object(job, "seg", 66_4), _object(job, "sr", 88_34)]
+        results.replace_findings(session, job_id, **answer.found())
+        made = [answer.result_object(job, "seg", 66_4), answer.result_object(job, "sr", 88_34)]
         ids = results.replace_objects(session, job_id, made, destinations=["pacs"], at=end)
         jobs.leave_running(
             session,
@@ -201,82 +195,17 @@ def finish(here: Station, job_id: int, at: datetime, *, answer: int = 0) -> None
         )
         deliveries.claim(session, ids[0], owner="d", now=end, lease=rows.LEASE)
         for delivery_id in ids:
-            if answer:
+            if status:
                 deliveries.dead(
-                    session, delivery_id, status=answer, comment="Data set does not match SOP class"
+                    session, delivery_id, status=status, comment="Data set does not match SOP class"
                 )
             else:
                 deliveries.sent(session, delivery_id, at=end, status=0, comment="")
-        if answer:
+        if status:
             events.note(session, "dead-delivery", "seg to pacs is dead", study_id=job.study_id, job_id=job_id)
         jobs.settle_delivering(session, job_id, end)
         studies.finish_if_ended(session, job.study_id, end)
-    draw(here.settings.results / job.identity)
-
-
-def _found() -> dict[str, list[dict[str, Any]]]:
-    def coded(value: str, meaning: str) -> dict[str, Any]:
-        return {"code_value": value, "code_scheme": "SCT", "code_meaning": meaning}
-
-    def measured(key: str, number: int | None, value: float, unit: str, meaning: str) -> dict[str, Any]:
-        where = LABELS[number - 1]["label"] if number else ""
-        own = {"key": key, "segment_number": number, "segment_label": where, "value": value, "unit": unit}
-        return own | coded("118565006", meaning)
-
-    return {
-        "segments": [
-            {"number": n + 1, "label": label["label"], "voxels": 1_402_331 // (n + 1)}
-            | coded("39607008", "Lung")
-            for n, label in enumerate(LABELS)
-        ],
-        "measurements": [
-            measured("volume", 1, 2412.18, "mL", "Volume"),
-            measured("volume", 2, 2790.4, "mL", "Volume"),
-            measured("density", 1, -841.27, "[hnsf'U]", "Mean attenuation"),
-            measured("density", 2, -836.9, "[hnsf'U]", "Mean attenuation"),
-            measured("laa950", None, 12.34, "%", "Low attenuation area below -950 HU"),
-        ],
-        "findings": [
-            {"key": "emphysema", "present": True, "urgency": "routine"}
-            | coded("87433001", "Pulmonary emphysema")
-            | {"explanation": "LAA-950 12.3 % is above 10 %"},
-            {"key": "small-lung", "present": False, "urgency": "routine"}
-            | coded("46621007", "Atelectasis")
-            | {"explanation": "lung volume 5202 mL is not below 1500 mL"},
-        ],
-    }
-
-
-def _object(job: Job, kind: str, number: int) -> dict[str, Any]:
-    return rows.new_object(
-        job.identity,
-        number,
-        kind=kind,
-        path=f"{job.identity}/{kind}.dcm",
-        sop_class_uid=f"1.2.840.10008.5.1.4.1.1.{number // 10}.{number % 10}",
-        size=812_344 if kind == "seg" else 18_211,
-    )
-
-
-def draw(folder: Path) -> None:
-    """Overlay pictures of an ellipse with two lungs."""
-    z, y, x = np.mgrid[-1:1:20j, -1:1:72j, -1:1:96j]
-    mask = np.where(x**2 / 0.8 + y**2 / 0.5 < 1, 3, 0)
-    for number, centre in ((1, 0.42), (2, -0.42)):
-        mask[(x - centre) ** 2 / 0.08 + y**2 / 0.2 + z**2 < 0.9] = number
-    array = np.choose(mask, (-1000, -860, -820, 40)).astype(np.int16)
-    volume = build.volume(array, spacing=(8.0, 3.4, 3.6))
-    code = Code(value="39607008", scheme="SCT", meaning="Lung")
-    findings = Findings(
-        model=ModelIdentity(name="chest-ct", version="0.4.1", manufacturer="tests", digest="0" * 64),
-        geometry=volume.geometry,
-        mask=mask.astype(np.uint8),
-        segments=tuple(
-            Segment(number=n + 1, label=label["label"], category=code, type=code, colour=label["colour"])
-            for n, label in enumerate(LABELS)
-        ),
-    )
-    pictures.draw(volume, findings, folder)
+    answer.draw(here.settings.results / job.identity)
 
 
 def fail(here: Station, job_id: int, at: datetime) -> None:
@@ -306,10 +235,23 @@ def beat(here: Station, *roles: str) -> None:
             )
 
 
+def queue(here: Station) -> Celery:
+    """An app whose broker is the embedded one of the station's storage, whether it runs or not."""
+    app = Celery("test", set_as_current=False)
+    app.config_from_object("worker.queueing")
+    app.conf.broker_url = broker.url(here.settings)
+    return app
+
+
 def job_of(database: Database, uid: str) -> int:
     """The id of a study's newest job."""
     with database.read() as session:
         return studies.by_uid(session, uid).jobs[-1].id
+
+
+def study_of(session: Session, uid: str) -> int:
+    """A study's row id."""
+    return studies.by_uid(session, uid).id
 
 
 def dead_delivery(session: Session) -> int:

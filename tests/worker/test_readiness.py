@@ -1,0 +1,117 @@
+"""Readiness: each check can fail by itself, and says what to do."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.worker import night
+from tests.worker.served import served
+from worker import broker, readiness, settings, views
+from worker.errors import BrokerError
+from worker.station import Station
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Iterator[Station]:
+    """A station whose broker runs and whose processes live."""
+    opened = night.open_station(tmp_path)
+    process = subprocess.Popen(broker.embedded_command(tmp_path))
+    night.beat(opened)
+    for _ in range(200):
+        try:
+            broker.ping(opened.settings)
+            break
+        except BrokerError:
+            time.sleep(0.02)
+    yield opened
+    process.terminate()
+    process.wait()
+    opened.close()
+
+
+def failing(station: Station) -> dict[str, views.Check]:
+    """The checks that fail, by name."""
+    return {check.name: check for check in readiness.readiness(station).checks if not check.ok}
+
+
+def test_ready_when_everything_holds(here: Station) -> None:
+    with served(here) as address:
+        answer = httpx.get(f"{address}/readyz")
+        page = httpx.get(f"{address}/").text
+    assert (answer.status_code, answer.json()["ready"]) == (200, True)
+    assert "Everything works." in page
+
+
+def test_not_ready_is_503_with_every_check_and_its_remedy(web: httpx.Client) -> None:
+    answer = web.get("/readyz")
+    assert answer.status_code == 503
+    failed = [check for check in answer.json()["checks"] if not check["ok"]]
+    assert [check["name"] for check in failed] == ["broker"]
+    assert "secondread up" in failed[0]["remedy"]
+    assert web.get("/healthz").json() == {"status": "alive"}
+
+
+def test_an_old_schema_is_named(here: Station) -> None:
+    with here.database.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0000'")
+    assert "secondread db upgrade" in failing(here)["database"].remedy
+
+
+def test_a_database_that_is_away_fails_what_hangs_on_it_and_pages_say_so(here: Station) -> None:
+    # Given a database without a file behind it
+    here.database.close()
+    for file in here.settings.storage.glob("secondread.db*"):
+        file.unlink()
+    (here.settings.storage / "secondread.db").mkdir()
+
+    # Then
+    assert set(failing(here)) == {"database", "listener", "analysis worker", "delivery worker", "sweep"}
+    with served(here) as address:
+        assert httpx.get(f"{address}/healthz").status_code == 200
+        assert httpx.get(f"{address}/readyz").status_code == 503
+        assert httpx.get(f"{address}/metrics").status_code == 503
+        assert "the database does not answer" in httpx.get(f"{address}/api/studies").json()["detail"]
+        page = httpx.get(f"{address}/", headers={"Accept": "text/html"})
+        system = httpx.get(f"{address}/system", headers={"Accept": "text/html"})
+    assert page.status_code == 503 and "Not now" in page.text
+    assert system.status_code == 200 and "None gives a sign of life" in system.text
+
+
+@pytest.mark.parametrize(
+    ("roles", "missing"),
+    [
+        (("listen", "work", "sweep"), set()),
+        (("cpu", "sweep", "deliver"), {"listener"}),
+        (("listen", "sweep", "deliver"), {"analysis worker"}),
+        (("listen", "cpu", "sweep"), {"delivery worker"}),
+        (("listen", "work"), {"sweep"}),
+    ],
+)
+def test_each_role_must_live(tmp_path: Path, roles: tuple[str, ...], missing: set[str]) -> None:
+    here = night.open_station(tmp_path)
+    night.beat(here, *roles)
+    assert set(failing(here)) - {"broker"} == missing
+    here.close()
+
+
+def test_a_disk_below_the_watermark_is_what_the_listener_refuses_for(tmp_path: Path) -> None:
+    here = night.open_station(tmp_path, node=settings.Node(min_free_mb=10**9))
+    assert "0xA700" in failing(here)["disk"].remedy
+    here.close()
+
+
+def test_a_route_to_a_model_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    here = night.open_station(tmp_path)
+    (here.settings.models[0] / "chest-ct" / "model.onnx").write_bytes(b"other bytes")
+    again = night.open_station(tmp_path)
+    assert "chest-ct" in failing(again)["models"].found
+    with served(again) as address:
+        assert "model.onnx" in httpx.get(f"{address}/api/models").json()["problems"][0]
+    here.close()
+    again.close()

@@ -1,0 +1,141 @@
+"""What a person may change: job and delivery rows move, and the queue is told, with a real broker."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from celery import Celery
+
+from tests.worker import night
+from tests.worker.served import served
+from worker import broker, enqueue
+from worker.errors import BrokerError
+from worker.station import Station
+
+CHANGE = {"X-Secondread": "1"}
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Iterator[Station]:
+    """A station of the test's own."""
+    station = night.open_station(tmp_path)
+    night.tell(station)
+    yield station
+    station.close()
+
+
+@pytest.fixture
+def queue(here: Station, monkeypatch: pytest.MonkeyPatch) -> Iterator[Celery]:
+    """The embedded broker, running, and the app that `enqueue` uses connected to it."""
+    process = subprocess.Popen(broker.embedded_command(here.settings.storage))
+    app = night.queue(here)
+    monkeypatch.setattr(enqueue, "app", app)
+    for _ in range(200):
+        try:
+            broker.ping(here.settings)
+            break
+        except BrokerError:
+            time.sleep(0.02)
+    yield app
+    app.close()
+    process.terminate()
+    process.wait()
+
+
+@pytest.fixture
+def client(here: Station) -> Iterator[httpx.Client]:
+    """A client over `here`."""
+    with served(here) as address, httpx.Client(base_url=address, timeout=20) as opened:
+        yield opened
+
+
+def wait_for_messages(here: Station, queue: str, count: int) -> None:
+    """Messages are sent after the answer; wait for them."""
+    deadline = time.monotonic() + 10
+    while broker.queue_lengths(here.settings, [queue]) != {queue: count}:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_retry_queues_the_job_and_tells_the_workers(
+    client: httpx.Client, here: Station, queue: Celery
+) -> None:
+    # Given
+    job = night.job_of(here.database, night.GAPPED)
+
+    # When
+    answer = client.post(f"/api/jobs/{job}/retry", headers=CHANGE)
+
+    # Then
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "id": job,
+        "state": "queued",
+        "changed": True,
+        "message": "it waits for a worker",
+    }
+    assert client.get(f"/api/studies/{night.GAPPED}").json()["state"] == "ready"
+    wait_for_messages(here, "cpu", 1)
+
+    # And a second wish changes nothing and sends nothing
+    again = client.post(f"/api/jobs/{job}/retry", headers=CHANGE)
+    assert again.status_code == 409
+    assert again.json()["message"] == "it is queued and cannot be retried; nothing was changed"
+    assert broker.queue_lengths(here.settings, ["cpu"]) == {"cpu": 1}
+
+
+def test_retry_of_a_dead_delivery_sends_only_that_one(
+    client: httpx.Client, here: Station, queue: Celery
+) -> None:
+    # Given
+    with here.database.read() as session:
+        delivery = night.dead_delivery(session)
+
+    # When
+    answer = client.post(f"/api/deliveries/{delivery}/retry", headers={"Content-Type": "application/json"})
+
+    # Then
+    assert answer.json()["changed"] is True and answer.json()["state"] == "pending"
+    states = {row["id"]: row["state"] for row in client.get("/api/deliveries").json()}
+    assert sorted(states.values()) == ["dead", "pending", "sent", "sent"] and states[delivery] == "pending"
+    wait_for_messages(here, "deliver", 1)
+    assert client.post(f"/api/deliveries/{delivery}/retry", headers=CHANGE).status_code == 409
+
+
+def test_cancel_stops_a_job_and_ends_its_study(client: httpx.Client, here: Station) -> None:
+    job = night.job_of(here.database, night.RUNNING)
+    assert client.post(f"/api/jobs/{job}/cancel", headers=CHANGE).json()["state"] == "cancelled"
+    assert client.get(f"/api/studies/{night.RUNNING}").json()["state"] == "done"
+    assert client.post(f"/api/jobs/{job}/cancel", headers=CHANGE).status_code == 409
+
+
+def test_without_the_broker_a_retry_waits_for_the_sweep(
+    client: httpx.Client, here: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a broker that is away
+    app = night.queue(here)
+    monkeypatch.setattr(enqueue, "app", app)
+
+    # When
+    job = night.job_of(here.database, night.GAPPED)
+    began = time.monotonic()
+    answer = client.post(f"/api/jobs/{job}/retry", headers=CHANGE)
+
+    # Then
+    assert answer.json()["state"] == "queued"
+    assert time.monotonic() - began < 2, "the answer must not wait for the broker"
+    app.close()
+
+
+@pytest.mark.parametrize(
+    "address", ["/api/jobs/999/retry", "/api/jobs/999/cancel", "/api/deliveries/999/retry"]
+)
+def test_what_is_not_there_cannot_be_changed(web: httpx.Client, address: str) -> None:
+    answer = web.post(address, headers=CHANGE)
+    assert answer.status_code == 404
+    assert answer.json()["detail"].startswith("there is no")
