@@ -260,6 +260,13 @@ class Readiness(View):
     checks: list[Check]
 
 
+class Problem(View):
+    """Why there is no other answer."""
+
+    #: A sentence that says what is wrong, and where it can, what to do.
+    detail: str
+
+
 class Changed(View):
     """What a change asked for by a person came to."""
 

@@ -30,10 +30,10 @@ Offset = Annotated[int, Query(ge=0, le=1_000_000_000, description="How many to p
 StudyUID = Annotated[str, Path(pattern=r"^[0-9A-Za-z._-]{1,64}$", description="Study Instance UID.")]
 RowID = Annotated[int, Path(ge=1, le=2_147_483_647)]
 _Answers = dict[int | str, dict[str, Any]]
-_SENTENCE = {"content": {"application/json": {"example": {"detail": "there is no job 7"}}}}
+_SENTENCE: dict[str, Any] = {"model": views.Problem}
 _MISSING: _Answers = {404: {"description": "There is no such thing.", **_SENTENCE}}
 
-router = APIRouter(prefix="/api")
+router = APIRouter(prefix="/api", responses={422: {"description": "A value is wrong.", **_SENTENCE}})
 
 
 @router.get("/studies", tags=["studies"], summary="Studies, newest first")
@@ -160,9 +160,12 @@ def _say_total(response: Response, total: int) -> None:
 
 _guarded = APIRouter(dependencies=[Depends(web_guard.same_origin_only)])
 _CHANGES: _Answers = {
-    403: {"description": "The header X-Secondread: 1 is missing."},
-    404: {"description": "There is no such thing."},
-    409: {"description": "It is in a state that cannot be changed so; nothing was changed."},
+    403: {"description": "The header X-Secondread: 1 is missing.", **_SENTENCE},
+    404: {"description": "There is no such thing.", **_SENTENCE},
+    409: {
+        "description": "It is in a state that cannot be changed so; nothing was changed.",
+        "model": views.Changed,
+    },
 }
 
 

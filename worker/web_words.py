@@ -129,11 +129,12 @@ def operation(described: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def models(schemas: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """The API's models: their fields and types, without those of validation errors."""
+    """The API's models: their fields and types; an enumeration by its values."""
     return {
-        name: {field: type_of(schema) for field, schema in described.get("properties", {}).items()}
+        name: {field: type_of(schema) for field, schema in described["properties"].items()}
+        if "properties" in described
+        else {"one of": type_of(described)}
         for name, described in schemas.items()
-        if "properties" in described and "Validation" not in name
     }
 
 

@@ -143,6 +143,10 @@ def test_the_schema_describes_every_address_and_the_reference_needs_nobody_else(
     schema = web.get("/api/openapi.json").json()
     wanted = {"/api/studies", "/api/studies/{uid}/why", "/api/jobs/{id}/retry", "/readyz", "/metrics"}
     assert wanted <= set(schema["paths"])
+    assert schema["paths"]["/api/jobs"]["get"]["responses"]["422"]["content"]["application/json"][
+        "schema"
+    ] == {"$ref": "#/components/schemas/Problem"}
     page = web.get("/api/docs").text
+    assert "receiving | ready | done" in page
     assert all(f"<code>{path}</code>" in page for path in schema["paths"])
     assert "http://" not in page.replace(str(web.base_url), "") and "https://" not in page
