@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,9 +9,8 @@ import httpx
 import pytest
 
 from tests.worker import night
-from tests.worker.served import served
-from worker import broker, readiness, settings, views
-from worker.errors import BrokerError
+from tests.worker.served import served, served_broker
+from worker import readiness, settings, views
 from worker.station import Station
 
 
@@ -21,17 +18,9 @@ from worker.station import Station
 def here(tmp_path: Path) -> Iterator[Station]:
     """A station whose broker runs and whose processes live."""
     opened = night.open_station(tmp_path)
-    process = subprocess.Popen(broker.embedded_command(tmp_path))
     night.beat(opened)
-    for _ in range(200):
-        try:
-            broker.ping(opened.settings)
-            break
-        except BrokerError:
-            time.sleep(0.02)
-    yield opened
-    process.terminate()
-    process.wait()
+    with served_broker(opened):
+        yield opened
     opened.close()
 
 

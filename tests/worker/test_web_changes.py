@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +11,8 @@ import pytest
 from celery import Celery
 
 from tests.worker import night
-from tests.worker.served import served
+from tests.worker.served import served, served_broker
 from worker import broker, enqueue
-from worker.errors import BrokerError
 from worker.station import Station
 
 CHANGE = {"X-Secondread": "1"}
@@ -32,19 +30,11 @@ def here(tmp_path: Path) -> Iterator[Station]:
 @pytest.fixture
 def queue(here: Station, monkeypatch: pytest.MonkeyPatch) -> Iterator[Celery]:
     """The embedded broker, running, and the app that `enqueue` uses connected to it."""
-    process = subprocess.Popen(broker.embedded_command(here.settings.storage))
     app = night.queue(here)
     monkeypatch.setattr(enqueue, "app", app)
-    for _ in range(200):
-        try:
-            broker.ping(here.settings)
-            break
-        except BrokerError:
-            time.sleep(0.02)
-    yield app
-    app.close()
-    process.terminate()
-    process.wait()
+    with served_broker(here):
+        yield app
+        app.close()
 
 
 @pytest.fixture
