@@ -11,6 +11,7 @@ from db.base import Database
 from dicom_node.results import ResultFile
 from dicom_node.senders import Destination, Sender
 from engines.findings import Findings
+from engines.volume import Volume
 from worker.shelf import Shelf
 
 
@@ -43,6 +44,7 @@ class Post:
 class Analysis:
     """What an analysis leaves to be stored."""
 
+    volume: Volume
     findings: Findings
     files: Sequence[ResultFile]
     notes: tuple[str, ...]

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from db.base import Database
 from db.errors import NotFound
 from dicom_node import senders
 from dicom_node.senders import Destination, Outcome, Verdict
-from worker import assets, demo_pacs, demo_report, explain, settings, status, supervise, views
+from worker import assets, demo_pacs, demo_report, explain, pictures, settings, status, supervise, views
 from worker.demo_pacs import DemoPacs
 from worker.demo_report import Shown
 from worker.errors import WorkerError
@@ -226,7 +227,12 @@ def _collect_pictures(shown: Shown) -> list[Path]:
     """Copies of the job's pictures beside the report."""
     folder = shown.folder / "pictures"
     folder.mkdir()
-    made = sorted((shown.settings.results / shown.job.identity).glob("*.png"))
+    source = shown.settings.results / shown.job.identity
+    # They are drawn while the results leave, so they may come a moment after the end of the job.
+    supervise.wait_until(
+        lambda: (source / f"{pictures.LAST}.png").exists(), timeout=20, stop=threading.Event()
+    )
+    made = sorted(source.glob("*.png"))
     return [Path(shutil.copy(picture, folder / picture.name)) for picture in made]
 
 

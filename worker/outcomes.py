@@ -41,7 +41,6 @@ def conclude(bench: Bench, job: Job, outcome: Analysis, watch: Stopwatch) -> lis
             values["finished_at"] = now
         if not jobs.leave_running(session, job.id, to, owner=bench.owner, **values):
             logger.warning("job %s was taken from this worker; what it made is dropped", job.id)
-            session.rollback()
             return []
         results.replace_findings(session, job.id, **records.findings(outcome.findings))
         rows = [records.result_object(file, bench.results_root) for file in outcome.files]

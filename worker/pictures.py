@@ -16,6 +16,8 @@ from engines.volume import Volume
 
 #: Display window of a CT: lung and soft tissue are both visible. HU.
 _CT_WINDOW = (-1150.0, 350.0)
+#: The one that is drawn last.
+LAST = "sagittal"
 #: Longer side of a picture, pixels.
 _SIZE = 512
 
@@ -80,7 +82,7 @@ def _planes(
     yield "coronal", "coronal", (low + high) / 2
     low, high = _span(findings, found, "RL")
     # A quarter, not the middle: the middle of a body shows neither lung.
-    yield "sagittal", "sagittal", low + (high - low) / 4
+    yield LAST, "sagittal", low + (high - low) / 4
 
 
 def _span(findings: Findings, found: tuple[tuple[int, int], ...], directions: str) -> tuple[float, float]:

@@ -7,7 +7,7 @@ Every one may be repeated after a crash, at any point, and ends in the same rows
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -132,8 +132,11 @@ def _route(
 # 3. Analyse: a model answers ----------------------------------------------------------------------
 
 
-def analyse(bench: Bench, job_id: int) -> list[int]:
-    """Run one job. Returns the ids of deliveries to send; empty where the job was not to be had."""
+def analyse(bench: Bench, job_id: int, *, send: Callable[[list[int]], None] | None = None) -> list[int]:
+    """Run one job. Returns the ids of deliveries to send; empty where the job was not to be had.
+
+    `send` gets them as soon as they are committed: the pictures are drawn while the results leave.
+    """
     with bench.database.write() as session:
         job = jobs.claim(session, job_id, owner=bench.owner, now=datetime.now(UTC), lease=bench.lease)
         if job is None:
@@ -147,11 +150,15 @@ def analyse(bench: Bench, job_id: int) -> list[int]:
         return outcomes.fail(bench, job, error.reason, str(error), watch)
     except EngineError as error:
         return outcomes.fail(bench, job, "engine", str(error), watch)
-    return outcomes.conclude(bench, job, analysis, watch)
+    follow = outcomes.conclude(bench, job, analysis, watch)
+    if send is not None:
+        send(follow)
+    pictures.draw(analysis.volume, analysis.findings, bench.results_root / job.identity)
+    return follow
 
 
 def _analyse(bench: Bench, job: Job, paths: Sequence[Path], watch: Stopwatch) -> Analysis:
-    """Files -> volume -> findings -> objects, read back, and pictures."""
+    """Files -> volume -> findings -> objects, read back."""
     package = bench.shelf.package(job.model)
     with watch("load"):
         runner = bench.shelf.runner(job.model)
@@ -167,12 +174,10 @@ def _analyse(bench: Bench, job: Job, paths: Sequence[Path], watch: Stopwatch) ->
         created_at=job.created_at,
         secondread_version=version.VERSION,
     )
-    folder = bench.results_root / job.identity
     with watch("encode"):
+        folder = bench.results_root / job.identity
         files = dicom_results.make_results(context, findings, package.manifest.results, folder)
-    with watch("pictures"):
-        pictures.draw(source.volume, findings, folder)
-    return Analysis(findings=findings, files=files, notes=source.notes)
+    return Analysis(volume=source.volume, findings=findings, files=files, notes=source.notes)
 
 
 # 4. Deliver: the results leave --------------------------------------------------------------------

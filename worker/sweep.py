@@ -14,7 +14,7 @@ from worker.station import Station
 logger = logging.getLogger(__name__)
 
 #: How often complete studies are looked for: part of every study's latency.
-TICK_SECONDS = 0.25
+TICK_SECONDS = 0.1
 #: How often everything else is looked after.
 CARE_SECONDS = 2.0
 #: A message unanswered for so long may be lost.

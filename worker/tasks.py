@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 from worker import enqueue, outcomes, pipeline, station
 from worker.app import app
@@ -15,13 +16,11 @@ def analyse(job_id: int) -> None:
     """Run a job and nudge its deliveries."""
     here = station.here()
     try:
-        follow = pipeline.analyse(here.bench, job_id)
+        pipeline.analyse(here.bench, job_id, send=partial(enqueue.deliveries, here.database))
     except Exception as error:
         # A job that nobody foresaw must end with a recorded reason, not with a worker.
         logger.exception("job %s ended in an unexpected error", job_id)
         outcomes.give_up(here.bench, job_id, error)
-        return
-    enqueue.deliveries(here.database, follow)
 
 
 @app.task(name="deliver")
