@@ -110,13 +110,20 @@ def is_supported(url: str) -> bool:
 
 
 def _engine(url: str) -> Engine:
-    """The engine for a URL, with SQLite's durability settings where it is SQLite."""
+    """The engine for a URL, with SQLite's durability settings where it is SQLite.
+
+    Its errors do not show a statement's parameters: they may name a patient, and errors are logged.
+    """
     if make_url(url).get_backend_name() != "sqlite":
         # Prepared plans are made while the tables are small, and kept: a batch of 200 paths then took
         # 140 ms instead of 5 ms. A pooler between us and the server may not keep them either.
         unprepared = {"prepare_threshold": None}
-        return create_engine(url, pool_pre_ping=True, json_serializer=_json, connect_args=unprepared)
-    engine = create_engine(url, connect_args={"timeout": SQLITE_BUSY_SECONDS}, json_serializer=_json)
+        return create_engine(
+            url, pool_pre_ping=True, json_serializer=_json, connect_args=unprepared, hide_parameters=True
+        )
+    engine = create_engine(
+        url, connect_args={"timeout": SQLITE_BUSY_SECONDS}, json_serializer=_json, hide_parameters=True
+    )
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _record: Any) -> None:

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from celery import Celery
-from celery.signals import worker_process_init, worker_process_shutdown
+from celery.signals import task_failure, worker_process_init, worker_process_shutdown
 
 from worker import heartbeat, station
 
@@ -36,3 +36,9 @@ def _open_station(**_: Any) -> None:
 @worker_process_shutdown.connect
 def _close_station(**_: Any) -> None:
     _held.close()
+
+
+@task_failure.connect
+def _log_failure(exception: BaseException, sender: Any, args: Any, **_: Any) -> None:
+    """A task that fails is repeated by the sweep; Celery's own line would quote the error's words."""
+    logger.error("task %s%s failed; the sweep repeats it", sender.name, tuple(args), exc_info=exception)

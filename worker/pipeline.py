@@ -202,15 +202,16 @@ def deliver(post: Post, delivery_id: int) -> None:
 
 def _send(post: Post, destination: Destination, waiting: dict[str, Delivery]) -> str:
     """Send the objects; each answered one is settled and leaves `waiting`. Returns why others were not."""
+    uids = {post.results_root / row.result.path: uid for uid, row in waiting.items()}
 
     def settle(outcome: Outcome) -> None:
-        row = waiting.pop(outcome.sop_instance_uid, None)
+        # A file that cannot be read gives no UID to be known by.
+        row = waiting.pop(outcome.sop_instance_uid or uids.get(outcome.path or Path(), ""), None)
         if row is not None:
             outcomes.settle(post, row, outcome)
 
-    paths = [post.results_root / row.result.path for row in waiting.values()]
     try:
-        post.open_sender(destination).send(paths, settle)
+        post.open_sender(destination).send(list(uids), settle)
     except SendError as error:
         return str(error)
     return "the destination gave no answer for this object"
