@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import labels
 import numpy as np
 import torch
+from canvas import smooth_noise
 from numpy.typing import NDArray
-from phantoms import smooth_noise
 from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional

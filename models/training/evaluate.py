@@ -14,6 +14,7 @@ import numpy as np
 import phantoms
 import train
 import volumes
+from canvas import SPACING
 from numpy.typing import NDArray
 
 from engines import loader, package, predict
@@ -76,7 +77,7 @@ def phantom_volume(phantom: phantoms.Phantom) -> Volume:
     """A phantom as the engine takes it."""
     affine = np.zeros((4, 4))
     # Axes (slice, row, column) run to the head (z), to posterior (y) and to the left (x).
-    affine[2, 0], affine[1, 1], affine[0, 2], affine[3, 3] = *phantoms.SPACING, 1.0
+    affine[2, 0], affine[1, 1], affine[0, 2], affine[3, 3] = *SPACING, 1.0
     shape = phantom.hu.shape
     geometry = Geometry(shape=(shape[0], shape[1], shape[2]), affine=affine)
     return Volume(array=phantom.hu, geometry=geometry, unit="[hnsf'U]")
