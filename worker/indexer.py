@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from types import TracebackType
+from typing import Any
 
 from db import associations, events, intake
 from dicom_node.instance import StoredInstance
@@ -100,47 +101,52 @@ class Indexer:
         return batch, True
 
     def _write(self, batch: list[Report]) -> None:
-        """Write a batch in order: openings and refusals, then instances, then closings."""
-        self._write_associations(
-            [event for event in batch if isinstance(event, AssociationEvent)], opened=True
-        )
-        stored = [report for report in batch if isinstance(report, StoredInstance)]
-        if stored:
-            pipeline.receive(
-                self._station.database, self._station.settings.spool, stored, read_series=self._read_series
-            )
-        self._write_refusals([report for report in batch if isinstance(report, RefusedInstance)])
-        self._write_associations(
-            [event for event in batch if isinstance(event, AssociationEvent)], opened=False
-        )
+        """Write a batch in order: openings, then instances, refusals and endings.
 
-    def _write_associations(self, reported: list[AssociationEvent], *, opened: bool) -> None:
-        """Rows of associations that opened (or were rejected), or how the others ended."""
-        chosen = [event for event in reported if (event.kind in ("opened", "rejected")) is opened]
-        if not chosen:
-            return
+        What is committed leaves the batch: where a later part fails, it is not written again with that.
+        """
+        for belongs, write in (
+            (_is_opening, self._write_openings),
+            (_is_stored, self._write_instances),
+            (_is_refusal, self._write_refusals),
+            (_is_ending, self._write_endings),
+        ):
+            part: list[Any] = [report for report in batch if belongs(report)]
+            if part:
+                write(part)
+                batch[:] = [report for report in batch if not belongs(report)]
+
+    def _write_openings(self, opened: list[AssociationEvent]) -> None:
+        """Rows of associations that opened, or were rejected."""
         with self._station.database.write() as session:
-            for event in chosen:
-                if opened:
-                    associations.record(session, _association_row(event, self._station.process_id))
-                    if event.kind == "rejected":
-                        message = f"{event.calling_ae_title} at {event.address} was rejected: {event.reason}"
-                        events.note(session, "rejected", message, association_id=event.association_id)
-                else:
-                    associations.close(
-                        session, event.association_id, outcome=event.kind, at=event.at, reason=event.reason
-                    )
+            for event in opened:
+                associations.record(session, _association_row(event, self._station.process_id))
+                if event.kind == "rejected":
+                    message = f"{event.calling_ae_title} at {event.address} was rejected: {event.reason}"
+                    events.note(session, "rejected", message, association_id=event.association_id)
+
+    def _write_instances(self, stored: list[StoredInstance]) -> None:
+        """Rows of files."""
+        pipeline.receive(
+            self._station.database, self._station.settings.spool, stored, read_series=self._read_series
+        )
 
     def _write_refusals(self, refusals: list[RefusedInstance]) -> None:
         """Events for instances that were answered with a failure."""
-        if not refusals:
-            return
         with self._station.database.write() as session:
             for refusal in refusals:
                 message = (
                     f"0x{refusal.status:04X} for {refusal.sop_instance_uid or 'an object'}: {refusal.reason}"
                 )
                 events.note(session, "refused", message, association_id=refusal.association_id)
+
+    def _write_endings(self, ended: list[AssociationEvent]) -> None:
+        """How associations ended."""
+        with self._station.database.write() as session:
+            for event in ended:
+                associations.close(
+                    session, event.association_id, outcome=event.kind, at=event.at, reason=event.reason
+                )
 
     def __enter__(self) -> Indexer:
         self._thread.start()
@@ -152,6 +158,22 @@ class Indexer:
         self._stopping = True
         self._queue.put(None)
         self._thread.join()
+
+
+def _is_opening(report: Report) -> bool:
+    return isinstance(report, AssociationEvent) and report.kind in ("opened", "rejected")
+
+
+def _is_stored(report: Report) -> bool:
+    return isinstance(report, StoredInstance)
+
+
+def _is_refusal(report: Report) -> bool:
+    return isinstance(report, RefusedInstance)
+
+
+def _is_ending(report: Report) -> bool:
+    return isinstance(report, AssociationEvent) and not _is_opening(report)
 
 
 def _association_row(event: AssociationEvent, process_id: str) -> dict[str, object]:
