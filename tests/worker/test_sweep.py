@@ -1,0 +1,254 @@
+"""The sweep: what was lost on the way is nudged again, and what dead workers held is given to others."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from kombu.exceptions import OperationalError
+from sqlalchemy import update
+
+from db import associations, jobs, models
+from tests.worker import journey as journeys
+from tests.worker.journey import Journey
+from worker import enqueue, settings, sweep
+from worker.heartbeat import Heartbeat
+from worker.station import Station
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """Messages, captured instead of being sent."""
+    messages: list[tuple[str, int]] = []
+    monkeypatch.setattr(enqueue.app, "send_task", lambda task, args, **how: messages.append((task, args[0])))
+    return messages
+
+
+@pytest.fixture
+def here(journey: Journey) -> Station:
+    """A station over the journey that closes studies at once."""
+    peers = (settings.Peer(name="pacs", ae_title="PACS", host="127.0.0.1"),)
+    route = settings.Route(name="chest ct", when={"Modality": "CT"}, run=("tiny",), send_to=("pacs",))
+    configured = settings.Settings(
+        storage=journey.storage,
+        peers=peers,
+        routes=(route,),
+        node=settings.Node(quiet_seconds=0, long_quiet_seconds=0),
+        work=settings.Work(max_attempts=2),
+    )
+    return Station(
+        settings=configured,
+        database=journey.database,
+        shelf=journey.shelf,
+        process_id="sweeper",
+        started_at=datetime.now(UTC),
+    )
+
+
+def _now(**later: float) -> datetime:
+    return datetime.now(UTC) + timedelta(**later)
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 15
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_complete_study_s_jobs_are_nudged(
+    journey: Journey, here: Station, sent: list[tuple[str, int]]
+) -> None:
+    journey.receive(journey.store(journeys.datasets()))
+    sweep.close_studies(here, _now(seconds=1))
+    assert sent == [("analyse", journey.job().id)]
+    # It was sent a moment ago: not again
+    sweep.care(here, _now(seconds=10))
+    assert len(sent) == 1
+
+
+def test_a_lost_message_is_sent_again(journey: Journey, here: Station, sent: list[tuple[str, int]]) -> None:
+    (job_id,) = journey.arrive(journeys.datasets())
+    # Closed, and then the process died before the message
+    sweep.care(here, _now())
+    assert sent == [("analyse", job_id)]
+    sweep.care(here, _now(seconds=31))
+    assert sent == [("analyse", job_id)] * 2
+    # Until somebody takes it
+    journey.analyse(job_id)
+    sent.clear()
+    sweep.care(here, _now(seconds=62))
+    assert sent == [("deliver", one.id) for one in journey.job().deliveries]
+    journey.deliver(sent[0][1])
+    sent.clear()
+    sweep.care(here, _now(seconds=93))
+    assert sent == []
+
+
+def test_a_delivery_is_nudged_when_its_wait_is_over(
+    journey: Journey, here: Station, sent: list[tuple[str, int]]
+) -> None:
+    (job_id,) = journey.arrive(journeys.datasets())
+    journey.pacs["pacs"] = journeys.MemorySender(unreachable="away")
+    journey.follow([job_id])
+    sweep.care(here, _now(seconds=20))
+    assert sent == []
+    # The second delivery shares the first one's attempt, and with it its wait
+    sweep.care(here, _now(seconds=61))
+    assert [task for task, _ in sent] == ["deliver", "deliver"]
+
+
+def test_a_broker_that_is_away_loses_nothing(
+    journey: Journey, here: Station, monkeypatch: pytest.MonkeyPatch, sent: list[tuple[str, int]]
+) -> None:
+    (job_id,) = journey.arrive(journeys.datasets())
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise OperationalError("Error 111 connecting to localhost:6379")
+
+    capture = enqueue.app.send_task
+    monkeypatch.setattr(enqueue.app, "send_task", refuse)
+    sweep.care(here, _now())
+    assert journey.rows(models.Job)[0].nudged_at is None
+    monkeypatch.setattr(enqueue.app, "send_task", capture)
+    sweep.care(here, _now(seconds=1))
+    assert sent == [("analyse", job_id)]
+
+
+def _claim(journey: Journey, job_id: int, owner: str) -> None:
+    with journey.database.write() as session:
+        taken = jobs.claim(session, job_id, owner=owner, now=_now(), lease=timedelta(seconds=60))
+        assert taken is not None
+
+
+def test_a_dead_worker_s_job_goes_to_another_and_in_the_end_to_a_person(
+    journey: Journey, here: Station, sent: list[tuple[str, int]]
+) -> None:
+    (job_id,) = journey.arrive(journeys.datasets())
+    _claim(journey, job_id, "first")
+    sweep.care(here, _now(seconds=59))
+    assert (journey.job().state, sent) == ("running", [])
+
+    sweep.care(here, _now(seconds=61))
+    assert (journey.job().state, sent) == ("queued", [("analyse", job_id)])
+
+    _claim(journey, job_id, "second")
+    sweep.care(here, _now(seconds=61))
+    job = journey.job()
+    assert (job.state, job.reason, job.attempts) == ("failed", "worker-lost", 2)
+    assert "2 workers died" in job.error
+    answer = journey.why()
+    assert answer.study.state == "done"
+    assert [event.kind for event in answer.events] == ["lease-expired", "lease-expired"]
+
+    # A person's retry begins to count anew
+    with journey.database.write() as session:
+        assert jobs.retry(session, job_id)
+    journey.follow([job_id])
+    assert journey.job().state == "done"
+
+
+def test_a_worker_that_renews_keeps_its_job(
+    journey: Journey, here: Station, sent: list[tuple[str, int]]
+) -> None:
+    (job_id,) = journey.arrive(journeys.datasets())
+    _claim(journey, job_id, "first")
+    with journey.database.write() as session:
+        assert jobs.renew(session, job_id, owner="first", until=_now(seconds=120))
+    sweep.care(here, _now(seconds=61))
+    assert journey.job().state == "running"
+
+
+def test_an_association_whose_listener_died_is_lost_and_waited_for_long(
+    journey: Journey, here: Station, sent: list[tuple[str, int]]
+) -> None:
+    journey.receive(journey.store(journeys.datasets(), outcome="open"))
+    with journey.database.write() as session:
+        associations.heartbeat(session, process_id="listener", role="listen", started_at=_now(), at=_now())
+    sweep.close_studies(here, _now(seconds=10))
+    sweep.care(here, _now(seconds=10))
+    assert journey.why().study.state == "receiving"
+
+    sweep.care(here, _now(seconds=31))
+    assert [row.outcome for row in _associations(journey)] == ["lost"]
+    sweep.close_studies(here, _now(seconds=61))
+    answer = journey.why()
+    assert answer.evidence is not None and answer.evidence["signal"] == "long quiet time"
+
+
+def _associations(journey: Journey) -> list[Any]:
+    return journey.rows(models.Association)
+
+
+def test_the_sweep_beats_and_says_goodbye(
+    journey: Journey, here: Station, sent: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journey.receive(journey.store(journeys.datasets()))
+    stop = threading.Event()
+    thread = threading.Thread(target=sweep.run, args=(here, stop))
+    thread.start()
+    try:
+        _until(lambda: bool(sent))
+        assert [row.role for row in _processes(journey)] == ["sweep"]
+    finally:
+        stop.set()
+        thread.join(10)
+    assert not thread.is_alive()
+    assert _processes(journey) == []
+
+
+def _processes(journey: Journey) -> list[Any]:
+    return journey.rows(models.Process)
+
+
+def test_a_sweep_that_fails_is_repeated(
+    journey: Journey, here: Station, sent: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures, original = [], sweep.care
+
+    def care(*args: Any) -> None:
+        if len(failures) < 2:
+            failures.append(1)
+            raise OSError("the database is away")
+        original(*args)
+
+    monkeypatch.setattr(sweep, "care", care)
+    monkeypatch.setattr(sweep, "CARE_SECONDS", 0.05)
+    (job_id,) = journey.arrive(journeys.datasets())
+    stop = threading.Event()
+    thread = threading.Thread(target=sweep.run, args=(here, stop))
+    thread.start()
+    try:
+        _until(lambda: sent == [("analyse", job_id)])
+    finally:
+        stop.set()
+        thread.join(10)
+    assert len(failures) == 2
+
+
+def test_a_heart_beats_and_survives_a_database_that_is_away(
+    journey: Journey, here: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.heartbeat.BEAT_SECONDS", 0.02)
+    with Heartbeat(here, "cpu"):
+        with journey.database.write() as session:
+            session.execute(update(models.Process).values(seen_at=_now(hours=-1)))
+        _until(lambda: _processes(journey)[0].seen_at > _now(seconds=-10))
+        write = here.database.write
+        failed = threading.Event()
+
+        def away() -> Any:
+            failed.set()
+            raise OSError("away")
+
+        monkeypatch.setattr(here.database, "write", away)
+        assert failed.wait(5)
+        monkeypatch.setattr(here.database, "write", write)
+        with journey.database.write() as session:
+            session.execute(update(models.Process).values(seen_at=_now(hours=-1)))
+        _until(lambda: _processes(journey)[0].seen_at > _now(seconds=-10))
+    assert _processes(journey) == []
