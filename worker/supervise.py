@@ -33,6 +33,8 @@ class Role:
     name: str
     command: Sequence[str]
     environment: dict[str, str] = field(default_factory=dict)
+    #: Whether the others talk to it until they end, so that it is stopped after them.
+    outlives_others: bool = False
 
 
 class Child:
@@ -52,24 +54,34 @@ class Child:
             code = self.process.poll()
             if code is None:
                 return
-            self._failures = 0 if now - self._started > STEADY_SECONDS else self._failures + 1
-            wait = BACK_OFF_SECONDS[min(self._failures, len(BACK_OFF_SECONDS) - 1)]
-            logger.error("%s ended with %s; it starts again in %s s", self.role.name, _ending(code), wait)
-            self.process, self._start_at = None, now + wait
+            steady = now - self._started > STEADY_SECONDS
+            self._wait(now, f"ended with {_ending(code)}", after_failures=0 if steady else self._failures + 1)
+            self.process = None
             self.restarts += 1
         if now >= self._start_at:
             self._start(now)
 
+    def _wait(self, now: float, what: str, *, after_failures: int) -> None:
+        """Do not start before the back-off is over."""
+        self._failures = after_failures
+        wait = BACK_OFF_SECONDS[min(after_failures, len(BACK_OFF_SECONDS) - 1)]
+        self._start_at = now + wait
+        logger.error("%s %s; it starts again in %s s", self.role.name, what, wait)
+
     def _start(self, now: float) -> None:
         self._started = now
-        self.process = subprocess.Popen(
-            list(self.role.command),
-            env={**os.environ, **self.role.environment},
-            stdin=subprocess.DEVNULL,
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
-            # Ctrl-C reaches the supervisor, which stops its children in order.
-            start_new_session=True,
-        )
+        try:
+            self.process = subprocess.Popen(
+                list(self.role.command),
+                env={**os.environ, **self.role.environment},
+                stdin=subprocess.DEVNULL,
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+                # Ctrl-C reaches the supervisor, which stops its children in order.
+                start_new_session=True,
+            )
+        except OSError as error:
+            # Out of memory or of processes may pass, and the other children need their watch.
+            self._wait(now, f"cannot be started ({error.strerror})", after_failures=self._failures + 1)
 
     def signal(self, number: int) -> None:
         """Send a signal to the process where it runs."""
@@ -88,7 +100,7 @@ class Child:
 
 
 class Supervisor:
-    """Keeps roles alive until stopped; a context manager that stops them in reverse order of start."""
+    """Keeps roles alive until stopped; a context manager that stops them at its end."""
 
     def __init__(self, roles: Sequence[Role]) -> None:
         self.children = [Child(role) for role in roles]
@@ -100,11 +112,23 @@ class Supervisor:
                 child.tend(time.monotonic())
 
     def watch(self, stop: threading.Event) -> None:
-        """Tend every child until `stop` is set."""
-        while not stop.is_set():
-            for child in self.children:
-                child.tend(time.monotonic())
-            stop.wait(0.2)
+        """Tend every child until `stop` is set; then stop them.
+
+        The kernel takes the thread that started a child for its parent (prctl(2)), so a thread that
+        watches must not end before what it started.
+        """
+        try:
+            while not stop.is_set():
+                for child in self.children:
+                    child.tend(time.monotonic())
+                stop.wait(0.2)
+        finally:
+            self.stop()
+
+    def stop(self) -> None:
+        """Ask every child to finish, last started first; kill what has not after the grace time."""
+        for last in (False, True):
+            _end([child for child in reversed(self.children) if child.role.outlives_others is last])
 
     def __enter__(self) -> Supervisor:
         return self
@@ -112,17 +136,19 @@ class Supervisor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Ask every child to finish, last started first; kill what has not after the grace time."""
-        deadline = time.monotonic() + GRACE_SECONDS
-        for child in reversed(self.children):
-            child.signal(signal.SIGTERM)
-            if child.role.name == "broker":
-                continue
-        for child in reversed(self.children):
-            if not child.wait(deadline):
-                logger.error("%s did not finish in %s s and is killed", child.role.name, GRACE_SECONDS)
-                child.signal(signal.SIGKILL)
-                child.wait(time.monotonic() + 5)
+        self.stop()
+
+
+def _end(children: Sequence[Child]) -> None:
+    """Have children finish, all at the same time."""
+    deadline = time.monotonic() + GRACE_SECONDS
+    for child in children:
+        child.signal(signal.SIGTERM)
+    for child in children:
+        if not child.wait(deadline):
+            logger.error("%s did not finish in %s s and is killed", child.role.name, GRACE_SECONDS)
+            child.signal(signal.SIGKILL)
+            child.wait(time.monotonic() + 5)
 
 
 def wait_until(ready: Callable[[], bool], *, timeout: float, stop: threading.Event) -> bool:

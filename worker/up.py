@@ -101,7 +101,8 @@ def roles(settings: Settings) -> list[Role]:
     own = [sys.executable, "-m", "worker.cli"]
     made = []
     if settings.broker == "embedded":
-        made.append(Role(name="broker", command=broker.embedded_command(settings.storage)))
+        command = broker.embedded_command(settings.storage)
+        made.append(Role(name="broker", command=command, outlives_others=True))
     made += [
         Role(
             name=f"listen-{number}", command=[*own, "listen"], environment={ROLE_VARIABLE: f"listen-{number}"}
