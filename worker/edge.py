@@ -110,8 +110,8 @@ def explained() -> Iterator[None]:
     try:
         yield
     except ConfigurationError as error:
-        errors.print(str(error), style="red", markup=False)
+        errors.print(str(error), style="red", markup=False, soft_wrap=True)
         raise typer.Exit(MISUSED) from error
     except (WorkerError, DatabaseError, DicomNodeError, EngineError) as error:
-        errors.print(str(error), style="red", markup=False)
+        errors.print(str(error), style="red", markup=False, soft_wrap=True)
         raise typer.Exit(FAILED) from error

@@ -50,7 +50,7 @@ def doctor(config: ConfigOption = None, data: DataOption = None, as_json: JsonOp
         for line in remarks:
             mark = "[green]ok[/]  " if line.healthy else "[red]BAD[/] "
             edge.console.print(f"{mark} [bold]{line.subject}[/]: ", end="")
-            edge.console.print(line.remark, markup=False)
+            edge.console.print(line.remark, markup=False, soft_wrap=True)
     if not all(line.healthy for line in remarks):
         raise typer.Exit(edge.FAILED)
 

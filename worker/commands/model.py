@@ -48,7 +48,7 @@ def list_models(config: ConfigOption = None, data: DataOption = None, as_json: J
         lines, as_json=as_json, columns=("name", "version", "task", "research_only", "digest", "folder")
     )
     for problem in shelf.problems:
-        edge.errors.print(str(problem), style="red", markup=False)
+        edge.errors.print(str(problem), style="red", markup=False, soft_wrap=True)
     if shelf.problems:
         raise typer.Exit(edge.FAILED)
 
