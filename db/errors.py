@@ -2,7 +2,8 @@
 
 DatabaseError
 ├── IllegalTransition       a state change that the table of transitions does not have
-└── NotFound                no row with this key
+├── NotFound                no row with this key
+└── UnknownRevision         the schema is of a newer version of the program
 """
 
 from __future__ import annotations
@@ -18,3 +19,7 @@ class IllegalTransition(DatabaseError):
 
 class NotFound(DatabaseError):
     """There is no such row."""
+
+
+class UnknownRevision(DatabaseError):
+    """The database's schema is of a version that this one does not know."""

@@ -9,6 +9,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from db.base import Database
+from db.errors import UnknownRevision
 from db.models import Study
 
 #: Any number that nobody else uses on this database.
@@ -24,12 +25,19 @@ def _config() -> Config:
 
 
 def upgrade(database: Database) -> str:
-    """Run every missing revision; return the one that the database is at now."""
+    """Run every missing revision; return the one that the database is at now.
+
+    Raises UnknownRevision, and changes nothing, where a newer version of the program was here.
+    """
     config = _config()
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     with database.engine.execution_options(begin="BEGIN IMMEDIATE").begin() as connection:
         # Two processes that start at once must not both create the tables.
         if connection.dialect.name == "postgresql":
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK_KEY})")
+        at = MigrationContext.configure(connection).get_current_revision()
+        if at is not None and at not in known:
+            raise UnknownRevision(f"the database is at revision {at}: install the version that made it")
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
     return newest()

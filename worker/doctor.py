@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from db import migrate
 from db.base import Database
 from dicom_node import echo
-from worker import broker
+from worker import broker, edge
 from worker.errors import WorkerError
 from worker.settings import Peer, Settings
 from worker.shelf import Shelf
@@ -72,10 +72,8 @@ def _database(settings: Settings) -> Iterator[Finding]:
         with Database(settings.database_url) as database:
             at, newest, dialect = migrate.current(database), migrate.newest(), database.engine.dialect.name
     except SQLAlchemyError as error:
-        cause = str(getattr(error, "orig", None) or type(error).__name__).splitlines()[0]
-        yield Finding(
-            subject="database", healthy=False, remark=f"does not answer ({cause}); check `database`"
-        )
+        remark = f"does not answer ({edge.cause(error)}); check `database`"
+        yield Finding(subject="database", healthy=False, remark=remark)
         return
     remark = f"{dialect}, schema {at}"
     if at != newest:

@@ -15,7 +15,7 @@ from pydantic_core import to_json
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import SQLAlchemyError
 
 from db import migrate
 from db.base import Database
@@ -63,12 +63,7 @@ def database(config: Path | None, data: Path | None) -> Iterator[Database]:
             f"{settings.storage}: holds no database; start `secondread up` here, or name the folder with --data"
         )
     with Database(settings.database_url) as opened:
-        try:
-            at = migrate.current(opened)
-        except OperationalError as error:
-            raise WorkerError(
-                f"the database does not answer: {error.orig}; check the setting `database`"
-            ) from error
+        at = migrate.current(opened)
         if at != migrate.newest():
             raise WorkerError(
                 f"the database is at revision {at or 'none'}, this version needs {migrate.newest()}; "
@@ -115,3 +110,12 @@ def explained() -> Iterator[None]:
     except (WorkerError, DatabaseError, DicomNodeError, EngineError) as error:
         errors.print(str(error), style="red", markup=False, soft_wrap=True)
         raise typer.Exit(FAILED) from error
+    except SQLAlchemyError as error:
+        line = f"the database does not answer ({cause(error)}); check the setting `database`"
+        errors.print(line, style="red", markup=False, soft_wrap=True)
+        raise typer.Exit(FAILED) from error
+
+
+def cause(error: SQLAlchemyError) -> str:
+    """The driver's own words, as one line."""
+    return str(getattr(error, "orig", None) or type(error).__name__).splitlines()[0]

@@ -11,7 +11,14 @@ QUEUES = ("cpu", "deliver")
 
 broker_url = broker.url(settings.load())
 broker_connection_retry_on_startup = True
-broker_transport_options = {"visibility_timeout": 6 * 3600, "socket_timeout": 30}
+# A sender gives up soon where the broker is away: the sweep sends again, and may not be held up.
+broker_transport_options = {
+    "visibility_timeout": 6 * 3600,
+    "socket_timeout": 30,
+    "max_retries": 1,
+    "interval_start": 0.1,
+    "interval_step": 0,
+}
 
 # A message is a nudge: the claim in SQL decides, so late acknowledgement can only repeat a no-op.
 task_acks_late = True

@@ -220,9 +220,12 @@ def since(text: str, now: datetime) -> datetime:
     Raises ValueError.
     """
     units = {"d": "days", "h": "hours", "m": "minutes", "w": "weeks"}
-    if len(text) > 1 and text[-1] in units and text[:-1].isdigit():
-        return now - timedelta(**{units[text[-1]]: int(text[:-1])})
-    return datetime.fromisoformat(text).astimezone(UTC)
+    try:
+        if len(text) > 1 and text[-1] in units and text[:-1].isdigit():
+            return now - timedelta(**{units[text[-1]]: int(text[:-1])})
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError(f"{text} is before the first year") from error
 
 
 def tried(decision: routing.Decision) -> views.DecisionLine:
