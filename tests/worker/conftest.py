@@ -21,16 +21,19 @@ from worker.shelf import Shelf
 from worker.station import Station
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Station]:
-    """A station after a night at a hospital; for tests that change nothing."""
+    """A station after a night at a hospital; for tests that change nothing.
+
+    Made for each file of tests: its processes' signs of life are good for half a minute.
+    """
     here = night.open_station(tmp_path_factory.mktemp("night"))
     night.tell(here)
     yield here
     here.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def web(told: Station) -> Iterator[httpx.Client]:
     """A client of the web application over `told`."""
     with served(told) as address, httpx.Client(base_url=address, headers={"Accept": "text/html"}) as client:

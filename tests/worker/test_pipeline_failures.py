@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 from pydicom.dataset import Dataset
 from rich.console import Console
@@ -106,6 +107,14 @@ def test_a_localizer_among_axials_is_set_aside_and_said(journey: Journey) -> Non
     job = journey.job()
     assert job.state == "done"
     assert any("localizer" in note for note in job.notes)
+
+
+@pytest.mark.parametrize("name", ["Яковлев^Пётр", "山田^太郎", "Müller^Zoë", "Zyx\u0301wina^Quolliper", ""])
+def test_a_name_in_any_script_is_in_the_results_to_the_letter(journey: Journey, name: str) -> None:
+    journey.run(journeys.datasets(patient_name=name))
+    assert journey.job().state == "done"
+    for path in (journey.storage / "results").rglob("*.dcm"):
+        assert str(pydicom.dcmread(path).PatientName) == name
 
 
 def test_two_patients_under_one_study_are_skipped_and_said(journey: Journey) -> None:
@@ -288,6 +297,19 @@ def test_an_error_that_nobody_foresaw_is_recorded(
     assert "ZeroDivisionError" in job.error and "log" in job.error
     # The stack trace is where the message says
     assert "of all things" in caplog.text and "Traceback" in caplog.text
+
+
+def test_pictures_that_fail_do_not_hold_the_results_back(
+    journey: Journey, worker: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any, **kwargs: Any) -> Any:
+        raise OSError(28, "No space left on device")
+
+    (job_id,) = journey.arrive(journeys.datasets())
+    monkeypatch.setattr("worker.pictures.draw", fail)
+    tasks.analyse(job_id)
+    tasks.deliver(worker[0])
+    assert (journey.job().state, journey.job().error, len(journey.sent())) == ("done", "", 2)
 
 
 def test_a_stack_trace_does_not_name_the_patient(
