@@ -125,6 +125,8 @@ class Label(_Strict):
     ]
     #: Keep only the largest connected component.
     keep_largest: bool = False
+    #: A label of less than this in the whole image is dropped: it is not what the model is about.
+    min_volume_ml: Annotated[float, Field(ge=0)] = 0.0
 
 
 class Output(_Strict):

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engines import measure, postprocess, preprocess, tiling
+from engines import labels, measure, postprocess, preprocess, tiling
 from engines.errors import OutputError
 from engines.findings import Findings
+from engines.manifest import Label
 from engines.package import ModelPackage
 from engines.preprocess import Prepared
 from engines.runner import Runner, usable_cores
-from engines.volume import Volume
+from engines.volume import Geometry, Volume
 
 #: Threads beyond this do not make pre- and postprocessing faster: memory is the limit.
 _MOST_THREADS = 4
@@ -120,7 +121,20 @@ def _segment(
         for label in output.labels:
             if label.keep_largest:
                 postprocess.keep_largest(mask, label.index)
+        _drop_small(mask, volume.geometry, output.labels)
     return mask
+
+
+def _drop_small(mask: NDArray[Any], geometry: Geometry, declared: Sequence[Label]) -> None:
+    """Clear the labels that are smaller than the manifest wants them, in place."""
+    if not any(label.min_volume_ml for label in declared):
+        return
+    voxels = labels.counts(mask, len(declared))
+    for label in declared:
+        millilitres = voxels[label.index] * geometry.voxel_volume_mm3 / 1000
+        if 0 < millilitres < label.min_volume_ml:
+            for plane in mask:
+                plane[plane == label.index] = 0
 
 
 def _ignore(_: float) -> None:
