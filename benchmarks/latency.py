@@ -1,6 +1,6 @@
 """How long results take after the last image was acknowledged, less inference and less the quiet time.
 
-    python benchmarks/latency.py [--data FOLDER_OF_CT] [--model NAME_OR_FOLDER_OF_PACKAGES] [--rounds 3]
+    python -m benchmarks.latency [--data FOLDER_OF_CT] [--model NAME_OR_FOLDER_OF_PACKAGES] [--rounds 3]
 
 A real `secondread up` and a receiving PACS; the CT goes in by C-STORE with new UIDs each round. Without
 --data the images are a synthetic chest of 275 slices. The ratio is the overhead against the bar of 2 s.

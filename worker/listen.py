@@ -14,12 +14,19 @@ from worker.station import Station
 
 logger = logging.getLogger(__name__)
 
+#: For instances in hand when we stop; less than the supervisor's patience.
+STOP_SECONDS = 20.0
+
 
 def run(station: Station, stop: threading.Event) -> None:
     """Listen until `stop` is set; then finish the instance in hand and write the last rows."""
     settings = station.settings
-    spool = Spool(settings.spool, watermark_bytes=settings.node.min_free_mb * 1024 * 1024)
-    with heartbeat.Heartbeat(station, "listen"), Indexer(station) as indexer:
+    watermark = settings.node.min_free_mb * 1024 * 1024
+    with (
+        Spool(settings.spool, watermark_bytes=watermark) as spool,
+        heartbeat.Heartbeat(station, "listen"),
+        Indexer(station) as indexer,
+    ):
         with Listener(listener_config(settings), spool, indexer) as listener:
             logger.info("listening as %s on port %s", settings.node.ae_title, listener.port)
             threading.Thread(target=_repair, args=(indexer, spool), name="scan", daemon=True).start()
@@ -38,6 +45,7 @@ def listener_config(settings: Settings) -> ListenerConfig:
         ),
         require_known_peers=settings.node.require_known_peers,
         max_associations=settings.node.max_associations,
+        stop_seconds=STOP_SECONDS,
     )
 
 
