@@ -147,7 +147,7 @@ def test_a_study_that_no_route_wants_is_done_at_once(journey: Journey) -> None:
 def test_two_routes_that_ask_the_same_share_one_job(journey: Journey) -> None:
     journey.routes = [
         journeys.route("one"),
-        journeys.route("two", when={}, send_to=("workstation", "pacs")),
+        journeys.route("two", when={}, send_to=("workstation",)),
     ]
     journey.run(journeys.datasets())
     answer = journey.why()

@@ -20,7 +20,7 @@ from sqlalchemy import update
 
 from db import deliveries, jobs, models
 from db.states import JobState
-from dicom_node.results import seg
+from dicom_node.results import seg, sr
 from dicom_node.senders import Destination, open_sender
 from dicom_node.senders.memory import MemorySender
 from engines import predict
@@ -360,19 +360,20 @@ def test_a_shifted_mask_is_kept_and_never_sent(journey: Journey, monkeypatch: py
     assert journey.job().error == ""
 
 
-def test_a_header_that_is_not_the_study_s_is_kept_and_never_sent(
-    journey: Journey, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kind", [seg, sr])
+def test_a_header_that_is_not_the_study_s_is_kept_and_nothing_of_the_job_is_sent(
+    journey: Journey, monkeypatch: pytest.MonkeyPatch, kind: Any
 ) -> None:
-    original = seg.build
+    original = kind.build
 
-    def mislabelled(context: Any, findings: Any) -> Any:
-        made = original(context, findings)
+    def mislabelled(*args: Any) -> Any:
+        made = original(*args)
         # A new element: the old one is shared with the source's header.
         made.add_new("PatientID", "LO", "somebody-else")
         return made
 
     (job_id,) = journey.arrive(journeys.datasets())
-    monkeypatch.setattr(seg, "build", mislabelled)
+    monkeypatch.setattr(kind, "build", mislabelled)
     journey.analyse(job_id)
     assert (journey.job().reason, journey.job().deliveries, journey.sent()) == ("gate", [], [])
 
