@@ -28,6 +28,7 @@ from worker.demo_report import Shown
 from worker.errors import WorkerError
 from worker.folder import read as read_folder
 from worker.settings import Settings
+from worker.shelf import Shelf
 
 _SENDER = "DEMO-CT"
 #: Longest wait for everything to be ready, and for the results.
@@ -127,6 +128,7 @@ def _main_job(source: Path, folder: Path, config: Path, pacs: DemoPacs, *, conso
         settings=configured,
         study=study,
         job=job,
+        segments=Shelf(configured.models).package(job.model).segments,
         pacs_name=pacs.name,
         held=pacs.held(),
         seconds={"send": sent - started, "answer": finished - sent},

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from engines.findings import Segment
 from worker import demo_pacs, views
 from worker.settings import Settings
 
@@ -29,6 +30,8 @@ class Shown:
     settings: Settings
     study: views.StudyLine
     job: views.JobDetail
+    #: What the model can outline, with the colours of the pictures.
+    segments: tuple[Segment, ...]
     pacs_name: str
     held: list[demo_pacs.Held]
     #: Seconds of the stages that the demo itself saw.

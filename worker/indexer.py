@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 #: Longest wait for a batch to fill, and its size: the delay of a row behind its file.
 BATCH_SECONDS = 0.1
 BATCH_SIZE = 200
+#: Series whose attributes are known to be read; forgotten all at once when there are more.
+MOST_SERIES = 50_000
 #: Wait before a batch that the database refused is tried again.
 RETRY_SECONDS = 2.0
 
@@ -127,6 +129,8 @@ class Indexer:
 
     def _write_instances(self, stored: list[StoredInstance]) -> None:
         """Rows of files."""
+        if len(self._read_series) > MOST_SERIES:
+            self._read_series.clear()
         pipeline.receive(
             self._station.database, self._station.settings.spool, stored, read_series=self._read_series
         )
