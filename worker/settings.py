@@ -80,6 +80,8 @@ class Peer(_Section):
     port: Port = 104
     #: STOW-RS service root; results go there instead of by C-STORE.
     stow_url: str | None = None
+    #: Value of the Authorization header: in a file of its own, or by the environment.
+    authorization_file: Path | None = None
     authorization: SecretStr | None = None
     commitment: bool = False
     profile: Literal["default"] = "default"
@@ -233,7 +235,21 @@ def load(config: Path | None = None, *, storage: Path | None = None) -> Settings
     base = path.resolve().parent if path else Path.cwd()
     own_storage = storage.resolve() if storage else (base / settings.storage).resolve()
     models = tuple((base / folder).resolve() for folder in settings.models)
-    return settings.model_copy(update={"storage": own_storage, "models": models})
+    peers = tuple(_with_secret(peer, base) for peer in settings.peers)
+    return settings.model_copy(update={"storage": own_storage, "models": models, "peers": peers})
+
+
+def _with_secret(peer: Peer, base: Path) -> Peer:
+    """The peer with its secret read from the file that it names."""
+    if peer.authorization_file is None:
+        return peer
+    path = base / peer.authorization_file
+    try:
+        secret = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        key = f"peers.{peer.name}.authorization_file"
+        raise ConfigurationError(f"{key}: {path} cannot be read: {type(error).__name__}") from error
+    return peer.model_copy(update={"authorization": SecretStr(secret)})
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -254,6 +254,21 @@ def test_a_secret_is_not_shown_by_the_settings(tmp_path: Path) -> None:
     assert SECRET not in repr(loaded) + str(loaded) + repr(loaded.peers)
 
 
+def test_a_secret_may_be_in_a_file_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(SECRET + "\n")
+    content = {"peers": [PACS | {"stow_url": "http://pacs/dicom-web", "authorization_file": "token"}]}
+    secret = settings.load(_write(tmp_path, content)).peers[0].authorization
+    assert secret is not None and secret.get_secret_value() == SECRET
+
+
+def test_a_secret_whose_file_is_missing_names_the_peer_and_the_file(tmp_path: Path) -> None:
+    config = _write(tmp_path, {"peers": [PACS | {"authorization_file": "nothing"}]})
+    with pytest.raises(
+        ConfigurationError, match=r"peers\.pacs\.authorization_file: .*nothing cannot be read"
+    ):
+        settings.load(config)
+
+
 @pytest.mark.parametrize(
     "text",
     [
