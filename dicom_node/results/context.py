@@ -72,9 +72,9 @@ class ResultContext:
         return source.header(self.source.datasets[0])
 
     @cached_property
-    def stubs(self) -> list[Dataset]:
-        """The source images as highdicom needs to know them, in slice order."""
-        return source.stubs(self.source)
+    def stub(self) -> Dataset:
+        """The first source image as highdicom needs to know it."""
+        return source.stub(self.source)
 
     @property
     def frame_of_reference_uid(self) -> str:

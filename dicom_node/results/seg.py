@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from typing import Any
 
 import highdicom
 import numpy as np
@@ -10,7 +12,7 @@ from highdicom.seg import Segmentation, SegmentDescription
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from dicom_node.results import codes, header
+from dicom_node.results import codes, explicit, frames, header
 from dicom_node.results.context import ResultContext
 from engines.findings import Findings, Segment
 
@@ -23,10 +25,25 @@ def build(context: ResultContext, findings: Findings) -> Dataset:
     multi-frame image without frames does not exist (`has_voxels`). Raises SeriesError where the source
     has no Frame of Reference.
     """
+    ds = _header(context, findings)
+    images, shown = context.source.datasets, frames.shown(findings)
+    [sample] = ds.PerFrameFunctionalGroupsSequence
+    explicit.set_sequence(ds, 0x52009230, *frames.groups(shown, images, sample))
+    ds.NumberOfFrames = len(shown)
+    ds.add_new("PixelData", "OB", frames.pixels(shown, findings.mask))
+    _refer(ds, context)
+    _space(ds, findings, [images[frame.slice].ImagePositionPatient for frame in shown])
+    return ds
+
+
+def _header(context: ResultContext, findings: Findings) -> Dataset:
+    """The Segmentation as highdicom makes it, of one pixel on the first image: it is slow with many."""
     uid = context.frame_of_reference_uid
+    pixel = np.zeros((1, *findings.mask.shape[1:]), findings.mask.dtype)
+    pixel[0, 0, 0] = findings.segments[0].number
     ds: Dataset = Segmentation(
-        source_images=context.stubs,
-        pixel_array=findings.mask,
+        source_images=[context.stub],
+        pixel_array=pixel,
         segmentation_type="BINARY",
         segment_descriptions=[_describe(context, segment) for segment in findings.segments],
         content_label=_content_label(context.model.name),
@@ -37,10 +54,6 @@ def build(context: ResultContext, findings: Findings) -> Dataset:
     )
     ds.FrameOfReferenceUID = uid
     _name_dimensions(ds, context.uid("seg", "dimensions"))
-    measures = ds.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
-    if "SpacingBetweenSlices" not in measures:
-        # highdicom leaves it out where slices are not evenly spaced; viewers stumble without it.
-        measures.SpacingBetweenSlices = f"{findings.geometry.spacing[0]:.6g}"
     if context.header.get("BodyPartExamined"):
         ds.BodyPartExamined = context.header.BodyPartExamined
     header.finish(ds, context, header.describe(context, [segment.label for segment in findings.segments]))
@@ -65,6 +78,25 @@ def tracking_uid(context: ResultContext, number: int) -> str:
 def tracking_id(context: ResultContext, segment: Segment) -> str:
     """The Tracking ID of a segment, for people (LO, at most 64 characters)."""
     return f"{context.model.name}/{segment.number} {segment.label}"[:64].replace("\\", "/")
+
+
+def _refer(ds: Dataset, context: ResultContext) -> None:
+    """All source images, in both places where readers look (PS3.3 C.7.6.1, C.12.2)."""
+    items = [explicit.item(explicit.reference(image)) for image in context.source.datasets]
+    series = explicit.text(0x0020000E, "UI", str(context.header.SeriesInstanceUID))
+    explicit.set_sequence(ds, 0x00082112, *items)
+    explicit.set_sequence(ds, 0x00081115, explicit.item(explicit.sequence(0x0008114A, *items), series))
+
+
+def _space(ds: Dataset, findings: Findings, positions: Sequence[Any]) -> None:
+    """The slices' spacing, and whether the frames, at `positions`, are a volume (PS3.3 C.7.6.17)."""
+    shared = ds.SharedFunctionalGroupsSequence[0]
+    shared.PixelMeasuresSequence[0].SpacingBetweenSlices = f"{findings.geometry.spacing[0]:.10g}"
+    if len(findings.segments) == 1 and len(positions) > 1:
+        orientation = shared.PlaneOrientationSequence[0].ImageOrientationPatient
+        spacing, _ = highdicom.spatial.get_volume_positions(positions, orientation, sort=False)
+        if spacing is not None and spacing > 0:
+            ds.DimensionOrganizationType = "3D"
 
 
 def _describe(context: ResultContext, segment: Segment) -> SegmentDescription:

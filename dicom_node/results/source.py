@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 from pydicom import config
 from pydicom.dataelem import DataElement
@@ -38,6 +37,7 @@ _COPIED = (
     "SeriesInstanceUID",
     "Modality",
     "ImagePositionPatient",
+    "ImageOrientationPatient",
     "Rows",
     "Columns",
     "PixelSpacing",
@@ -93,30 +93,22 @@ def _element(ds: Dataset, name: str | int) -> DataElement | None:
     return element
 
 
-def stubs(source: SeriesImages) -> list[Dataset]:
-    """Identity and place of every source image, in slice order.
+def stub(source: SeriesImages) -> Dataset:
+    """Identity and place of the first source image.
 
-    They carry no patient or study values: those are copied once, by `header.finish`, since highdicom
-    refuses values that real studies do have. All have one Frame of Reference and one orientation,
-    the volume's: highdicom refuses differences that the series reader has already judged.
+    It carries no patient or study values: those are copied once, by `header.finish`, since highdicom
+    refuses values that real studies do have. Its Frame of Reference is the volume's.
     """
-    orientation = source.datasets[0].get("ImageOrientationPatient")
-    frame_of_reference = source.volume.geometry.frame_of_reference_uid
+    image = source.datasets[0]
+    made = Dataset()
     with headers.quietly():
-        return [_stub(ds, orientation, frame_of_reference) for ds in source.datasets]
-
-
-def _stub(ds: Dataset, orientation: Any, frame_of_reference: str | None) -> Dataset:
-    """One source image's identity and place."""
-    stub = Dataset()
-    for keyword in _IDENTITY:
-        setattr(stub, keyword, "")
-    for keyword in _COPIED:
-        element = _element(ds, keyword)
-        if element is not None:
-            stub.add(element)
-    stub.ImageOrientationPatient = orientation
-    if frame_of_reference:
-        stub.FrameOfReferenceUID = frame_of_reference
-        stub.PositionReferenceIndicator = ds.get("PositionReferenceIndicator")
-    return stub
+        for keyword in _IDENTITY:
+            setattr(made, keyword, "")
+        for keyword in _COPIED:
+            element = _element(image, keyword)
+            if element is not None:
+                made.add(element)
+        if source.volume.geometry.frame_of_reference_uid:
+            made.FrameOfReferenceUID = source.volume.geometry.frame_of_reference_uid
+            made.PositionReferenceIndicator = image.get("PositionReferenceIndicator")
+    return made

@@ -9,7 +9,7 @@ from highdicom import sr
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from pydicom.dataset import Dataset
 
-from dicom_node.results import codes, header, outline
+from dicom_node.results import codes, explicit, header, outline
 from dicom_node.results.context import ResultContext
 from engines.findings import Code, Findings, Measurement, Segment
 
@@ -34,9 +34,8 @@ def build(context: ResultContext, findings: Findings, segmentation: Dataset | No
     None where there is none, and the groups then stand alone (TID 1501). There is no Image
     Library: it would hold what the evidence says already, 4 kB for each image.
     """
-    evidence = [*context.stubs, segmentation] if segmentation is not None else context.stubs
     document: Dataset = sr.Comprehensive3DSR(
-        evidence=evidence,
+        evidence=[context.stub] if segmentation is None else [context.stub, segmentation],
         content=_report(context, findings, segmentation),
         is_complete=True,
         is_final=False,
@@ -44,8 +43,25 @@ def build(context: ResultContext, findings: Findings, segmentation: Dataset | No
         coding_schemes=[_coding_scheme()],
         **header.constructor(context, "sr"),
     )
+    explicit.set_sequence(document, 0x0040A375, _evidence(context, segmentation))
     header.finish(document, context, header.describe(context, ["measurements"]))
     return document
+
+
+def _evidence(context: ResultContext, segmentation: Dataset | None) -> bytes:
+    """The study's evidence: all source images, and the Segmentation (PS3.3 C.17.2.3)."""
+    series = [_series(context.source.datasets)]
+    if segmentation is not None:
+        series.append(_series([segmentation]))
+    study = explicit.text(0x0020000D, "UI", str(context.header.StudyInstanceUID))
+    return explicit.item(explicit.sequence(0x00081115, *series), study)
+
+
+def _series(instances: Sequence[Dataset]) -> bytes:
+    """A series and those of its instances that are evidence (PS3.3 Table 10-4)."""
+    references = [explicit.item(explicit.reference(instance)) for instance in instances]
+    uid = explicit.text(0x0020000E, "UI", str(instances[0].SeriesInstanceUID))
+    return explicit.item(explicit.sequence(0x00081199, *references), uid)
 
 
 def _coding_scheme() -> CodingSchemeIdentificationItem:
