@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 
 from dicom_node.errors import GateError
 from dicom_node.results import codes, seg
@@ -22,6 +24,8 @@ TOLERANCE_VOXELS = 0.3
 
 #: How far, in mm, a frame may be from the source image that it lies on: what viewers allow.
 TOLERANCE_MM = 1e-3
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,21 +67,46 @@ def read_frames(ds: Dataset) -> Frames:
     shared = ds.SharedFunctionalGroupsSequence[0]
     orientation = np.array(shared.PlaneOrientationSequence[0].ImageOrientationPatient, dtype=np.float64)
     measures = shared.PixelMeasuresSequence[0].PixelSpacing
-    positions, segments, sources = [], [], []
-    for group in ds.PerFrameFunctionalGroupsSequence:
-        positions.append([float(value) for value in group.PlanePositionSequence[0].ImagePositionPatient])
-        # With a single segment the macro may be shared (PS3.3 C.8.20.3.1).
-        owner = group if "SegmentIdentificationSequence" in group else shared
-        segments.append(int(owner.SegmentIdentificationSequence[0].ReferencedSegmentNumber))
-        sources.append(_source(group))
+    groups = list(ds.PerFrameFunctionalGroupsSequence)
+    # With a single segment the macro may be shared (PS3.3 C.8.20.3.1).
+    owners = [group if "SegmentIdentificationSequence" in group else shared for group in groups]
     return Frames(
-        positions=np.array(positions, dtype=np.float64).reshape(-1, 3),
-        segments=np.array(segments, dtype=np.int64),
-        sources=sources,
+        positions=np.array(_each(groups, "PlanePositionSequence", _position), dtype=np.float64).reshape(
+            -1, 3
+        ),
+        segments=np.array(_each(owners, "SegmentIdentificationSequence", _segment), dtype=np.int64),
+        sources=_each(groups, "DerivationImageSequence", _source),
         along_row=orientation[:3],
         down_column=orientation[3:],
         spacing=(float(measures[0]), float(measures[1])),
     )
+
+
+def _each(groups: Sequence[Dataset], macro: str, read: Callable[[Dataset], _T]) -> list[_T]:
+    """What `read` finds in each group, bytes that are alike read once.
+
+    The frames of one slice say the same of it, and pydicom is slow with sequences.
+    """
+    tag = Tag(macro)
+    known: dict[bytes | None, _T] = {}
+    found = []
+    for group in groups:
+        element = group.get_item(tag)
+        encoded = element.value if element is not None else None
+        if encoded not in known:
+            known[encoded] = read(group)
+        found.append(known[encoded])
+    return found
+
+
+def _position(group: Dataset) -> list[float]:
+    """Image Position (Patient), LPS mm."""
+    return [float(value) for value in group.PlanePositionSequence[0].ImagePositionPatient]
+
+
+def _segment(group: Dataset) -> int:
+    """The segment that a frame shows."""
+    return int(group.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
 
 
 def _source(group: Dataset) -> str:
