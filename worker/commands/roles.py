@@ -88,6 +88,8 @@ def web(config: ConfigOption = None, data: DataOption = None) -> None:
 
     settings = edge.load(config, data)
     logs.set_up(os.environ.get(ROLE_VARIABLE, "web"))
+    # uvicorn finishes what it has in hand, then raises the signal again: that must not end us before the goodbye.
+    supervise.stop_on_signals()
     with closing(station.open_station(settings)) as opened, heartbeat.Heartbeat(opened, "web"):
         uvicorn.run(
             create_app(opened),
