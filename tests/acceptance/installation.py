@@ -192,26 +192,41 @@ class Installation:
         self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(_STOP_SECONDS) == 0, self.log
         took = time.monotonic() - began
+        assert self.process.stdout is not None
+        self.process.stdout.close()
         assert not [pid for pid in family if alive(pid)], "processes are left"
         return took
+
+    @contextmanager
+    def role_process(self, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+        """One role, started by hand; killed with all below it where it still runs at the end."""
+        with (self.folder / f"{'-'.join(words)}.log").open("ab") as log:
+            process = subprocess.Popen(
+                command(*words, "--config", self.config),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                env=environment(),
+            )
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                end(process)
 
     def kill(self) -> None:
         """Whatever is left, at once: for the end of a test that broke off."""
         if self.process is not None and self.process.poll() is None:
-            family = descendants(self.process.pid)
-            self.process.kill()
-            self.process.wait()
-            for pid in family:
-                if alive(pid):
-                    os.kill(pid, signal.SIGKILL)
+            end(self.process)
         if self.process is not None and self.process.stdout is not None:
             self.process.stdout.close()
 
-    def role(self, *words: str) -> int:
-        """The process of `up` whose command ends with these words."""
+    def role(self, words: str) -> int:
+        """The process of `up` whose command holds these words."""
         assert self.process is not None
-        found = [pid for pid in children(self.process.pid) if _command_line(pid)[-len(words) :] == [*words]]
-        assert found, f"no process {' '.join(words)} runs"
+        found = [pid for pid in children(self.process.pid) if words in command_line(pid)]
+        assert found, f"no process {words} runs"
         return found[0]
 
     def patients_in_log(self) -> list[str]:
@@ -297,6 +312,16 @@ def descendants(pid: int) -> list[int]:
     return [below for child in children(pid) for below in (child, *descendants(child))]
 
 
+def end(process: subprocess.Popen[Any]) -> None:
+    """Kill a process and all below it."""
+    family = descendants(process.pid)
+    process.kill()
+    process.wait()
+    for pid in family:
+        if alive(pid):
+            os.kill(pid, signal.SIGKILL)
+
+
 def alive(pid: int) -> bool:
     """Whether a process runs: a dead one that nobody has asked for its end does not."""
     try:
@@ -305,8 +330,9 @@ def alive(pid: int) -> bool:
         return False
 
 
-def _command_line(pid: int) -> list[str]:
+def command_line(pid: int) -> str:
+    """What a process was started with, or says of itself since."""
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0")
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").replace("\0", " ").strip()
     except OSError:
-        return []
+        return ""

@@ -8,15 +8,14 @@ import io
 import os
 import subprocess
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pydicom
 import pytest
 from numpy.typing import NDArray
 
+from tests.acceptance.conftest import Answer
 from tests.acceptance.installation import DEMO_CT, Installation, until
 from tests.support import peers, phantoms
 from tests.support.orthanc import Orthanc
@@ -28,37 +27,6 @@ COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.34"
 LABELS = {1: "Left lung", 2: "Right lung", 3: "Body without lungs"}
 #: The validator's style sheet exceeds the limits that newer Java has on XPath expressions.
 _JAVA = "-Djdk.xml.xpathExprOpLimit=0 -Djdk.xml.xpathTotalOpLimit=0 -Djdk.xml.xpathExprGrpLimit=0"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What came of the demo CT."""
-
-    uid: str
-    why: dict[str, Any]
-    #: By kind, as Orthanc holds them.
-    files: dict[str, Path]
-
-    @property
-    def job(self) -> dict[str, Any]:
-        """The only job."""
-        (job,) = self.why["jobs"]
-        return dict(job)
-
-
-@pytest.fixture(scope="module")
-def answer(node: Installation, pacs: Orthanc, tmp_path_factory: pytest.TempPathFactory) -> Answer:
-    """The demo CT sent by dcmsend, and what Orthanc holds of it afterwards."""
-    uid = str(pydicom.dcmread(next(DEMO_CT.iterdir()), stop_before_pixels=True).StudyInstanceUID)
-    sent = node.dcmsend(DEMO_CT)
-    assert sent.returncode == 0, sent.stderr
-    why = node.done(uid, seconds=120)
-    folder = tmp_path_factory.mktemp("results")
-    files = {}
-    for made in why["jobs"][0]["objects"]:
-        files[made["kind"]] = folder / f"{made['kind']}.dcm"
-        files[made["kind"]].write_bytes(pacs.file(made["sop_instance_uid"]))
-    return Answer(uid=uid, why=why, files=files)
 
 
 def run(program: str, *arguments: str | Path) -> str:
