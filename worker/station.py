@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import logging
 import os
 import socket
 import time
@@ -10,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 from db.base import Database
 from dicom_node import senders
+from dicom_node.results import rehearsal
 from dicom_node.senders import Destination
 from worker import criteria, logs, routing
 from worker import settings as configuration
@@ -17,6 +20,8 @@ from worker.bench import Bench, Post
 from worker.errors import WorkerError
 from worker.settings import Peer, Settings
 from worker.shelf import Shelf
+
+logger = logging.getLogger(__name__)
 
 #: The environment variable that says which role a process plays.
 ROLE_VARIABLE = "SECONDREAD_ROLE"
@@ -137,7 +142,14 @@ def close_here() -> None:
 
 
 def _warm(opened: Station) -> None:
-    """Load every routed model now rather than under the first study; a broken one only fails its jobs."""
+    """Load everything now rather than under the first study; a broken model only fails its jobs."""
     wanted = {name for route in opened.settings.routes for name in route.run}
     for name in sorted(wanted & set(opened.shelf.packages)):
         opened.shelf.runner(name)
+    try:
+        rehearsal.rehearse()
+    except OSError:
+        logger.warning("no rehearsal of results; the first study's will take longer", exc_info=True)
+    # What is loaded stays: otherwise the collector walks it under every study, a tenth of a second each.
+    gc.collect()
+    gc.freeze()

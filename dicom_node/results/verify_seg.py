@@ -83,16 +83,19 @@ def read_frames(ds: Dataset) -> Frames:
 
 
 def _each(groups: Sequence[Dataset], macro: str, read: Callable[[Dataset], _T]) -> list[_T]:
-    """What `read` finds in each group, bytes that are alike read once.
+    """What `read` finds in each group, macros of the same bytes read once.
 
     The frames of one slice say the same of it, and pydicom is slow with sequences.
     """
     tag = Tag(macro)
-    known: dict[bytes | None, _T] = {}
+    known: dict[bytes, _T] = {}
     found = []
     for group in groups:
-        element = group.get_item(tag)
-        encoded = element.value if element is not None else None
+        encoded = group.get_item(tag).value if tag in group else None
+        # What is decoded already, or not there, has no bytes.
+        if not isinstance(encoded, bytes):
+            found.append(read(group))
+            continue
         if encoded not in known:
             known[encoded] = read(group)
         found.append(known[encoded])

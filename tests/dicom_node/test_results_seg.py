@@ -12,10 +12,21 @@ from pydicom import dcmread
 
 from dicom_node import results
 from dicom_node.errors import SeriesError
-from dicom_node.results import seg
+from dicom_node.results import header, seg
 from engines.findings import Code, Segment
 from tests.support import phantoms
 from tests.support import results as cases
+
+#: What highdicom makes of the images and the mask, less the pixels.
+_OF_IMAGES_AND_MASK = (
+    "DimensionOrganizationType",
+    "NumberOfFrames",
+    "PerFrameFunctionalGroupsSequence",
+    "ReferencedSeriesSequence",
+    "SegmentsOverlap",
+    "SharedFunctionalGroupsSequence",
+    "SourceImageSequence",
+)
 
 
 def write(phantom: phantoms.Phantom, folder: Path, **changes: Any) -> tuple[Path, Any]:
@@ -75,6 +86,47 @@ def test_every_frame_names_the_image_that_it_lies_on(tmp_path: Path) -> None:
         [image] = frame.DerivationImageSequence[0].SourceImageSequence
         position = frame.PlanePositionSequence[0].ImagePositionPatient
         assert np.allclose(position, by_uid[image.ReferencedSOPInstanceUID].ImagePositionPatient, atol=1e-3)
+
+
+@pytest.mark.parametrize("lie", cases.LIES)
+@pytest.mark.parametrize("count", [1, 3])
+def test_it_is_what_highdicom_would_write(lie: str, count: int, tmp_path: Path) -> None:
+    """Frames and references are bytes of ours; highdicom makes the same from all images and the whole mask."""
+    # Given a mask with an empty slice between others
+    phantom = cases.LIES[lie]
+    labels = np.minimum(cases.mask(phantom.shape), count).astype(np.uint8)
+    labels[2] = 0
+    source = cases.series(phantom)
+    found = cases.findings(source, mask=labels, segments=cases.SEGMENTS[:count], measurements=(), findings=())
+    context = cases.context(source)
+    # When both write it
+    [made] = results.make_results(context, found, ("seg",), tmp_path)
+    highdicom.seg.Segmentation(
+        source_images=list(source.datasets),
+        pixel_array=labels,
+        segmentation_type="BINARY",
+        segment_descriptions=[seg._describe(context, segment) for segment in found.segments],
+        omit_empty_frames=True,
+        **header.constructor(context, "seg"),
+    ).save_as(tmp_path / "theirs.dcm")
+    # Then what depends on the images and on the mask is the same
+    ours, theirs = dcmread(made.path), dcmread(tmp_path / "theirs.dcm")
+    for keyword in _OF_IMAGES_AND_MASK:
+        assert ours.get(keyword) == theirs.get(keyword), keyword
+    size = -(-ours.NumberOfFrames * ours.Rows * ours.Columns // 8)
+    assert ours.PixelData[:size] == theirs.PixelData[:size]
+
+
+def test_a_single_segment_is_shared_by_all_frames(tmp_path: Path) -> None:
+    labels = np.minimum(cases.mask(cases.LIES["axial"].shape), 1).astype(np.uint8)
+    path, _ = write(
+        cases.LIES["axial"], tmp_path, mask=labels, segments=cases.SEGMENTS[:1], measurements=(), findings=()
+    )
+    ds = dcmread(path)
+    [shared] = ds.SharedFunctionalGroupsSequence
+    assert shared.SegmentIdentificationSequence[0].ReferencedSegmentNumber == 1
+    assert not any("SegmentIdentificationSequence" in item for item in ds.PerFrameFunctionalGroupsSequence)
+    assert ds.DimensionOrganizationType == "3D"
 
 
 def test_empty_frames_are_left_out(tmp_path: Path) -> None:
