@@ -45,7 +45,10 @@ def draw(volume: Volume, findings: Findings, folder: Path) -> list[Path]:
             unfilled=frame,
         )
         path = folder / f"{name}.png"
-        Image.fromarray(picture).save(path)
+        # Pages and the demo show what is there: a picture appears whole.
+        unfinished = path.with_suffix(".part")
+        Image.fromarray(picture).save(unfinished, format="PNG")
+        unfinished.replace(path)
         written.append(path)
     return written
 
