@@ -56,8 +56,6 @@ def make_results(
     if "seg" in kinds and seg.has_voxels(findings):
         segmentation = seg.build(context, findings)
         made.append(_write(segmentation, "seg", context, findings, folder, segmented=True))
-        # The pixels are on disk now, and the report needs only the identity.
-        del segmentation.PixelData
     if "sr" in kinds:
         report = sr.build(context, findings, segmentation)
         written = _write(report, "sr", context, findings, folder, segmented=segmentation is not None)
@@ -68,9 +66,12 @@ def make_results(
 def _write(
     ds: Dataset, kind: str, context: ResultContext, findings: Findings, folder: Path, *, segmented: bool
 ) -> ResultFile:
-    """Write one object, read it back and compare."""
+    """Write one object, read it back and compare; `ds` loses its pixels."""
     path = folder / f"{kind}.dcm"
     files.write(ds, path)
+    if "PixelData" in ds:
+        # The pixels are on disk now, where the gate reads them; the report needs only the identity.
+        del ds.PixelData
     raw = path.read_bytes()
     problem = ""
     try:

@@ -97,16 +97,17 @@ def _equipment(purpose: Code, attributes: dict[str, Any]) -> Dataset:
 
 
 def describe(context: ResultContext, contents: Sequence[str]) -> str:
-    """A Series Description that says what it is, e.g. "AI chest-ct 1.0.0: lungs (research, not verified)".
+    """A Series Description that says what it is, e.g. "AI unverified (research): lungs, chest-ct 1.0.0".
 
-    At most 64 characters (PS3.5, LO): of `contents`, as many as fit, then how many more.
+    Viewers cut it in their series lists, after some 20 characters: what must be seen comes first. At
+    most 64 characters (PS3.5, LO): of `contents`, as many as fit, then how many more.
     """
     model = context.model
-    status = " (research, not verified)" if model.research_only else " (not verified)"
-    start = f"AI {model.name} {model.version}"
+    start = "AI unverified (research)" if model.research_only else "AI unverified"
+    made_by = f"{model.name} {model.version}"
     for count in range(len(contents), 0, -1):
         more = f" +{len(contents) - count}" if count < len(contents) else ""
-        text = f"{start}: {', '.join(contents[:count])}{more}{status}"
+        text = f"{start}: {', '.join(contents[:count])}{more}, {made_by}"
         if len(text) <= _DESCRIPTION_LENGTH:
             return text.replace("\\", "/")
-    return f"{start[: _DESCRIPTION_LENGTH - len(status)]}{status}".replace("\\", "/")
+    return f"{start}: {made_by}"[:_DESCRIPTION_LENGTH].replace("\\", "/")

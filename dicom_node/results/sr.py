@@ -43,9 +43,21 @@ def build(context: ResultContext, findings: Findings, segmentation: Dataset | No
         coding_schemes=[_coding_scheme()],
         **header.constructor(context, "sr"),
     )
+    _separate(document)
     explicit.set_sequence(document, 0x0040A375, _evidence(context, segmentation))
     header.finish(document, context, header.describe(context, ["measurements"]))
     return document
+
+
+def _separate(container: Dataset) -> None:
+    """Give each content item a line of its own (PS3.3 C.17.3.2.4), with the name of what it is.
+
+    highdicom writes CONTINUOUS: a viewer then runs the values together as if they were prose.
+    """
+    container.ContinuityOfContent = "SEPARATE"
+    for item in container.ContentSequence:
+        if item.ValueType == "CONTAINER":
+            _separate(item)
 
 
 def _evidence(context: ResultContext, segmentation: Dataset | None) -> bytes:

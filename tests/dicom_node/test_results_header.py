@@ -178,15 +178,15 @@ def test_series_numbers_sort_behind_their_source(number: Any, seg: int, sr: int)
 @pytest.mark.parametrize(
     ("labels", "research", "expected"),
     [
-        (["lungs"], True, "AI chest-ct 1.0.0: lungs (research, not verified)"),
-        (["lungs"], False, "AI chest-ct 1.0.0: lungs (not verified)"),
+        (["lungs"], True, "AI unverified (research): lungs, chest-ct 1.0.0"),
+        (["lungs"], False, "AI unverified: lungs, chest-ct 1.0.0"),
         (
             [f"Part {number}" for number in range(300)],
             False,
-            "AI chest-ct 1.0.0: Part 0, Part 1, Part 2 +297 (not verified)",
+            "AI unverified: Part 0, Part 1, Part 2 +297, chest-ct 1.0.0",
         ),
-        (["Segmental bronchopulmonary vein"], True, "AI chest-ct 1.0.0 (research, not verified)"),
-        (["a\\b"], True, "AI chest-ct 1.0.0: a/b (research, not verified)"),
+        (["Segmental bronchopulmonary vein"], True, "AI unverified (research): chest-ct 1.0.0"),
+        (["a\\b"], True, "AI unverified (research): a/b, chest-ct 1.0.0"),
     ],
 )
 def test_a_description_says_what_fits_in_64_characters(

@@ -63,7 +63,7 @@ def test_segments_are_described_for_people_and_programs(tmp_path: Path) -> None:
     ds = dcmread(path)
     assert ds.SegmentationType == "BINARY"
     assert ds.SegmentsOverlap == "NO"
-    assert ds.SeriesDescription == "AI chest-ct 1.0.0: Left lung +2 (research, not verified)"
+    assert ds.SeriesDescription == "AI unverified (research): Left lung +2, chest-ct 1.0.0"
     assert ds.ContentLabel == "CHEST_CT"
     nodule = ds.SegmentSequence[2]
     assert nodule.SegmentLabel == "Nodule"

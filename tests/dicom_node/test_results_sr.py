@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -163,3 +164,17 @@ def test_tracking_uids_are_the_segmentation_s(tmp_path: Path) -> None:
     tracked = set(verify_sr.read_groups(write(tmp_path)))
     segments = dcmread(tmp_path / "seg.dcm").SegmentSequence
     assert {str(item.TrackingUID) for item in segments[:2]} <= tracked
+
+
+def test_every_container_keeps_its_items_apart(tmp_path: Path) -> None:
+    """A viewer that meets CONTINUOUS runs the values together and leaves out what they are of."""
+
+    def containers(item: Dataset) -> Iterator[Dataset]:
+        if item.ValueType == "CONTAINER":
+            yield item
+            for child in item.ContentSequence:
+                yield from containers(child)
+
+    marks = [item.ContinuityOfContent for item in containers(write(tmp_path))]
+    assert len(marks) > 3
+    assert set(marks) == {"SEPARATE"}
