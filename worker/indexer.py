@@ -24,6 +24,8 @@ BATCH_SECONDS = 0.1
 BATCH_SIZE = 200
 #: Series whose attributes are known to be read; forgotten all at once when there are more.
 MOST_SERIES = 50_000
+#: A file younger than this may still be reported by the listener that took it.
+FRESH_SECONDS = 5.0
 #: Wait before a batch that the database refused is tried again.
 RETRY_SECONDS = 2.0
 
@@ -60,7 +62,7 @@ class Indexer:
     def scan(self, spool: Spool) -> int:
         """Queue the files that have no row; return how many. Those that just arrived are still reported."""
         found = 0
-        for batch in _batches(spool, older_than=time.time() - 5.0):
+        for batch in _batches(spool, older_than=time.time() - FRESH_SECONDS):
             with self._station.database.read() as session:
                 missing = set(intake.paths_without_rows(session, [str(stored.path) for stored in batch]))
             for stored in batch:
