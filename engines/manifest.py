@@ -125,6 +125,8 @@ class Label(_Strict):
     ]
     #: Keep only the largest connected component.
     keep_largest: bool = False
+    #: Connected components of less than this are dropped: specks, and what only looks alike.
+    min_component_ml: Annotated[float, Field(ge=0)] = 0.0
     #: A label of less than this in the whole image is dropped: it is not what the model is about.
     min_volume_ml: Annotated[float, Field(ge=0)] = 0.0
 

@@ -154,23 +154,41 @@ def winners(values: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[Any]:
 def keep_largest(mask: NDArray[Any], number: int) -> None:
     """Set every voxel of label `number` outside its largest component to 0, in place.
 
-    Voxels are connected by faces; of equally large components the first stays. Works on runs of voxels
-    along the last axis rather than on a component image, so it needs little beside the mask, which must
-    be C-contiguous.
+    Of equally large components the first stays.
+    """
+    starts, ends, component, sizes = _components(mask, number)
+    if len(sizes) > 1:
+        removed = component != sizes.argmax()
+        _clear(mask.reshape(-1), starts[removed], ends[removed])
+
+
+def drop_components(mask: NDArray[Any], number: int, *, smaller_than: float) -> None:
+    """Set the voxels of label `number` in components of fewer voxels than `smaller_than` to 0, in place."""
+    starts, ends, component, sizes = _components(mask, number)
+    removed = sizes[component] < smaller_than
+    _clear(mask.reshape(-1), starts[removed], ends[removed])
+
+
+def _components(
+    mask: NDArray[Any], number: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32], NDArray[Any]]:
+    """First and one-past-last index of each run of `number`, its component, and voxels per component.
+
+    Voxels are connected by faces. Works on runs of voxels along the last axis rather than on a component
+    image, so it needs little beside the mask, which must be C-contiguous to be changed in place.
     """
     if not mask.flags.c_contiguous:
         raise ValueError("the mask must be C-contiguous to be changed in place")
     starts, ends = _runs(mask, number)
-    if len(starts) < 2:
-        return
+    if len(starts) == 0:
+        return starts, ends, np.zeros(0, np.int32), np.zeros(0)
     edges = [_touching(starts, ends, step=step, wrap=wrap) for step, wrap in _neighbours(mask.shape)]
     left, right = (np.concatenate(side) for side in zip(*edges, strict=True))
     graph = scipy.sparse.coo_matrix(
         (np.ones(len(left), dtype=np.int8), (left, right)), shape=(len(starts), len(starts))
     )
     _, component = scipy.sparse.csgraph.connected_components(graph, directed=False)
-    removed = component != np.bincount(component, weights=ends - starts).argmax()
-    _clear(mask.reshape(-1), starts[removed], ends[removed])
+    return starts, ends, component, np.bincount(component, weights=ends - starts)
 
 
 def _clear(flat: NDArray[Any], starts: NDArray[np.int64], ends: NDArray[np.int64]) -> None:

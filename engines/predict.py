@@ -121,6 +121,9 @@ def _segment(
         for label in output.labels:
             if label.keep_largest:
                 postprocess.keep_largest(mask, label.index)
+            if label.min_component_ml:
+                voxels = label.min_component_ml * 1000 / volume.geometry.voxel_volume_mm3
+                postprocess.drop_components(mask, label.index, smaller_than=voxels)
         _drop_small(mask, volume.geometry, output.labels)
     return mask
 

@@ -119,3 +119,21 @@ def test_a_label_without_voxels_or_with_one_run_is_left_alone() -> None:
 def test_a_mask_that_cannot_be_changed_in_place_is_refused() -> None:
     with pytest.raises(ValueError, match="C-contiguous"):
         postprocess.keep_largest(np.zeros((4, 5, 6), np.uint8).transpose(2, 1, 0), 1)
+
+
+def test_small_components_go_and_large_ones_stay() -> None:
+    # Given one label in components of 1, 8 and 27 voxels, the largest of which touches the border
+    mask = np.zeros((9, 10, 11), np.uint8)
+    mask[0:3, 0:3, 0:3] = 1
+    mask[5:7, 5:7, 5:7] = 1
+    mask[8, 9, 10] = 1
+    mask[0, 9, 0] = 2
+    # When those below eight voxels are dropped
+    postprocess.drop_components(mask, 1, smaller_than=8)
+    # Then the speck is gone, and nothing else
+    assert mask[8, 9, 10] == 0
+    assert (mask == 1).sum() == 27 + 8
+    assert mask[0, 9, 0] == 2
+    postprocess.drop_components(mask, 1, smaller_than=28)
+    assert not (mask == 1).any()
+    postprocess.drop_components(mask, 1, smaller_than=28)
