@@ -189,6 +189,19 @@ def newest(
     return list(session.scalars(statement.order_by(Delivery.id.desc()).limit(limit).offset(offset)))
 
 
+def retrying(session: Session) -> dict[str, int]:
+    """Results per destination that it did not take yet, though they were sent."""
+    return dict(
+        session.execute(
+            select(Delivery.destination, func.count())
+            .where(Delivery.state == DeliveryState.PENDING.value, Delivery.attempts > 0)
+            .where(Delivery.next_attempt_at.is_not(None), Delivery.lease_until.is_(None))
+            .group_by(Delivery.destination)
+            .order_by(Delivery.destination)
+        ).all()
+    )
+
+
 def count_by_state(session: Session) -> dict[str, int]:
     """Deliveries per state."""
     return dict(session.execute(select(Delivery.state, func.count()).group_by(Delivery.state)).all())

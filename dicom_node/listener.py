@@ -155,7 +155,8 @@ class Listener:
     def _rejection(self, caller: _Caller) -> tuple[tuple[int, int, int], str] | None:
         """Why this caller may not come in: what it is told, and what our people are told."""
         if caller.called_ae_title != self._config.ae_title.strip():
-            return _CALLED_AE_UNKNOWN, "it called another AE title than ours"
+            ours = self._config.ae_title.strip()
+            return _CALLED_AE_UNKNOWN, f"it called {caller.called_ae_title!r}, and we are {ours!r}"
         if not self._config.require_known_peers:
             found = self._book.find(caller.calling_ae_title, caller.address)
             caller.peer = found.name if found else ""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from worker import edge
 from worker.commands import ask, maintain, model, roles, trial
+from worker.version import VERSION
 
 
 class _ExplainingGroup(TyperGroup):
@@ -27,6 +28,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Runs AI models on the studies that a PACS routes to it, and sends SEG and SR objects back.",
 )
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"secondread {VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Say which version this is.", is_eager=True, callback=_say_version),
+    ] = False,
+) -> None: ...
+
+
 for group in (trial, roles, ask, maintain):
     group.add_to(app)
 app.add_typer(model.app, name="models", help="The model packages.")

@@ -22,7 +22,7 @@ from db.base import Database
 from db.errors import NotFound
 from dicom_node import senders
 from dicom_node.senders import Destination, Outcome, Verdict
-from worker import assets, demo_pacs, demo_report, explain, pictures, settings, status, supervise, views
+from worker import assets, demo_pacs, demo_report, pictures, settings, status, supervise, views, words
 from worker.demo_pacs import DemoPacs
 from worker.demo_report import Shown
 from worker.errors import WorkerError
@@ -51,13 +51,12 @@ def run(out: Path, *, keep: bool, console: Console) -> None:
         config = _write_config(folder, pacs)
         with _up(config, folder, console):
             shown = _main_job(source, folder, config, pacs, console=console)
-            _tell(shown, time.monotonic() - began, console)
+            seconds = time.monotonic() - began
+            _tell(shown, seconds, console)
             if keep:
-                _stay(shown, console)
-    if not keep:
-        console.print(f"  status page     secondread up --config {config}")
-        console.print("                  or run the demo with --keep to leave everything running")
-    console.print(f"[green]done[/] in {time.monotonic() - began:.0f} s", highlight=False)
+                _stay(shown, pacs, console)
+            console.print("stopping everything that it started")
+    console.print(f"[green]done[/]; the demo took {seconds:.0f} s")
 
 
 def _write_config(folder: Path, pacs: DemoPacs) -> Path:
@@ -200,17 +199,18 @@ def _tell(shown: Shown, seconds: float, console: Console) -> None:
     job = shown.job
     console.print(f"\n[bold]What the model found[/]  {job.model} {job.model_version} on {job.engine}")
     for measured in job.measurements:
-        where = measured.segment or "together"
+        where = measured.segment or words.TOGETHER
         console.print(
-            f"  {measured.meaning:<40} {where:<12} {measured.value:>9.1f} {measured.unit}", markup=False
+            f"  {measured.meaning:<40} {where:<12} {measured.value:>9.1f} {words.unit(measured.unit)}",
+            markup=False,
         )
     for finding in job.findings:
         presence = "present" if finding.present else "absent"
-        console.print(f"  {finding.meaning:<40} {presence:<12} {finding.explanation}", markup=False)
+        console.print(f"  {finding.meaning:<40} {presence}", markup=False)
     console.print(f"\n[bold]What the PACS holds[/]  {shown.pacs_name}")
     for held in shown.held:
-        console.print(f"  {held.sop_class:<28} {held.series_description}", markup=False)
-        console.print(f"  {'':<28} {held.sop_instance_uid}", markup=False)
+        console.print(f"  {held.sop_class:<28} {held.series_description}", markup=False, soft_wrap=True)
+        console.print(f"  {'':<28} {held.sop_instance_uid}", markup=False, soft_wrap=True)
     stages = "  ".join(f"{stage} {value:.2f}" for stage, value in job.seconds.items())
     console.print("\n[bold]Seconds[/]")
     console.print(
@@ -220,8 +220,9 @@ def _tell(shown: Shown, seconds: float, console: Console) -> None:
         f"  of which {shown.settings.node.quiet_seconds:.0f} s quiet time, and in the job: {stages}"
     )
     console.print("\n[bold]Where to look[/]")
-    console.print(f"  report          {report}", markup=False)
-    console.print(f"  pictures        {pictures[0].parent}", markup=False)
+    console.print(f"  report          {report}", markup=False, soft_wrap=True)
+    console.print(f"  pictures        {pictures[0].parent}", markup=False, soft_wrap=True)
+    console.print("  status page     run it again with --keep: everything then stays, until Ctrl-C")
     console.print("  For demonstration only: the model is not a medical device.")
 
 
@@ -238,10 +239,12 @@ def _collect_pictures(shown: Shown) -> list[Path]:
     return [Path(shutil.copy(picture, folder / picture.name)) for picture in made]
 
 
-def _stay(shown: Shown, console: Console) -> None:
+def _stay(shown: Shown, pacs: DemoPacs, console: Console) -> None:
     """Leave everything running until Ctrl-C."""
-    web = shown.settings.web
-    console.print(f"  status page     http://{web.host}:{web.port}/studies/{shown.study.study_instance_uid}")
-    console.print("Everything keeps running. Stop with Ctrl-C.")
-    console.print(explain.job_tree(shown.job))
+    web = f"http://{shown.settings.web.host}:{shown.settings.web.port}"
+    console.print("\n[bold]Everything keeps running[/]")
+    console.print(f"  status page     {web}/studies/{shown.study.study_instance_uid}", soft_wrap=True)
+    if pacs.page:
+        console.print(f"  the PACS' page  {pacs.page}", soft_wrap=True)
+    console.print("Stop with Ctrl-C.")
     supervise.stop_on_signals().wait()

@@ -37,6 +37,8 @@ class DemoPacs(ABC):
 
     #: For people.
     name: str
+    #: The address of its own page, while it runs; "" where it has none.
+    page: str = ""
     port: int
 
     @abstractmethod
@@ -70,7 +72,8 @@ class _Orthanc(DemoPacs):
         self.port = port
         self._client = httpx.Client(base_url=f"http://127.0.0.1:{http_port}", timeout=10)
         version = self._client.get("/system").json()["Version"]
-        self.name = f"Orthanc {version} (its page: http://127.0.0.1:{http_port}/)"
+        self.name = f"Orthanc {version}"
+        self.page = f"http://127.0.0.1:{http_port}/"
 
     def held(self) -> list[Held]:
         answers = [

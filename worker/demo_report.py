@@ -9,7 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from engines.findings import Segment
-from worker import demo_pacs, views
+from worker import demo_pacs, views, words
 from worker.settings import Settings
 
 #: What each picture shows, by its name.
@@ -47,6 +47,7 @@ def write(path: Path, shown: Shown, pictures: Sequence[Path], *, seconds: float)
         shown=shown,
         job=shown.job,
         seconds=seconds,
+        words=words,
         pictures=[
             (picture.relative_to(path.parent).as_posix(), _CAPTIONS.get(picture.stem, picture.stem))
             for picture in pictures

@@ -15,7 +15,7 @@ from db.base import Database
 from dicom_node import echo
 from worker import broker, edge
 from worker.errors import WorkerError
-from worker.settings import Peer, Settings
+from worker.settings import CONFIG_VARIABLE, Peer, Settings
 from worker.shelf import Shelf
 from worker.station import destination
 
@@ -32,6 +32,7 @@ class Finding:
 
 def examine(settings: Settings) -> Iterator[Finding]:
     """Look at storage, disk, database, broker, models, routes and peers, one after the other."""
+    yield Finding(subject="configuration", healthy=True, remark=_source(settings))
     checks: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
         _storage,
         _database,
@@ -42,6 +43,12 @@ def examine(settings: Settings) -> Iterator[Finding]:
     )
     for check in checks:
         yield from check(settings)
+
+
+def _source(settings: Settings) -> str:
+    """Which configuration this is, and what it makes of this machine."""
+    file = os.environ.get(CONFIG_VARIABLE) or "no file, the defaults"
+    return f"{file}; {settings.node.ae_title} at {settings.node.host}:{settings.node.port}"
 
 
 def _storage(settings: Settings) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ from typing import Any
 from rich.markup import escape
 from rich.tree import Tree
 
-from worker import views
+from worker import views, words
 
 _YES, _NO = "[green]yes[/]", "[red]no[/] "
 _COLOURS = {
@@ -83,8 +83,10 @@ def job_tree(job: views.JobDetail) -> Tree:
         presence = "present" if finding.present else "absent"
         tree.add(f"[bold]{escape(finding.meaning)}: {presence}[/]  {escape(finding.explanation)}")
     for measured in job.measurements:
-        where = f" of {escape(measured.segment)}" if measured.segment else ""
-        tree.add(f"{escape(measured.meaning)}{where}: {measured.value:.1f} {escape(measured.unit)}")
+        where = escape(measured.segment) or words.TOGETHER
+        tree.add(
+            f"{escape(measured.meaning)}, {where}: {measured.value:.1f} {escape(words.unit(measured.unit))}"
+        )
     for made in job.objects:
         problem = f"  [red]{escape(made.problem)}[/]" if made.problem else ""
         branch = tree.add(f"{made.kind.upper()} {made.sop_instance_uid}{problem}")

@@ -78,7 +78,7 @@ def set_up(role: str, *, level: int = logging.INFO) -> None:
     sys.excepthook = _log_uncaught
     threading.excepthook = lambda ended: _log_uncaught(ended.exc_type, ended.exc_value, ended.exc_traceback)
     for name in _QUIET:
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL if name == "pynetdicom" else logging.ERROR)
     logging.getLogger("celery").setLevel(logging.WARNING)
     # It puts an error's words into its own message; worker.app says the same without them.
     logging.getLogger("celery.app.trace").setLevel(logging.CRITICAL)

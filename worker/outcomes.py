@@ -48,6 +48,7 @@ def conclude(bench: Bench, job: Job, outcome: Analysis, watch: Stopwatch) -> lis
         if not follow and to is JobState.DELIVERING:
             jobs.settle_delivering(session, job.id, now)
         studies.finish_if_ended(session, job.study_id, now)
+    logger.info("job %s: %s in %.1f s", job.id, to, sum(watch.seconds.values()))
     return follow
 
 
@@ -85,6 +86,16 @@ def settle_alike(post: Post, rows: Sequence[Delivery], verdict: Verdict, comment
         settle(post, row, Outcome(sop_instance_uid=uid, verdict=verdict, status=None, comment=comment))
 
 
+def _named(row: Delivery) -> str:
+    """A delivery as the log names it."""
+    return f"job {row.result.job_id}: {row.result.kind.upper()} to {row.destination} (delivery {row.id})"
+
+
+def _said(outcome: Outcome) -> str:
+    """What the log may say of an answer: a peer's own comment may quote the patient, our words do not."""
+    return outcome.comment if outcome.status is None else f"status 0x{outcome.status:04X}"
+
+
 def settle(post: Post, row: Delivery, outcome: Outcome) -> None:
     """Write a destination's answer: SENT, DEAD, or PENDING until the next attempt."""
     now = datetime.now(UTC)
@@ -92,11 +103,13 @@ def settle(post: Post, row: Delivery, outcome: Outcome) -> None:
     with post.database.write() as session:
         if outcome.verdict in (Verdict.DELIVERED, Verdict.WARNING):
             deliveries.sent(session, row.id, at=now, **answer)
+            logger.info("job %s: %s is at %s", row.result.job_id, row.result.kind.upper(), row.destination)
         else:
             first = row.first_attempt_at or now
             again = delivery_retry.next_attempt(first, row.attempts, now)
             if outcome.verdict is Verdict.REFUSED or again is None:
                 deliveries.dead(session, row.id, **answer)
+                logger.error("%s is given up: %s", _named(row), _said(outcome))
                 message = f"{row.result.kind} to {row.destination} is dead: {outcome.comment}"
                 events.note(
                     session,
@@ -107,5 +120,8 @@ def settle(post: Post, row: Delivery, outcome: Outcome) -> None:
                 )
             else:
                 deliveries.postpone(session, row.id, owner=post.owner, until=again, **answer)
+                logger.warning(
+                    "%s is sent again at %s: %s", _named(row), f"{again:%H:%M:%S} UTC", _said(outcome)
+                )
         if jobs.settle_delivering(session, row.result.job_id, now):
             studies.finish_if_ended(session, row.result.job.study_id, now)

@@ -97,8 +97,11 @@ def close(
             problem = completeness.problem(session, study)
             if not studies.close(session, study, evidence=evidence, problem=problem, at=now):
                 continue
-            follow += _route(session, study, routes, models, problem=problem, now=now)
+            made = _route(session, study, routes, models, problem=problem, now=now)
             studies.finish_if_ended(session, study.id, now)
+        uid, images = study.study_instance_uid, evidence["instances"]
+        logger.info("study %s is complete: %s images, %s jobs to run", uid, images, len(made))
+        follow += made
     return follow
 
 
@@ -142,6 +145,7 @@ def analyse(bench: Bench, job_id: int, *, send: Callable[[list[int]], None] | No
         if job is None:
             return []
         paths = [row.path for row in studies.instances_of(session, job.series_id)]
+    logger.info("job %s: %s on study %s", job.id, job.model, job.study.study_instance_uid)
     watch = Stopwatch()
     try:
         with Lease(bench.database, job.id, owner=bench.owner, length=bench.lease):

@@ -209,6 +209,7 @@ def snapshot(session: Session) -> views.Snapshot:
         studies=studies.count_by_state(session),
         jobs=jobs.count_by_state(session),
         deliveries=deliveries.count_by_state(session),
+        retrying=deliveries.retrying(session),
         processes=roles,
         oldest_job_seconds=(now - oldest).total_seconds() if oldest else 0.0,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import socket
 import sys
 import threading
@@ -18,6 +19,8 @@ from worker.settings import Settings
 from worker.shelf import Shelf
 from worker.station import ROLE_VARIABLE
 from worker.supervise import Role, Supervisor
+
+logger = logging.getLogger(__name__)
 
 #: How long everything may take to be ready.
 START_SECONDS = 90.0
@@ -41,6 +44,7 @@ def run(settings: Settings, stop: threading.Event, *, announce: bool = True) -> 
                     sys.stdout.write(_ready_text(settings))
                     sys.stdout.flush()
                 stop.wait()
+                logger.info("stopping: what is in hand is finished first")
             finally:
                 stop.set()
                 watcher.join()

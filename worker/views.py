@@ -181,6 +181,8 @@ class Snapshot(View):
     studies: dict[str, int]
     jobs: dict[str, int]
     deliveries: dict[str, int]
+    #: Results per destination that it did not take yet, though they were sent.
+    retrying: dict[str, int]
     #: Living processes per role.
     processes: dict[str, int]
     #: Age of the job that waits longest; 0 where none waits.

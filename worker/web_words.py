@@ -8,8 +8,9 @@ from typing import Any
 
 from markupsafe import Markup
 
+from worker import words
+
 #: UCUM units as radiologists write them.
-_UNITS = {"[hnsf'U]": "HU", "1": "", "{}": "", "mm3": "mm³", "cm3": "cm³", "mm2": "mm²"}
 
 
 def age(seconds: float) -> str:
@@ -74,11 +75,6 @@ def number(value: float) -> str:
     return f"{value:,.{decimals}f}".replace(",", "\u202f").replace("-", "\u2212")
 
 
-def unit(ucum: str) -> str:
-    """A UCUM unit as it is written in reports."""
-    return _UNITS.get(ucum, ucum)
-
-
 def plain(value: Any) -> str:
     """An attribute's value; several values are parted by backslashes, as in DICOM."""
     if value is None:
@@ -99,7 +95,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "uid": uid,
     "size": size,
     "number": number,
-    "unit": unit,
+    "unit": words.unit,
     "plain": plain,
 }
 

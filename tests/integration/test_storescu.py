@@ -104,7 +104,7 @@ def test_a_known_peer_stores(tmp_path: Path, image: Path) -> None:
 @pytest.mark.parametrize(
     ("called", "known", "said", "reason"),
     [
-        ("OTHER", ("SENDER", "127.0.0.1"), "Called AE Title Not Recognized", "another AE title"),
+        ("OTHER", ("SENDER", "127.0.0.1"), "Called AE Title Not Recognized", "it called 'OTHER', and we are"),
         ("SECONDREAD", ("STRANGER", "127.0.0.1"), "Calling AE Title Not Recognized", "not that of a known"),
         ("SECONDREAD", ("SENDER", "192.0.2.1"), "Calling AE Title Not Recognized", "not at this address"),
         ("SECONDREAD", ("SENDER", "10.0.0.0/8"), "Calling AE Title Not Recognized", "not at this address"),

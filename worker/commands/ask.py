@@ -20,7 +20,16 @@ from worker.errors import ConfigurationError, WorkerError
 StateOption = Annotated[str | None, typer.Option("--state", help="Only those in this state.")]
 LimitOption = Annotated[int, typer.Option("--limit", min=1, help="At most so many, newest first.")]
 
-_STUDY_COLUMNS = ("study_instance_uid", "state", "modalities", "instances", "jobs", "age_seconds", "problem")
+_STUDY_COLUMNS = (
+    "study_instance_uid",
+    "patient_id",
+    "accession_number",
+    "state",
+    "modalities",
+    "instances",
+    "jobs",
+    "problem",
+)
 _JOB_COLUMNS = ("id", "model", "state", "attempts", "age_seconds", "engine", "reason", "error")
 _DELIVERY_COLUMNS = (
     "id",

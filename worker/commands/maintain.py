@@ -101,7 +101,11 @@ def send(
         senders.open_sender(station.destination(named, settings)).send(paths, answered)
     edge.console.print(f"{len(paths) - len(refused)} of {len(paths)} objects stored by {peer}")
     if refused:
-        lines = [f"{outcome.sop_instance_uid or 'a file'}: {outcome.comment}" for outcome in refused[:10]]
+        lines = [
+            f"{outcome.path.name if outcome.path else outcome.sop_instance_uid}: {outcome.comment}"
+            for outcome in refused[:10]
+        ]
+        lines += [f"and {len(refused) - 10} more"] if len(refused) > 10 else []
         raise WorkerError("\n".join([f"{len(refused)} were not stored:", *lines]))
 
 

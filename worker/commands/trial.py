@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.progress import Progress
 
-from worker import edge, logs
+from worker import edge, logs, words
 from worker.edge import ConfigOption, DataOption
 
 
@@ -66,10 +66,10 @@ def _print_run(finished: object) -> None:
         edge.console.print(f"  note: {note}", markup=False)
     labels = {segment.number: segment.label for segment in finished.findings.segments}
     for measured in finished.findings.measurements:
-        where = f" of {labels[measured.segment_number]}" if measured.segment_number else ""
-        edge.console.print(
-            f"  {measured.name.meaning}{where}: {measured.value:.1f} {measured.unit.value}", markup=False
-        )
+        where = labels[measured.segment_number] if measured.segment_number else words.TOGETHER
+        derived = f", {measured.derivation.meaning.lower()}" if measured.derivation else ""
+        value = f"{measured.value:.1f} {words.unit(measured.unit.value)}"
+        edge.console.print(f"  {measured.name.meaning}{derived}, {where}: {value}", markup=False)
     for finding in finished.findings.findings:
         presence = "present" if finding.present else "absent"
         edge.console.print(f"  {finding.code.meaning}: {presence} ({finding.explanation})", markup=False)
