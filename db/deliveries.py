@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session, selectinload
 from db import jobs, states, studies
 from db.base import UtcDateTime
 from db.errors import NotFound
-from db.models import Delivery, Job, ResultObject
+from db.models import Delivery, Job, Process, ResultObject
 from db.states import DeliveryState, JobState
 
 
@@ -187,6 +187,22 @@ def newest(
     if state is not None:
         statement = statement.where(Delivery.state == state)
     return list(session.scalars(statement.order_by(Delivery.id.desc()).limit(limit).offset(offset)))
+
+
+def free_orphans(session: Session) -> int:
+    """Free what dead senders held, so that it is sent at once and not when the lease ends; how many."""
+    result = session.execute(
+        update(Delivery)
+        .where(
+            Delivery.state == DeliveryState.PENDING.value,
+            Delivery.lease_until.is_not(None),
+            Delivery.lease_owner.not_in(select(Process.id)),
+        )
+        .values(nudged_at=None, **_FREE)
+        .execution_options(synchronize_session=False)
+    )
+    assert isinstance(result, CursorResult)
+    return result.rowcount
 
 
 def retrying(session: Session) -> dict[str, int]:

@@ -21,7 +21,7 @@ from engines.volume import Geometry, Volume
 OBLIQUE_LIMIT_DEGREES = 30.5
 
 #: Voxels that a model grid may have: 4 GiB in float32.
-GRID_LIMIT = 2**30
+GRID_LIMIT = 2**28
 
 #: Source slices that one thread works on at a time.
 _SLAB = 8

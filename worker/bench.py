@@ -27,6 +27,8 @@ class Bench:
     #: Who holds the leases: this process.
     owner: str
     lease: timedelta
+    #: Attempts until passing trouble counts as lasting.
+    max_attempts: int = 3
 
 
 @dataclass(frozen=True, kw_only=True)

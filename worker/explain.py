@@ -31,7 +31,7 @@ def why_tree(answer: views.Why) -> Tree:
     arrived = tree.add(f"arrived: {study.instances} images in {len(answer.series)} series")
     for series in answer.series:
         name = escape(series.description or "without description")
-        modality = series.modality or "[yellow]Modality missing[/]"
+        modality = escape(series.modality) or "[yellow]Modality missing[/]"
         arrived.add(f"{modality} {name}, {series.instances} images  [dim]{series.series_instance_uid}[/]")
     tree.add(_evidence(answer.evidence))
     decided = tree.add("routes" if answer.decisions else "routes: none was asked yet")

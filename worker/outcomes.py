@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from db import deliveries, events, jobs, results, studies
@@ -17,6 +18,11 @@ from worker.bench import Analysis, Bench, Post
 from worker.stopwatch import Stopwatch
 
 logger = logging.getLogger(__name__)
+
+#: Wait before a job is tried again whose files could not be read or written.
+STORAGE_WAIT = timedelta(seconds=30)
+#: Why a file that is no longer what was verified does not leave.
+DAMAGED = "the file was changed on disk after it was verified; find out why, then retry its job"
 
 
 def conclude(bench: Bench, job: Job, outcome: Analysis, watch: Stopwatch) -> list[int]:
@@ -71,12 +77,47 @@ def fail(bench: Bench, job: Job, reason: str, error: str, watch: Stopwatch) -> l
     return []
 
 
+def try_again(bench: Bench, job: Job, error: OSError, watch: Stopwatch) -> list[int]:
+    """RUNNING -> QUEUED for a while where the disk is full or away; FAILED after too many attempts."""
+    said = f"the storage does not work: {error.strerror or type(error).__name__}"
+    if job.attempts >= bench.max_attempts:
+        return fail(bench, job, "storage", said, watch)
+    again = datetime.now(UTC) + STORAGE_WAIT
+    logger.warning("job %s is tried again at %s UTC: %s", job.id, f"{again:%H:%M:%S}", said)
+    with bench.database.write() as session:
+        jobs.leave_running(
+            session,
+            job.id,
+            JobState.QUEUED,
+            owner=bench.owner,
+            not_before=again,
+            nudged_at=None,
+            reason="storage",
+            error=said,
+        )
+    return []
+
+
 def give_up(bench: Bench, job_id: int, error: BaseException) -> None:
     """Record a job that ended in an error nobody foresaw; its stack trace is in the log."""
     with bench.database.read() as session:
         job = jobs.get(session, job_id)
     message = f"unexpected {type(error).__name__}; the worker's log has the details"
     fail(bench, job, "unexpected", message, Stopwatch())
+
+
+def inspect(post: Post, rows: Sequence[Delivery]) -> tuple[list[Delivery], list[Delivery]]:
+    """Deliveries whose files are still what the gate let through, and those whose files are not.
+
+    A file that is gone is among the first: its sender says so.
+    """
+    whole: list[Delivery] = []
+    damaged: list[Delivery] = []
+    for row in rows:
+        path = post.results_root / row.result.path
+        changed = path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() != row.result.sha256
+        (damaged if changed else whole).append(row)
+    return whole, damaged
 
 
 def settle_alike(post: Post, rows: Sequence[Delivery], verdict: Verdict, comment: str) -> None:

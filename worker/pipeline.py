@@ -154,6 +154,8 @@ def analyse(bench: Bench, job_id: int, *, send: Callable[[list[int]], None] | No
         return outcomes.fail(bench, job, error.reason, str(error), watch)
     except EngineError as error:
         return outcomes.fail(bench, job, "engine", str(error), watch)
+    except OSError as error:
+        return outcomes.try_again(bench, job, error, watch)
     follow = outcomes.conclude(bench, job, analysis, watch)
     if send is not None:
         send(follow)
@@ -199,7 +201,9 @@ def deliver(post: Post, delivery_id: int) -> None:
         comment = f"no peer is called {claimed[0].destination!r} any more; add it to peers and retry"
         outcomes.settle_alike(post, claimed, Verdict.REFUSED, comment)
         return
-    waiting = {row.result.sop_instance_uid: row for row in claimed}
+    whole, damaged = outcomes.inspect(post, claimed)
+    outcomes.settle_alike(post, damaged, Verdict.REFUSED, outcomes.DAMAGED)
+    waiting = {row.result.sop_instance_uid: row for row in whole}
     silence = _send(post, destination, waiting)
     outcomes.settle_alike(post, list(waiting.values()), Verdict.RETRY, silence)
 

@@ -48,6 +48,7 @@ class Station:
             results_root=self.settings.results,
             owner=self.process_id,
             lease=timedelta(seconds=self.settings.work.lease_seconds),
+            max_attempts=self.settings.work.max_attempts,
         )
 
     @property

@@ -59,6 +59,9 @@ def care(station: Station, now: datetime) -> None:
         lost = associations.bury(session, silent_since=now - heartbeat.SILENT, at=now)
         if lost:
             logger.warning("%s associations were lost with the process that held them", lost)
+        freed = deliveries.free_orphans(session)
+        if freed:
+            logger.warning("%s deliveries were held by a dead process and are sent again", freed)
     _take_back(station, now)
     nudged_before = now - NUDGE_AGAIN
     with station.database.read() as session:

@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 #: How long everything may take to be ready.
 START_SECONDS = 90.0
+#: Sender processes: a destination that hangs holds up one of them, and not the others' results.
+DELIVERIES_AT_ONCE = 3
 
 
 def run(settings: Settings, stop: threading.Event, *, announce: bool = True) -> None:
@@ -114,8 +116,12 @@ def roles(settings: Settings) -> list[Role]:
         for number in range(1, settings.node.processes + 1)
     ]
     made += [
-        Role(name=queue, command=[*own, "work", "--queue", queue], environment={ROLE_VARIABLE: queue})
-        for queue in ("cpu", "deliver")
+        Role(
+            name=queue,
+            command=[*own, "work", "--queue", queue, "--concurrency", str(concurrency)],
+            environment={ROLE_VARIABLE: queue},
+        )
+        for queue, concurrency in (("cpu", 1), ("deliver", DELIVERIES_AT_ONCE))
     ]
     made += [
         Role(name=name, command=[*own, name], environment={ROLE_VARIABLE: name}) for name in ("sweep", "web")
