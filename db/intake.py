@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import select, tuple_, update
@@ -17,6 +17,8 @@ from db.states import StudyState
 
 #: Keys that a single statement may name; SQLite allows 32,766 variables.
 _CHUNK = 500
+#: Longer than a file takes from its last write to the listener's report of it.
+_SCAN_MARGIN = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,13 +48,15 @@ def record_instances(session: Session, instances: Sequence[NewInstance]) -> None
 
     Only the count of duplicates grows when a batch is repeated.
 
-    New images of a study that was READY or DONE open a new revision of it.
+    New images of a study that was READY or DONE open a new revision of it; so do files that took the
+    place of damaged or lost ones.
     """
     if not instances:
         return
     studies = _ensure_studies(session, instances)
     series = _ensure_series(session, instances, studies)
     known = _known_paths(session, [instance.path for instance in instances])
+    replaced = _replacements(session, [instance for instance in instances if instance.path in known])
     fresh: dict[str, NewInstance] = {}
     again: list[str] = []
     for instance in instances:
@@ -60,11 +64,17 @@ def record_instances(session: Session, instances: Sequence[NewInstance]) -> None
             fresh[instance.path] = instance
         elif instance.duplicate:
             again.append(instance.path)
-    _reopen(session, studies, [instance for instance in fresh.values() if not instance.conflicting])
+    sound = [instance for instance in fresh.values() if not instance.conflicting]
+    _reopen(session, studies, [*sound, *replaced])
     rows = [
         _instance_row(instance, series, studies[instance.study_instance_uid]) for instance in fresh.values()
     ]
     insert_missing(session, Instance, rows, ["path"])
+    for instance in replaced:
+        _replace(session, _instance_row(instance, series, studies[instance.study_instance_uid]))
+    for uid in sorted({instance.study_instance_uid for instance in replaced}):
+        text = "files that were damaged or gone came again"
+        events.note(session, "file-replaced", text, study_id=studies[uid].id)
     for path in again:
         _count_duplicate(session, path)
     _note_conflicts(session, studies, fresh.values())
@@ -167,6 +177,47 @@ def _known_paths(session: Session, paths: Sequence[str]) -> set[str]:
             session.scalars(select(Instance.path).where(Instance.path.in_(paths[start : start + _CHUNK])))
         )
     return known
+
+
+def _replacements(session: Session, reports: Sequence[NewInstance]) -> list[NewInstance]:
+    """Of the reports of known paths those of files that came anew, the last one for each path.
+
+    The listener reports a path as no duplicate only when it has just put the file there. A batch that is
+    repeated says the same time as the row; a start-up scan names no association.
+    """
+    latest: dict[str, NewInstance] = {}
+    for report in reports:
+        if report.duplicate or report.conflicting or report.association_id is None:
+            continue
+        known = latest.get(report.path)
+        if known is None or report.received_at > known.received_at:
+            latest[report.path] = report
+    paths = sorted(latest)
+    rows: dict[str, tuple[datetime, str | None]] = {}
+    for start in range(0, len(paths), _CHUNK):
+        chunk = Instance.path.in_(paths[start : start + _CHUNK])
+        found = session.execute(
+            select(Instance.path, Instance.received_at, Instance.association_id).where(chunk)
+        )
+        rows.update({path: (at, association) for path, at, association in found})
+    return [latest[path] for path in paths if _is_newer(latest[path], *rows[path])]
+
+
+def _is_newer(report: NewInstance, received_at: datetime, association_id: str | None) -> bool:
+    # A scan may have seen the very file that the listener reports a moment later; its time is the file's.
+    margin = _SCAN_MARGIN if association_id is None else timedelta(0)
+    return report.received_at > received_at + margin
+
+
+def _replace(session: Session, values: dict[str, Any]) -> None:
+    """Let a row tell of the file that now has its path."""
+    del values["duplicates"]
+    session.execute(
+        update(Instance)
+        .where(Instance.path == values["path"])
+        .values(**values)
+        .execution_options(synchronize_session=False)
+    )
 
 
 def _count_duplicate(session: Session, path: str) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session, selectinload
 from db import states, studies
 from db.base import insert_missing
 from db.errors import NotFound
-from db.models import Delivery, Job, ResultObject
+from db.models import Delivery, Instance, Job, ResultObject
 from db.states import JOB_ENDED, DeliveryState, JobState
 
 
@@ -20,17 +20,30 @@ def create(session: Session, values: dict[str, Any]) -> Job:
     """The job with this identity, made unless it exists: one study, one answer.
 
     One that an earlier revision made goes over to the newer one, for late images did not change its own;
-    where it had been superseded in between, it waits again.
+    where it had been superseded in between, it waits again. So does one that failed, where files of its
+    series were replaced since: its identity names all images, so a newer row is one of the same image.
     """
     insert_missing(session, Job, [values], ["identity"])
     job = session.scalar(select(Job).where(Job.identity == values["identity"]))
     assert job is not None
     if job.revision < values["revision"]:
+        superseded = (job.state, job.reason) == (JobState.CANCELLED, "superseded")
+        again = superseded or (job.state == JobState.FAILED and _has_replaced_files(session, job))
         job.revision = values["revision"]
-        if (job.state, job.reason) == (JobState.CANCELLED, "superseded"):
+        if again:
             retry(session, job.id)
             return get(session, job.id)
     return job
+
+
+def _has_replaced_files(session: Session, job: Job) -> bool:
+    """Whether a file of the job's series is newer than the job's revision."""
+    newer = select(Instance.id).where(
+        Instance.series_id == job.series_id,
+        Instance.revision > job.revision,
+        Instance.conflicting.is_(False),
+    )
+    return session.scalar(newer.limit(1)) is not None
 
 
 def claim(session: Session, job_id: int, *, owner: str, now: datetime, lease: timedelta) -> Job | None:

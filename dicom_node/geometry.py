@@ -23,6 +23,9 @@ _ORTHOGONAL_TOLERANCE = 1e-2
 _SPACING_TOLERANCE = 1e-3
 #: The stack may drift in the plane by this part of a pixel from first to last slice.
 _DRIFT_PIXELS = 0.2
+#: Pixels and slices of people are neither nearer nor further apart than this (mm).
+_LEAST_SPACING_MM = 0.001
+_MOST_SPACING_MM = 100.0
 #: A gap may differ from the usual one by this part of it, and a slice from its regular place.
 _GAP_TOLERANCE = 0.1
 _PLACE_TOLERANCE = 0.25
@@ -76,7 +79,7 @@ class Stack:
 def stack(datasets: Sequence[Dataset]) -> Stack:
     """Order slices by their position along the normal of their common orientation.
 
-    Raises SeriesError: "no-geometry", "mixed-orientation", "mixed-size".
+    Raises SeriesError: "no-geometry", "mixed-orientation", "mixed-size", "implausible-spacing".
     """
     orientation = _common_orientation(datasets)
     spacing = _common_spacing(datasets)
@@ -98,7 +101,8 @@ def geometry(slices: Stack, *, rows: int, columns: int, frame_of_reference_uid: 
 
     Axis 0 ascends along row x column, so that (row axis, column axis, slice axis) in the order
     columns, rows, slices is right-handed for every series, head first or feet first.
-    Raises SeriesError: "single-slice", "gantry-tilt", "missing-slice", "irregular-spacing".
+    Raises SeriesError: "single-slice", "gantry-tilt", "missing-slice", "irregular-spacing",
+    "implausible-spacing".
     """
     if len(slices.planes) < 2:
         raise SeriesError(
@@ -108,6 +112,7 @@ def geometry(slices: Stack, *, rows: int, columns: int, frame_of_reference_uid: 
         )
     _refuse_tilt(slices)
     _refuse_gaps(slices)
+    _refuse_implausible(float(np.median(np.diff(slices.distances))), "The distance between slices")
     first, last = slices.planes[0].position, slices.planes[-1].position
     affine = np.eye(4)
     affine[:3, 0] = (last - first) / (len(slices.planes) - 1)
@@ -190,7 +195,18 @@ def _common_spacing(datasets: Sequence[Dataset]) -> NDArray[np.float64]:
             f"{high[0]:g} x {high[1]:g} mm): several reconstructions share one series.",
         )
     first: NDArray[np.float64] = spacings[0]
+    for spacing in first:
+        _refuse_implausible(float(spacing), "PixelSpacing")
     return first
+
+
+def _refuse_implausible(spacing: float, what: str) -> None:
+    if not _LEAST_SPACING_MM <= spacing <= _MOST_SPACING_MM:
+        raise SeriesError(
+            "implausible-spacing",
+            f"{what} is {spacing:g} mm; an image of a person has between {_LEAST_SPACING_MM:g} and "
+            f"{_MOST_SPACING_MM:g} mm. Check the header at the sender.",
+        )
 
 
 def _refuse_tilt(slices: Stack) -> None:

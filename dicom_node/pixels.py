@@ -56,6 +56,10 @@ def read_volume(
     """
     first = encodings[0]
     shape = (len(images), first.rows, first.columns)
+    for image, encoding in zip(images, encodings, strict=True):
+        if image.transfer_syntax in _NATIVE and image.pixel_length is not None:
+            # Before memory is taken for what the header claims.
+            _refuse_too_few(image.pixel_length, image, encoding)
 
     def filled(volume: NDArray[Any]) -> tuple[NDArray[Any], int]:
         def fill(index: int) -> int:
@@ -98,13 +102,7 @@ def _native(data: bytearray, image: ImageFile, encoding: Encoding) -> NDArray[An
         raise SeriesError(
             "undecodable", "An image holds compressed pixels, but its transfer syntax says uncompressed."
         )
-    if len(data) < count * dtype.itemsize:
-        raise SeriesError(
-            "truncated",
-            f"{elements.name(image.ds)} holds {len(data)} bytes of pixels, but"
-            f" {encoding.rows} x {encoding.columns} pixels need {count * dtype.itemsize}. "
-            "Send the series again.",
-        )
+    _refuse_too_few(len(data), image, encoding)
     stored = np.frombuffer(data, dtype, count).reshape(encoding.rows, encoding.columns)
     # Bits above High Bit or below the stored ones are not part of the value (PS3.5 8.1.1).
     above = encoding.bits_allocated - 1 - encoding.high_bit
@@ -113,6 +111,17 @@ def _native(data: bytearray, image: ImageFile, encoding: Encoding) -> NDArray[An
         stored = np.left_shift(stored, above, dtype=dtype.newbyteorder("="))
         np.right_shift(stored, foreign, out=stored)
     return stored
+
+
+def _refuse_too_few(held: int, image: ImageFile, encoding: Encoding) -> None:
+    needed = encoding.rows * encoding.columns * (encoding.bits_allocated // 8)
+    if held < needed:
+        raise SeriesError(
+            "truncated",
+            f"{elements.name(image.ds)} holds {held} bytes of pixels, but"
+            f" {encoding.rows} x {encoding.columns} pixels need {needed}. "
+            "Send the series again.",
+        )
 
 
 def _rescale(stored: NDArray[Any], encoding: Encoding, *, out: NDArray[Any], fill_padding: bool) -> int:

@@ -155,16 +155,18 @@ class Spool:
     def existing_digest(self, relative: Path) -> str | None:
         """Digest of what is stored under this name, made durable anew; None where nothing is.
 
-        "" for a file that cannot be read as an instance: other bytes then, and left as they are.
+        The whole file is read: what its file meta says was true when it was written. A damaged file goes
+        to `partial/`, and its name is free.
         """
         path = self.root / relative
         try:
             with path.open("rb") as file:
-                digest = _digest(file)
+                digest = _whole_digest(file)
+                if digest is None:
+                    self._set_damaged_aside(file, path)
+                    return None
         except FileNotFoundError:
             return None
-        except DataSetError:
-            return ""
         # Another process may have linked it a moment ago and not have synced the folder yet.
         _sync_folder(path.parent)
         return digest
@@ -188,6 +190,17 @@ class Spool:
         _sync_folder(path.parent)
         temporary.unlink()
         return True
+
+    def _set_damaged_aside(self, file: BinaryIO, path: Path) -> None:
+        """Move a damaged file to `partial/`; a sound one that took its name meanwhile stays."""
+        # Of two processes that found it damaged, the second must not move what the first put in its place.
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX)
+        if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            return
+        # Kept as long as anything else there: counted from now, not from when it was received.
+        os.utime(file.fileno())
+        path.replace(self._partial / f"{path.stem}.{secrets.token_hex(8)}.damaged")
+        LOGGER.warning("spool file %s was damaged: moved to partial/", path.relative_to(self.root))
 
     def _known(self, path: Path) -> StoredInstance:
         """Describe a file under its final name."""
@@ -261,9 +274,21 @@ class Spool:
 def _digest(file: BinaryIO) -> str:
     """SHA-256 of a file's data set: as its file meta says, computed where another program wrote it."""
     meta = file_meta.decode(file.read(_META_BYTES))
-    if meta.sha256 is not None:
-        return meta.sha256
-    file.seek(meta.data_offset)
+    return meta.sha256 if meta.sha256 is not None else _content_digest(file, meta.data_offset)
+
+
+def _whole_digest(file: BinaryIO) -> str | None:
+    """SHA-256 of a file's data set, computed; None where it is not the one that its file meta says."""
+    try:
+        meta = file_meta.decode(file.read(_META_BYTES))
+    except DataSetError:
+        return None
+    digest = _content_digest(file, meta.data_offset)
+    return digest if meta.sha256 in (None, digest) else None
+
+
+def _content_digest(file: BinaryIO, data_offset: int) -> str:
+    file.seek(data_offset)
     digest = hashlib.sha256()
     while chunk := file.read(_CHUNK_BYTES):
         digest.update(chunk)

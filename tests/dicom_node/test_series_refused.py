@@ -74,6 +74,8 @@ MANY: dict[str, tuple[str, Callable[[Dataset], None], slice]] = {
     "no orientation": ("no-geometry", without("ImageOrientationPatient"), slice(None)),
     "no spacing": ("no-geometry", without("PixelSpacing"), slice(None)),
     "zero spacing": ("no-geometry", setting(PixelSpacing=[0, 0.7]), slice(None)),
+    "tiny spacing": ("implausible-spacing", setting(PixelSpacing=[1e-9, 1e-9]), slice(None)),
+    "huge spacing": ("implausible-spacing", setting(PixelSpacing=[0.7, 1000]), slice(None)),
     "two numbers of position": ("no-geometry", setting(ImagePositionPatient=[1, 2]), ONE),
     "no unit vectors": ("no-geometry", setting(ImageOrientationPatient=[2, 0, 0, 0, 1, 0]), slice(None)),
     "zero orientation": ("no-geometry", setting(ImageOrientationPatient=[0] * 6), slice(None)),
@@ -86,6 +88,11 @@ MANY: dict[str, tuple[str, Callable[[Dataset], None], slice]] = {
     "no pixels": ("no-pixel-data", without("PixelData"), ONE),
     "empty pixels": ("no-pixel-data", setting(PixelData=b""), ONE),
     "too few pixels": ("truncated", setting(PixelData=bytes(1000)), ONE),
+    "more pixels than memory": (
+        "truncated",
+        setting(Rows=65535, Columns=65535, PixelData=bytes(512)),
+        slice(None),
+    ),
     "one bit": ("undecodable", setting(BitsAllocated=1, BitsStored=1, HighBit=0), slice(None)),
     "impossible bits": ("undecodable", setting(BitsStored=20), ONE),
     "no rows": ("undecodable", setting(Rows=0), ONE),
@@ -111,6 +118,13 @@ def test_one_slice(tmp_path: Path) -> None:
 def test_one_slice_and_its_localizers(tmp_path: Path) -> None:
     made = each(setting(ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]), slice(1, None))
     assert refused(made, tmp_path).reason == "single-slice"
+
+
+def test_slices_that_lie_a_metre_apart(tmp_path: Path) -> None:
+    made = phantoms.datasets(PHANTOM)
+    for number, ds in enumerate(made):
+        ds.ImagePositionPatient = [0, 0, 1000 * number]
+    assert refused(made, tmp_path).reason == "implausible-spacing"
 
 
 def test_missing_slices_are_placed_and_counted(tmp_path: Path) -> None:

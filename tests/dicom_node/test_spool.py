@@ -133,15 +133,42 @@ def test_other_bytes_under_the_same_uid_go_beside_the_first(spool: Spool) -> Non
     assert len(files(spool)) == 2
 
 
-def test_a_broken_file_under_the_name_is_not_taken_for_the_instance(spool: Spool) -> None:
+@pytest.mark.parametrize("damage", ["no file meta", "empty", "cut off", "one bit"])
+def test_a_damaged_file_makes_room_for_the_instance_and_is_kept(spool: Spool, damage: str) -> None:
     ds = image()
     stored = store(spool, ds)
-    (spool.root / stored.path).write_bytes(b"lost its content")
+    path = spool.root / stored.path
+    whole = path.read_bytes()
+    damaged = {
+        "no file meta": b"lost its content",
+        "empty": b"",
+        "cut off": whole[:-7],
+        "one bit": whole[:-1] + bytes([whole[-1] ^ 1]),
+    }[damage]
+    path.write_bytes(damaged)
+    os.utime(path, (0, 0))
 
     again = store(spool, ds)
 
-    assert (again.duplicate, again.conflicting) == (False, True)
-    assert pydicom.dcmread(spool.root / again.path) == ds
+    assert (again.duplicate, again.conflicting, again.path) == (False, False, stored.path)
+    assert path.read_bytes() == whole
+    [aside] = (spool.root / "partial").iterdir()
+    assert aside.read_bytes() == damaged
+    # It is kept from now on, however old the file was
+    assert spool.prune_partial(timedelta(days=1)) == 0
+    assert store(spool, ds).duplicate
+
+
+def test_a_sound_file_that_replaced_a_damaged_one_meanwhile_stays(spool: Spool) -> None:
+    ds = image()
+    path = spool.root / store(spool, ds).path
+    path.write_bytes(b"damaged")
+    with path.open("rb") as seen:
+        # Given another process that puts the damaged file right after this one saw it
+        store(spool, ds)
+        whole = path.read_bytes()
+        spool._set_damaged_aside(seen, path)
+    assert path.read_bytes() == whole
 
 
 def test_large_instances_stream_through_a_file(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:

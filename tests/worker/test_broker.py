@@ -62,6 +62,29 @@ def test_two_storages_have_two_sockets(tmp_path: Path) -> None:
     assert broker.socket_path(far / "a") == broker.socket_path(far / "b" / ".." / "a")
 
 
+@pytest.mark.parametrize("trap", ["open to others", "a link", "a file"])
+def test_a_folder_for_the_socket_that_others_may_use_is_refused(
+    trap: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a storage whose socket goes to the temporary folder, where somebody was first
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    storage = tmp_path / ("x" * 90)
+    folder = broker.socket_path(storage).parent
+    (tmp_path / "other").mkdir(mode=0o700)
+    if trap == "a link":
+        folder.symlink_to(tmp_path / "other")
+    elif trap == "a file":
+        folder.touch()
+    else:
+        folder.mkdir()
+        folder.chmod(0o770)
+    # Then no broker is put there
+    with pytest.raises(BrokerError, match=folder.name):
+        broker.embedded_command(storage)
+    (folder.rmdir if trap == "open to others" else folder.unlink)()
+    assert broker.embedded_command(storage)
+
+
 def test_a_broker_by_url(tmp_path: Path) -> None:
     with _running(tmp_path):
         url = f"redis+socket://{broker.socket_path(tmp_path)}"

@@ -77,11 +77,21 @@ def test_every_problem_is_named_at_once(tmp_path: Path, taken: int) -> None:
     with pytest.raises(ConfigurationError) as caught:
         up.check(configured)
     lines = str(caught.value).splitlines()
-    assert len(lines) == 4
+    assert len(lines) == 5
     assert "broken" in lines[0] and "model.onnx" in lines[0]
     assert lines[1] == "routes.chest ct.run: there is no usable model 'chest-ct'; usable: ['tiny']"
     assert lines[2].startswith(f"node.port: 127.0.0.1:{taken} cannot be had (Address already in use)")
     assert lines[3].startswith(f"web.port: 127.0.0.1:{taken} cannot be had")
+    assert lines[4].startswith(f"web.port: {taken} is also node.port")
+
+
+def test_one_port_for_two_is_named(tmp_path: Path) -> None:
+    [port] = _free(1)
+    configured = _settings(
+        tmp_path, node=settings.Node(host="127.0.0.1", port=port), web=settings.Web(port=port)
+    )
+    with pytest.raises(ConfigurationError, match=rf"(?m)^web\.port: {port} is also node\.port"):
+        up.check(configured)
 
 
 def test_an_address_of_another_machine_is_named(tmp_path: Path) -> None:
