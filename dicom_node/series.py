@@ -43,7 +43,7 @@ def read_series(paths: Sequence[Path], *, threads: int = 2) -> SeriesImages:
     "undecodable", "not-an-image", "multi-frame", "colour", "inverted-grey", "modality-lut",
     "mixed-patient", "mixed-study", "mixed-series", "mixed-frame-of-reference", "mixed-size",
     "mixed-orientation", "no-geometry", "repeated-instance", "repeated-position", "single-slice",
-    "missing-slice", "irregular-spacing", "gantry-tilt", "non-finite".
+    "missing-slice", "irregular-spacing", "implausible-spacing", "gantry-tilt", "non-finite".
     """
     with headers.quietly(), Decoders() as decoders:
         images, notes = _chosen(_opened(paths), decoders)
