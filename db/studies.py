@@ -68,7 +68,7 @@ def patient_ids(session: Session, study_id: int) -> list[str]:
 
 
 def instances_of(session: Session, series_id: int) -> list[Instance]:
-    """A series' files that may be analysed, ordered by SOP Instance UID."""
+    """A series' files that may be analysed, late ones too, ordered by SOP Instance UID."""
     return list(
         session.scalars(
             select(Instance)
@@ -191,13 +191,14 @@ def _chosen(state: str | None, attention: bool) -> list[ColumnElement[bool]]:
 
 
 def _needs_a_person() -> ColumnElement[bool]:
-    """A problem of the study itself, or a job of its present revision that failed or was skipped."""
+    """A problem of the study, images it is missing, or a job of its revision that failed or was skipped."""
     ended_badly = select(Job.id).where(
         Job.study_id == Study.id,
         Job.revision == Study.revision,
         Job.state.in_([JobState.FAILED.value, JobState.SKIPPED.value]),
     )
-    return or_(Study.problem != "", ended_badly.exists())
+    incomplete = Study.evidence["refused"].as_integer() > 0
+    return or_(Study.problem != "", incomplete, ended_badly.exists())
 
 
 def uids(session: Session, study_ids: Iterable[int]) -> dict[int, str]:

@@ -33,14 +33,14 @@ def why_tree(answer: views.Why) -> Tree:
         name = escape(series.description or "without description")
         modality = escape(series.modality) or "[yellow]Modality missing[/]"
         arrived.add(f"{modality} {name}, {series.instances} images  [dim]{series.series_instance_uid}[/]")
-    tree.add(_evidence(answer.evidence))
+    tree.add(_evidence(answer))
     decided = tree.add("routes" if answer.decisions else "routes: none was asked yet")
     for decision in answer.decisions:
         branch = decided.add(decision_label(decision))
         add_trace(branch, decision.trace)
     ran = tree.add("jobs" if answer.jobs else "jobs: none")
     for job in answer.jobs:
-        ran.add(job_tree(job))
+        ran.add(job_tree(job, present=study.revision))
     if answer.events:
         happened = tree.add("events")
         for event in answer.events:
@@ -67,10 +67,12 @@ def add_trace(branch: Tree, trace: dict[str, Any]) -> None:
     branch.add(f"{mark} {trace['subject']} {escape(str(trace['test']))}  [dim]found {escape(found)}[/]")
 
 
-def job_tree(job: views.JobDetail) -> Tree:
-    """Everything about a job."""
+def job_tree(job: views.JobDetail, *, present: int | None = None) -> Tree:
+    """Everything about a job, with its revision where that is not the `present` one of its study."""
+    older = "" if job.revision == present else f", of revision {job.revision}"
     tree = Tree(
-        f"[bold]job {job.id}[/] {job.model} {job.model_version}  {_state(job.state)}, attempt {job.attempts}"
+        f"[bold]job {job.id}[/] {job.model} {job.model_version}  "
+        f"{_state(job.state)}, attempt {job.attempts}{older}"
     )
     if job.error:
         tree.add(f"[red]{escape(job.reason)}: {escape(job.error)}[/]")
@@ -103,10 +105,11 @@ def _delivery(delivery: views.DeliveryLine) -> str:
     return f"to {escape(delivery.destination)}: {_state(delivery.state)} {delivery.status}{again}{comment}"
 
 
-def _evidence(evidence: dict[str, Any] | None) -> str:
-    """Why the study counts as complete."""
-    if evidence is None:
-        return "[yellow]not complete yet[/]: an association is open, or the quiet time has not passed"
+def _evidence(answer: views.Why) -> str:
+    """Why the study counts as complete, or what it waits for."""
+    evidence = answer.evidence
+    if answer.waiting_for or evidence is None:
+        return f"[yellow]not complete yet[/]; it waits for {escape(', '.join(answer.waiting_for))}"
     carriers = (
         ", ".join(f"{row['peer']} ({row['outcome']})" for row in evidence["associations"]) or "none known"
     )

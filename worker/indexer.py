@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
-from db import associations, events, intake
+from db import associations, events, intake, refusals
 from dicom_node.instance import StoredInstance
 from dicom_node.listener import AssociationEvent, RefusedInstance
 from dicom_node.spool import Spool
@@ -137,14 +137,17 @@ class Indexer:
             self._station.database, self._station.settings.spool, stored, read_series=self._read_series
         )
 
-    def _write_refusals(self, refusals: list[RefusedInstance]) -> None:
+    def _write_refusals(self, refused: list[RefusedInstance]) -> None:
         """Events for instances that were answered with a failure."""
         with self._station.database.write() as session:
-            for refusal in refusals:
-                message = (
-                    f"0x{refusal.status:04X} for {refusal.sop_instance_uid or 'an object'}: {refusal.reason}"
+            for refusal in refused:
+                refusals.note(
+                    session,
+                    refusal.association_id,
+                    status=refusal.status,
+                    sop_instance_uid=refusal.sop_instance_uid,
+                    reason=refusal.reason,
                 )
-                events.note(session, "refused", message, association_id=refusal.association_id)
 
     def _write_endings(self, ended: list[AssociationEvent]) -> None:
         """How associations ended."""

@@ -12,6 +12,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy.orm import Session
+
 from db import decisions, deliveries, intake, jobs, studies
 from db.base import Database
 from db.models import Delivery, Job, Study
@@ -106,7 +108,7 @@ def close(
 
 
 def _route(
-    session: Any,
+    session: Session,
     study: Study,
     routes: Sequence[routing.RouteRule],
     models: dict[str, routing.ModelRule],
@@ -144,12 +146,15 @@ def analyse(bench: Bench, job_id: int, *, send: Callable[[list[int]], None] | No
         job = jobs.claim(session, job_id, owner=bench.owner, now=datetime.now(UTC), lease=bench.lease)
         if job is None:
             return []
-        paths = [row.path for row in studies.instances_of(session, job.series_id)]
+        images = records.own_instances(session, job)
+        if images is None:
+            _supersede(session, job, bench.owner)
+            return []
     logger.info("job %s: %s on study %s", job.id, job.model, job.study.study_instance_uid)
     watch = Stopwatch()
     try:
         with Lease(bench.database, job.id, owner=bench.owner, length=bench.lease):
-            analysis = _analyse(bench, job, [bench.spool_root / path for path in paths], watch)
+            analysis = _analyse(bench, job, [bench.spool_root / row.path for row in images], watch)
     except SeriesError as error:
         return outcomes.fail(bench, job, error.reason, str(error), watch)
     except EngineError as error:
@@ -161,6 +166,22 @@ def analyse(bench: Bench, job_id: int, *, send: Callable[[list[int]], None] | No
         send(follow)
     pictures.draw(analysis.volume, analysis.findings, bench.results_root / job.identity)
     return follow
+
+
+def _supersede(session: Session, job: Job, owner: str) -> None:
+    """End a job whose images are no longer those of its identity: another answer must not bear its name."""
+    now = datetime.now(UTC)
+    jobs.leave_running(
+        session,
+        job.id,
+        JobState.CANCELLED,
+        owner=owner,
+        reason="superseded",
+        error="its series no longer holds just the images that it was made for",
+        finished_at=now,
+    )
+    studies.finish_if_ended(session, job.study_id, now)
+    logger.warning("job %s: its series no longer holds just the images that it was made for", job.id)
 
 
 def _analyse(bench: Bench, job: Job, paths: Sequence[Path], watch: Stopwatch) -> Analysis:

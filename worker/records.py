@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from db import intake, studies
-from db.models import Study
+from db.models import Instance, Job, Series, Study
 from db.states import JobState
 from dicom_node.instance import StoredInstance
 from dicom_node.results import ResultFile
@@ -88,10 +89,7 @@ def job(
         "model": model.name,
         "model_version": model.version,
         "model_digest": model.digest,
-        # The series is a parameter: senders exist that give one SOP Instance UID to two studies' images.
-        "identity": routing.identity(
-            model.digest, said.series.sop_instance_uids, {"series": said.series.series_instance_uid}
-        ),
+        "identity": _identity(model.digest, said.series.series_instance_uid, said.series.sop_instance_uids),
         "destinations": list(send_to),
         "state": JobState.QUEUED.value,
         "attempts": 0,
@@ -101,6 +99,25 @@ def job(
         "error": "",
         "engine": "",
     }
+
+
+def _identity(digest: str, series_instance_uid: str, sop_instance_uids: Sequence[str]) -> str:
+    # The series is a parameter: senders exist that give one SOP Instance UID to two studies' images.
+    return routing.identity(digest, sop_instance_uids, {"series": series_instance_uid})
+
+
+def own_instances(session: Session, job: Job) -> list[Instance] | None:
+    """The very images that made a job's identity; None where they are no longer as they were.
+
+    Late images may have come between the job's making and now: they are a newer revision's.
+    """
+    series = session.get_one(Series, job.series_id)
+    present = studies.instances_of(session, job.series_id)
+    for chosen in (present, [row for row in present if row.revision <= job.revision]):
+        uids = [row.sop_instance_uid for row in chosen]
+        if _identity(job.model_digest, series.series_instance_uid, uids) == job.identity:
+            return chosen
+    return None
 
 
 def skipped(reason: str, error: str, now: datetime) -> dict[str, Any]:

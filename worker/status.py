@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session
 
 from db import associations, decisions, deliveries, events, jobs, results, studies
 from db.models import Decision, Delivery, Event, Job, Series, Study
-from worker import heartbeat, routing, views
+from db.states import StudyState
+from worker import completeness, heartbeat, routing, views
 
 
 def study_lines(session: Session, rows: list[Study]) -> list[views.StudyLine]:
@@ -25,7 +26,9 @@ def _study_line(row: Study, instances: int, now: datetime) -> views.StudyLine:
     by_state: dict[str, int] = {}
     for job in row.jobs:
         by_state[job.state] = by_state.get(job.state, 0) + 1
-    failed = [job.error for job in row.jobs if job.state in ("failed", "skipped") and job.error]
+    present = [job for job in row.jobs if job.revision == row.revision]
+    failed = [job.error for job in present if job.state in ("failed", "skipped") and job.error]
+    problems = [completeness.shortfall(row.evidence), *failed]
     changed = max(at for at in (row.done_at, row.ready_at, row.last_instance_at) if at is not None)
     return views.StudyLine(
         study_instance_uid=row.study_instance_uid,
@@ -40,7 +43,7 @@ def _study_line(row: Study, instances: int, now: datetime) -> views.StudyLine:
         received_at=row.received_at,
         age_seconds=round((now - changed).total_seconds(), 1),
         jobs=by_state,
-        problem=row.problem or "; ".join(dict.fromkeys(failed)),
+        problem=row.problem or "; ".join(filter(None, dict.fromkeys(problems))),
     )
 
 
@@ -57,6 +60,7 @@ def _job_values(row: Job) -> dict[str, Any]:
         "route": row.route,
         "model": row.model,
         "model_version": row.model_version,
+        "revision": row.revision,
         "state": row.state,
         "attempts": row.attempts,
         "created_at": row.created_at,
@@ -146,6 +150,7 @@ def why(session: Session, study_instance_uid: str) -> views.Why:
     study = studies.by_uid(session, study_instance_uid)
     counts = studies.count_by_series(session, study.id)
     uids = {series.id: series.series_instance_uid for series in study.series}
+    receiving = study.state == StudyState.RECEIVING
     return views.Why(
         study=study_lines(session, [study])[0],
         series=[
@@ -158,6 +163,7 @@ def why(session: Session, study_instance_uid: str) -> views.Why:
             for series in study.series
         ],
         evidence=study.evidence,
+        waiting_for=completeness.waiting_for(session, study, datetime.now(UTC)) if receiving else [],
         decisions=[
             _decision_line(row, uids) for row in decisions.of_revision(session, study.id, study.revision)
         ],

@@ -50,6 +50,8 @@ class JobLine(View):
     route: str
     model: str
     model_version: str
+    #: The study's revision that it belongs to.
+    revision: int
     state: str
     attempts: int
     created_at: datetime
@@ -170,6 +172,8 @@ class Why(View):
     study: StudyLine
     series: list[SeriesView]
     evidence: dict[str, Any] | None
+    #: What must end before the study counts as complete; empty where it does.
+    waiting_for: list[str]
     decisions: list[DecisionLine]
     jobs: list[JobDetail]
     events: list[EventLine]

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import io
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
+from rich.console import Console
+from sqlalchemy import delete
 
-from db import models
+from db import associations, models, refusals, studies
 from dicom_node.archive import Archive
 from dicom_node.senders import Destination, open_sender
 from tests.support import phantoms
 from tests.worker import journey as journeys
 from tests.worker.journey import NOW, SERIES, STUDY, Journey
+from worker import explain
 
 SHAPE = (6, 32, 40)
 ARRAY = phantoms.asymmetric(SHAPE)
@@ -207,6 +212,63 @@ def test_an_open_association_is_waited_for(journey: Journey) -> None:
     assert journey.why().study.state == "receiving"
 
 
+def test_the_wait_is_named(journey: Journey) -> None:
+    made = journeys.datasets()
+    journey.receive(journey.store(made[:3], outcome="open"))
+    (awaited,) = journey.why().waiting_for
+    assert awaited.startswith("the association of modality, open since ")
+    journey.receive(journey.store(made[3:], association="a2", outcome="aborted"))
+    with journey.database.write() as session:
+        associations.close(session, "a1", outcome="released", at=datetime.now(UTC))
+    (awaited,) = journey.why().waiting_for
+    assert awaited.startswith("the long quiet time (node.long_quiet_seconds), for an association was aborted")
+    journey.close()
+    assert journey.why().waiting_for == []
+
+
+# Refused images -----------------------------------------------------------------------------------
+
+
+def _refuse(journey: Journey, *uids: str) -> None:
+    with journey.database.write() as session:
+        for uid in uids:
+            refusals.note(session, "a1", status=0xA700, sop_instance_uid=uid, reason="the disk is full")
+
+
+def test_refused_images_are_waited_for_and_then_said(journey: Journey) -> None:
+    # Given a sender that carries on after refusals, was told twice of one image, and of one without UID
+    made = journeys.datasets()
+    journey.receive(journey.store(made[:4]))
+    _refuse(journey, made[4].SOPInstanceUID, made[5].SOPInstanceUID, made[5].SOPInstanceUID, "")
+    assert "3 images were refused" in journey.why().waiting_for[0]
+    # Then the study has the long time, its result is made of what arrived, and a person is told
+    assert _first_close(journey, 6, 61) == [False, True]
+    answer = journey.why()
+    assert answer.evidence is not None
+    assert (answer.evidence["refused"], answer.evidence["refused_with"]) == (3, "0xA700")
+    assert answer.study.problem.startswith(
+        "3 images on its associations were refused (0xA700) and never came"
+    )
+    assert "of the 4 that arrived" in answer.study.problem
+    assert journey.job().state == "queued"
+    with journey.database.read() as session:
+        assert studies.count(session, attention=True) == 1
+
+
+def test_refused_images_that_came_after_all_are_not_missed(journey: Journey) -> None:
+    made = journeys.datasets()
+    journey.receive(journey.store(made[:4]))
+    _refuse(journey, made[4].SOPInstanceUID, made[5].SOPInstanceUID)
+    journey.close()
+    journey.receive(journey.store(made[4:], association="a2"))
+    assert _first_close(journey, 5.5) == [True]
+    answer = journey.why()
+    assert answer.evidence is not None and "refused" not in answer.evidence
+    assert (answer.study.revision, answer.study.problem) == (2, "")
+    with journey.database.read() as session:
+        assert studies.count(session, attention=True) == 0
+
+
 # Late images --------------------------------------------------------------------------------------
 
 
@@ -237,6 +299,57 @@ def test_late_images_cancel_what_still_waits(journey: Journey) -> None:
     assert journey.analyse(old) == []
     journey.follow([new])
     assert journey.why().study.state == "done"
+
+
+def test_late_images_that_came_before_the_claim_are_not_in_the_old_answer(journey: Journey) -> None:
+    # Given a job that waits, and a late image that is not closed yet
+    made = journeys.datasets()
+    (old,) = journey.arrive(made[:5])
+    journey.receive(journey.store(made[5:], association="a2"))
+    # When the job is claimed
+    journey.analyse(old)
+    # Then its answer is of the five images that are its identity
+    assert journey.job().state == "delivering"
+    sources = set()
+    for path in (journey.storage / "results").rglob("seg.dcm"):
+        series = pydicom.dcmread(path).ReferencedSeriesSequence[0]
+        sources |= {str(one.ReferencedSOPInstanceUID) for one in series.ReferencedInstanceSequence}
+    assert sources <= {str(ds.SOPInstanceUID) for ds in made[:5]}
+    assert sum(segment.voxels for segment in journey.job().segments) == (ARRAY[:5] > 0).sum()
+    journey.follow(journey.close())
+    assert [(job.revision, job.state) for job in journey.why().jobs][1] == (2, "done")
+
+
+def test_a_job_whose_images_are_not_its_own_any_more_is_superseded(journey: Journey) -> None:
+    (old,) = journey.arrive(journeys.datasets())
+    with journey.database.write() as session:
+        session.execute(delete(models.Instance).where(models.Instance.id == 1))
+    assert journey.analyse(old) == []
+    job = journey.job()
+    assert (job.state, job.reason) == ("cancelled", "superseded")
+    assert "no longer holds just the images" in job.error
+    assert journey.why().study.state == "done"
+
+
+def test_an_older_revision_s_failure_is_not_the_study_s_problem(journey: Journey) -> None:
+    # Given a gap that late images fill
+    made = journeys.datasets()
+    journey.run([*made[:2], *made[3:]])
+    assert "missing-slice" in {job.reason for job in journey.why().jobs}
+    assert journey.why().study.problem
+    journey.run(made[2:3], association="a2")
+    # Then the failure is told with its revision, and needs nobody any more
+    answer = journey.why()
+    assert [(job.revision, job.state) for job in answer.jobs] == [(1, "failed"), (2, "done")]
+    assert answer.study.problem == ""
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(explain.why_tree(answer))
+    assert [
+        line.count("of revision") for line in console.export_text().splitlines() if "attempt" in line
+    ] == [
+        1,
+        0,
+    ]
 
 
 def test_late_images_of_another_series_leave_the_answer_as_it_is(journey: Journey) -> None:
