@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -34,3 +36,8 @@ def stage_seconds(session: Session, *, limit: int) -> dict[tuple[str, str], list
         for stage, value in seconds.items():
             found.setdefault((model, stage), []).append(float(value))
     return found
+
+
+def oldest_waiting(session: Session) -> datetime | None:
+    """When the job that waits longest was made."""
+    return session.scalar(select(func.min(Job.created_at)).where(Job.state == JobState.QUEUED.value))

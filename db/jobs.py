@@ -295,8 +295,3 @@ def newest(
 def count_by_state(session: Session) -> dict[str, int]:
     """Jobs per state."""
     return dict(session.execute(select(Job.state, func.count()).group_by(Job.state)).all())
-
-
-def oldest_waiting(session: Session) -> datetime | None:
-    """When the job that waits longest was made."""
-    return session.scalar(select(func.min(Job.created_at)).where(Job.state == JobState.QUEUED.value))

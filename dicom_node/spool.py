@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import logging
 import os
 import secrets
@@ -15,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from dicom_node import file_meta, header
+from dicom_node import digests, file_meta, header
 from dicom_node.errors import DataSetError, SpoolFull
 from dicom_node.file_meta import FileMetaTemplate
 from dicom_node.incoming import BUFFER_BYTES, Incoming
@@ -25,9 +24,6 @@ LOGGER = logging.getLogger(__name__)
 
 #: Enough for the file meta and, nearly always, everything up to Series Instance UID.
 _HEAD_BYTES = 16 * 1024
-#: More than the file meta ever needs: preamble, five UIDs, two titles, the digest.
-_META_BYTES = 1024
-_CHUNK_BYTES = 1 << 20
 #: Series folders known to be durable; forgotten all at once when there are more.
 _MOST_FOLDERS = 10_000
 
@@ -161,7 +157,7 @@ class Spool:
         path = self.root / relative
         try:
             with path.open("rb") as file:
-                digest = _whole_digest(file)
+                digest = digests.whole(file)
                 if digest is None:
                     self._set_damaged_aside(file, path)
                     return None
@@ -213,7 +209,7 @@ class Spool:
                 file.seek(meta.data_offset)
                 peeked = header.peek(file.read(), meta.transfer_syntax_uid)
             file.seek(0)
-            sha256 = _digest(file)
+            sha256 = digests.stated(file)
             status = os.fstat(file.fileno())
         return StoredInstance(
             sop_instance_uid=peeked.sop_instance_uid,
@@ -269,30 +265,6 @@ class Spool:
             folder.rmdir()
         if left:
             LOGGER.warning("%d unfinished transfers of a dead process moved to partial/", len(left))
-
-
-def _digest(file: BinaryIO) -> str:
-    """SHA-256 of a file's data set: as its file meta says, computed where another program wrote it."""
-    meta = file_meta.decode(file.read(_META_BYTES))
-    return meta.sha256 if meta.sha256 is not None else _content_digest(file, meta.data_offset)
-
-
-def _whole_digest(file: BinaryIO) -> str | None:
-    """SHA-256 of a file's data set, computed; None where it is not the one that its file meta says."""
-    try:
-        meta = file_meta.decode(file.read(_META_BYTES))
-    except DataSetError:
-        return None
-    digest = _content_digest(file, meta.data_offset)
-    return digest if meta.sha256 in (None, digest) else None
-
-
-def _content_digest(file: BinaryIO, data_offset: int) -> str:
-    file.seek(data_offset)
-    digest = hashlib.sha256()
-    while chunk := file.read(_CHUNK_BYTES):
-        digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _sync_folder(folder: Path) -> None:

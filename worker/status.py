@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from db import associations, decisions, deliveries, events, jobs, results, studies
+from db import associations, decisions, deliveries, events, figures, jobs, results, studies
 from db.models import Decision, Delivery, Event, Job, Series, Study
 from db.states import StudyState
 from worker import completeness, heartbeat, routing, views
@@ -207,7 +207,7 @@ def process_lines(session: Session) -> list[views.ProcessLine]:
 def snapshot(session: Session) -> views.Snapshot:
     """Counts of everything."""
     now = datetime.now(UTC)
-    oldest = jobs.oldest_waiting(session)
+    oldest = figures.oldest_waiting(session)
     roles: dict[str, int] = {}
     for process in associations.living(session, now - heartbeat.SILENT):
         roles[process.role] = roles.get(process.role, 0) + 1

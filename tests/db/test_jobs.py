@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from db import deliveries, intake, jobs, studies
+from db import deliveries, figures, intake, jobs, studies
 from db.base import Database
 from db.errors import NotFound
 from db.models import Job
@@ -353,7 +353,7 @@ def test_a_late_image_beside_a_job_that_ends_does_not_lock_both_out(database: Da
 
 def test_newest_counts_and_the_oldest_waiting(database: Database) -> None:
     with database.read() as session:
-        assert jobs.oldest_waiting(session) is None
+        assert figures.oldest_waiting(session) is None
     ids = [
         _queued(database, identity, created_at=NOW + number * SECOND) for number, identity in enumerate("cab")
     ]
@@ -367,7 +367,7 @@ def test_newest_counts_and_the_oldest_waiting(database: Database) -> None:
         assert [job.id for job in jobs.newest(session, study_id=study_id)] == [running, *reversed(ids)]
         assert [job.study.study_instance_uid for job in jobs.newest(session, limit=1)] == ["1.2.2"]
         assert jobs.count_by_state(session) == {"queued": 4, "running": 1}
-        assert jobs.oldest_waiting(session) == NOW
+        assert figures.oldest_waiting(session) == NOW
     assert other
 
 
