@@ -200,7 +200,7 @@ def test_why(run: Command, asks: Callable[..., Any], told: Station) -> None:
     mixed = run("why", night.MIXED, "--data", told.settings.storage).stdout
     assert "2 different Patient IDs" in mixed and "skipped" in mixed
     arriving = run("why", night.ARRIVING, "--data", told.settings.storage).stdout
-    assert "not complete yet" in arriving
+    assert "not complete yet; it waits for the" in arriving
 
 
 # What fails ---------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -179,7 +179,7 @@ def test_two_series_are_two_jobs(journey: Journey) -> None:
 def _first_close(journey: Journey, *seconds: float) -> list[bool]:
     """Whether the study is closed so many seconds after its last image."""
     last = journey.rows(models.Study)[0].last_instance_at
-    return [bool(journey.close(last + journeys.timedelta(seconds=after))) for after in seconds]
+    return [bool(journey.close(last + timedelta(seconds=after))) for after in seconds]
 
 
 def test_a_released_association_needs_a_short_quiet_time(journey: Journey) -> None:

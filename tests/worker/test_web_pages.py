@@ -115,6 +115,12 @@ def test_a_study_explains_itself(web: httpx.Client) -> None:
     assert "not complete yet" in arriving and "No route has been asked yet" in arriving
 
 
+def test_a_study_that_still_arrives_says_what_it_waits_for(web: httpx.Client) -> None:
+    page = web.get(f"/studies/{night.ARRIVING}").text
+    assert "It is not complete yet. It waits for:" in page
+    assert "open since" in page or "quiet for" in page
+
+
 def test_a_job_says_that_nobody_verified_it_and_shows_its_pictures(web: httpx.Client, told: Station) -> None:
     # Given
     job = night.job_of(told.database, night.CHEST)
