@@ -63,7 +63,13 @@ def test_the_demo_shows_the_main_job(tmp_path: Path) -> None:
 def test_run_finds_what_the_routed_job_found(node: Installation, answer: Answer, tmp_path: Path) -> None:
     done = node.run("run", "chest-ct", DEMO_CT, "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
-    for line in ("Volume, Left lung:", "Low attenuation area below -950 HU, all together:", "SEG", "SR", "seconds:"):
+    for line in (
+        "Volume, Left lung:",
+        "Low attenuation area below -950 HU, all together:",
+        "SEG",
+        "SR",
+        "seconds:",
+    ):
         assert line in done.stdout
     found = json.loads((tmp_path / "out" / "findings.json").read_text())
     assert {(one["key"], one["segment_label"]): one["value"] for one in found["measurements"]} == {
