@@ -40,14 +40,9 @@ class Spool:
         self.root = root
         self._watermark_bytes = watermark_bytes
         self._partial = root / "partial"
-        self._incoming = root / "incoming" / secrets.token_hex(8)
         self._durable_folders: set[Path] = set()
         self._partial.mkdir(parents=True, exist_ok=True)
-        self._incoming.mkdir(parents=True)
-        # The lock goes when the process does, however it ends; a process id would be reused, and means
-        # nothing to another host on the same storage.
-        self._lock = os.open(self._incoming / "lock", os.O_WRONLY | os.O_CREAT, 0o640)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._incoming, self._lock = _own_folder(root / "incoming")
         self._require_links()
         self._set_dead_aside()
 
@@ -265,6 +260,25 @@ class Spool:
             folder.rmdir()
         if left:
             LOGGER.warning("%d unfinished transfers of a dead process moved to partial/", len(left))
+
+
+def _own_folder(parent: Path) -> tuple[Path, int]:
+    """A folder for this process' temporary files, and its lock.
+
+    The lock goes when the process does, however it ends; a process id would be reused, and means
+    nothing to another host on the same storage. Another process that starts at the same moment may take
+    a folder without a lock for a dead one's and remove it: then a new one is made.
+    """
+    while True:
+        folder = parent / secrets.token_hex(8)
+        folder.mkdir(parents=True)
+        with contextlib.suppress(FileNotFoundError):
+            lock = os.open(folder / "lock", os.O_WRONLY | os.O_CREAT, 0o640)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(lock), (folder / "lock").stat()):
+                    return folder, lock
+            os.close(lock)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import logging
@@ -406,3 +407,25 @@ def test_bytes_that_are_no_data_set_leave_nothing(spool: Spool) -> None:
     with pytest.raises(DataSetError):
         store(spool, image(), b"not DICOM at all" * 100)
     assert files(spool) == []
+
+
+def test_a_folder_that_another_process_takes_for_a_dead_one_s_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given another process that starts at the same moment and removes our folder before it is locked
+    locked = fcntl.flock
+    removed: list[Path] = []
+
+    def late(descriptor: int, operation: int) -> None:
+        if not removed:
+            (folder,) = (tmp_path / "incoming").iterdir()
+            (folder / "lock").unlink()
+            folder.rmdir()
+            removed.append(folder)
+        locked(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    # When the spool is opened, then it works all the same
+    with Spool(tmp_path, watermark_bytes=0) as spool:
+        assert not store(spool, image()).duplicate
+    assert len(removed) == 1
