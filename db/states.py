@@ -9,7 +9,7 @@ from sqlalchemy import CursorResult, update
 from sqlalchemy.orm import Session
 
 from db.errors import IllegalTransition
-from db.models import Delivery, Job, Study
+from db.models import Commitment, CommitmentRequest, Delivery, Job, Study
 
 
 class StudyState(StrEnum):
@@ -21,6 +21,8 @@ class StudyState(StrEnum):
     READY = "ready"
     #: Every job of this revision has ended.
     DONE = "done"
+    #: Its files were deleted after their retention time; what was found stays known.
+    PURGED = "purged"
 
 
 class JobState(StrEnum):
@@ -55,6 +57,28 @@ class DeliveryState(StrEnum):
     DEAD = "dead"
 
 
+class CommitmentState(StrEnum):
+    """The state of a storage commitment request of ours."""
+
+    #: Asked, or about to be.
+    REQUESTED = "requested"
+    #: The destination has reported on it.
+    REPORTED = "reported"
+    #: No report came in time, or the request was refused; its deliveries are asked about anew.
+    LOST = "lost"
+
+
+class RequestState(StrEnum):
+    """The state of a peer's storage commitment request."""
+
+    #: To be answered.
+    PENDING = "pending"
+    #: The peer took our report.
+    ANSWERED = "answered"
+    #: Given up: the peer could not be told in time.
+    DEAD = "dead"
+
+
 #: Job states from which nothing more happens by itself.
 JOB_ENDED = frozenset({JobState.DONE, JobState.FAILED, JobState.SKIPPED, JobState.CANCELLED})
 
@@ -66,6 +90,8 @@ TRANSITIONS: dict[type[StrEnum], dict[tuple[StrEnum, StrEnum], str]] = {
         (StudyState.READY, StudyState.RECEIVING): "c: late images, new revision",
         (StudyState.DONE, StudyState.RECEIVING): "c: late images, new revision",
         (StudyState.DONE, StudyState.READY): "d: a job was revived",
+        (StudyState.DONE, StudyState.PURGED): "t: past its retention time, or by a person's wish",
+        (StudyState.PURGED, StudyState.RECEIVING): "c: late images, new revision",
     },
     JobState: {
         (JobState.QUEUED, JobState.RUNNING): "e: claimed, with a lease",
@@ -87,14 +113,24 @@ TRANSITIONS: dict[type[StrEnum], dict[tuple[StrEnum, StrEnum], str]] = {
         (DeliveryState.SENT, DeliveryState.COMMITTED): "p: storage commitment",
         (DeliveryState.PENDING, DeliveryState.DEAD): "q: refused, or out of time",
         (DeliveryState.DEAD, DeliveryState.PENDING): "r: revived by a person",
-        (DeliveryState.SENT, DeliveryState.PENDING): "s: sent again by a person",
+        (DeliveryState.SENT, DeliveryState.PENDING): "s: not committed, sent again",
+        (DeliveryState.SENT, DeliveryState.DEAD): "u: never committed",
+    },
+    CommitmentState: {
+        (CommitmentState.REQUESTED, CommitmentState.REPORTED): "v: a report came",
+        (CommitmentState.REQUESTED, CommitmentState.LOST): "w: none came in time",
+        (CommitmentState.LOST, CommitmentState.REPORTED): "v: a report came late",
+    },
+    RequestState: {
+        (RequestState.PENDING, RequestState.ANSWERED): "x: the peer took the report",
+        (RequestState.PENDING, RequestState.DEAD): "y: out of time",
     },
 }
 
 
 def advance(
     session: Session,
-    table: type[Study] | type[Job] | type[Delivery],
+    table: type[Study] | type[Job] | type[Delivery] | type[Commitment] | type[CommitmentRequest],
     row_id: int,
     from_state: StrEnum,
     to_state: StrEnum,

@@ -15,7 +15,8 @@ from db.base import Database
 from dicom_node import echo
 from worker import broker, edge
 from worker.errors import WorkerError
-from worker.settings import CONFIG_VARIABLE, Peer, Settings
+from worker.sections import Peer
+from worker.settings import CONFIG_VARIABLE, Settings
 from worker.shelf import Shelf
 from worker.station import destination
 

@@ -4,19 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -25,111 +16,12 @@ from pydantic_settings import (
 )
 
 from db import base
-from worker import assets, criteria
+from worker import assets
 from worker.errors import ConfigurationError
+from worker.sections import Guard, Node, Peer, Retention, Route, Web, Work
 
 #: The environment variable that names the configuration file.
 CONFIG_VARIABLE = "SECONDREAD_CONFIG"
-
-
-def _ae_title(value: str) -> str:
-    """1 to 16 printable characters, no backslash, not only blanks (PS3.5 6.2, VR AE)."""
-    if not 0 < len(value) <= 16 or not value.isascii() or not value.isprintable() or "\\" in value:
-        raise ValueError("an AE title has 1 to 16 printable ASCII characters and no backslash")
-    if not value.strip():
-        raise ValueError("an AE title must not be blank")
-    return value.strip()
-
-
-AETitle = Annotated[str, AfterValidator(_ae_title)]
-Port = Annotated[int, Field(ge=0, le=65535)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.-]{0,62}$")]
-
-
-class _Section(BaseModel):
-    """A part of the configuration; a misspelt key is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Node(_Section):
-    """The listener."""
-
-    ae_title: AETitle = "SECONDREAD"
-    host: str = "0.0.0.0"
-    port: Port = 11112
-    #: Listener processes that share the port.
-    processes: Annotated[int, Field(ge=1, le=64)] = 2
-    #: Quiet time after the last association was released.
-    quiet_seconds: Annotated[float, Field(ge=0)] = 5
-    #: Quiet time where an association broke off, or the file was found by the start-up scan.
-    long_quiet_seconds: Annotated[float, Field(ge=0)] = 60
-    #: Whether callers must be configured peers.
-    require_known_peers: bool = True
-    #: Below this free space the answer is 0xA700.
-    min_free_mb: Annotated[int, Field(ge=0)] = 1024
-    max_associations: Annotated[int, Field(ge=1)] = 50
-
-
-class Peer(_Section):
-    """A DICOM application that we know: it may send to us, results may go to it."""
-
-    name: Name
-    ae_title: str = ""
-    host: str
-    port: Port = 104
-    #: STOW-RS service root; results go there instead of by C-STORE.
-    stow_url: str | None = None
-    #: Value of the Authorization header: in a file of its own, or by the environment.
-    authorization_file: Path | None = None
-    authorization: SecretStr | None = None
-    commitment: bool = False
-    profile: Literal["default"] = "default"
-    timeout_seconds: Annotated[float, Field(gt=0)] = 30
-
-    @model_validator(mode="after")
-    def _has_a_title(self) -> Peer:
-        if self.ae_title != "*" and (self.ae_title or not self.stow_url):
-            _ae_title(self.ae_title)
-        return self
-
-
-class Route(_Section):
-    """Which series which model gets, and where its results go."""
-
-    name: Name
-    when: dict[str, Any]
-    run: Annotated[tuple[str, ...], Field(min_length=1)]
-    send_to: tuple[str, ...] = ()
-
-    @field_validator("when")
-    @classmethod
-    def _understood(cls, value: dict[str, Any]) -> dict[str, Any]:
-        try:
-            criteria.parse(value)
-        except ConfigurationError as error:
-            raise ValueError(str(error)) from error
-        return value
-
-
-class Web(_Section):
-    """The status page and the REST API."""
-
-    host: str = "127.0.0.1"
-    port: Port = 8080
-
-
-class Work(_Section):
-    """The workers."""
-
-    engine: Literal["openvino", "onnxruntime"] = "openvino"
-    #: Threads of the inference runtime; null: as many as the machine has cores.
-    threads: Annotated[int, Field(ge=1)] | None = None
-    #: A job whose worker is silent for so long is taken from it.
-    lease_seconds: Annotated[float, Field(ge=1)] = 60
-    #: Attempts until a job whose workers die is given up.
-    max_attempts: Annotated[int, Field(ge=1)] = 3
-
 
 #: With no peers configured a newcomer can try it from the same machine, and nobody else can send.
 _THIS_MACHINE = Peer(name="this-machine", ae_title="*", host="127.0.0.1")
@@ -154,6 +46,8 @@ class Settings(BaseSettings):
     routes: tuple[Route, ...] = (_SHIPPED_ROUTE,)
     web: Web = Web()
     work: Work = Work()
+    guard: Guard = Guard()
+    retention: Retention = Retention()
 
     @classmethod
     def settings_customise_sources(

@@ -18,7 +18,8 @@ from worker import criteria, logs, routing
 from worker import settings as configuration
 from worker.bench import Bench, Post
 from worker.errors import WorkerError
-from worker.settings import Peer, Settings
+from worker.sections import Peer
+from worker.settings import Settings
 from worker.shelf import Shelf
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from fastapi import Header, HTTPException, Request
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from worker.settings import Web
+from worker.sections import Web
 
 #: Nothing is loaded from anywhere else, nothing inline runs, nobody may frame us.
 _POLICY = "; ".join(

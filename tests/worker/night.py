@@ -17,7 +17,7 @@ from db.states import JobState
 from tests.db import rows
 from tests.engines import build
 from tests.worker import answer
-from worker import broker, pipeline, settings, station
+from worker import broker, pipeline, sections, settings, station
 from worker.station import Station
 
 #: The chest CT that went well.
@@ -52,9 +52,9 @@ def open_station(storage: Path, **values: Any) -> Station:
         settings.Settings(
             storage=storage,
             models=(storage / "models",),
-            peers=(settings.Peer(name="pacs", ae_title="ORTHANC", host="127.0.0.1", port=4242),),
+            peers=(sections.Peer(name="pacs", ae_title="ORTHANC", host="127.0.0.1", port=4242),),
             routes=(
-                settings.Route(
+                sections.Route(
                     name="chest ct",
                     when={
                         "Modality": "CT",

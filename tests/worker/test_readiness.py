@@ -10,7 +10,7 @@ import pytest
 
 from tests.worker import night
 from tests.worker.served import served, served_broker
-from worker import readiness, settings, views
+from worker import readiness, sections, views
 from worker.station import Station
 
 
@@ -90,7 +90,7 @@ def test_each_role_must_live(tmp_path: Path, roles: tuple[str, ...], missing: se
 
 
 def test_a_disk_below_the_watermark_is_what_the_listener_refuses_for(tmp_path: Path) -> None:
-    here = night.open_station(tmp_path, node=settings.Node(min_free_mb=10**9))
+    here = night.open_station(tmp_path, node=sections.Node(min_free_mb=10**9))
     assert "0xA700" in failing(here)["disk"].remedy
     here.close()
 

@@ -15,7 +15,7 @@ from sqlalchemy import update
 from db import associations, jobs, models
 from tests.worker import journey as journeys
 from tests.worker.journey import Journey
-from worker import enqueue, settings, sweep
+from worker import enqueue, sections, settings, sweep
 from worker.heartbeat import Heartbeat
 from worker.station import Station
 
@@ -31,14 +31,14 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
 @pytest.fixture
 def here(journey: Journey) -> Station:
     """A station over the journey that closes studies at once."""
-    peers = (settings.Peer(name="pacs", ae_title="PACS", host="127.0.0.1"),)
-    route = settings.Route(name="chest ct", when={"Modality": "CT"}, run=("tiny",), send_to=("pacs",))
+    peers = (sections.Peer(name="pacs", ae_title="PACS", host="127.0.0.1"),)
+    route = sections.Route(name="chest ct", when={"Modality": "CT"}, run=("tiny",), send_to=("pacs",))
     configured = settings.Settings(
         storage=journey.storage,
         peers=peers,
         routes=(route,),
-        node=settings.Node(quiet_seconds=0, long_quiet_seconds=0),
-        work=settings.Work(max_attempts=2),
+        node=sections.Node(quiet_seconds=0, long_quiet_seconds=0),
+        work=sections.Work(max_attempts=2),
     )
     return Station(
         settings=configured,

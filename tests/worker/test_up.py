@@ -24,7 +24,7 @@ from dicom_node.archive import Archive
 from dicom_node.senders import Destination, Outcome
 from tests.support import phantoms
 from tests.worker import journey as journeys
-from worker import settings, up
+from worker import sections, up
 from worker.errors import ConfigurationError
 from worker.settings import Settings
 
@@ -51,8 +51,8 @@ def _settings(storage: Path, **values: Any) -> Settings:
     plain = {
         "storage": storage,
         "models": (storage / "models",),
-        "node": settings.Node(host="127.0.0.1", port=dicom, processes=1),
-        "web": settings.Web(port=web),
+        "node": sections.Node(host="127.0.0.1", port=dicom, processes=1),
+        "web": sections.Web(port=web),
         "routes": (),
     }
     return Settings(**plain | values)
@@ -60,7 +60,7 @@ def _settings(storage: Path, **values: Any) -> Settings:
 
 def test_what_can_work_is_let_go_on(tmp_path: Path) -> None:
     journeys.write_model(tmp_path / "models" / "tiny")
-    route = settings.Route(name="a", when={}, run=("tiny",))
+    route = sections.Route(name="a", when={}, run=("tiny",))
     up.check(_settings(tmp_path, routes=(route,)))
 
 
@@ -70,9 +70,9 @@ def test_every_problem_is_named_at_once(tmp_path: Path, taken: int) -> None:
     (tmp_path / "models" / "broken" / "model.onnx").write_bytes(b"other")
     configured = _settings(
         tmp_path,
-        node=settings.Node(host="127.0.0.1", port=taken),
-        web=settings.Web(port=taken),
-        routes=(settings.Route(name="chest ct", when={}, run=("chest-ct", "tiny")),),
+        node=sections.Node(host="127.0.0.1", port=taken),
+        web=sections.Web(port=taken),
+        routes=(sections.Route(name="chest ct", when={}, run=("chest-ct", "tiny")),),
     )
     with pytest.raises(ConfigurationError) as caught:
         up.check(configured)
@@ -88,31 +88,31 @@ def test_every_problem_is_named_at_once(tmp_path: Path, taken: int) -> None:
 def test_one_port_for_two_is_named(tmp_path: Path) -> None:
     [port] = _free(1)
     configured = _settings(
-        tmp_path, node=settings.Node(host="127.0.0.1", port=port), web=settings.Web(port=port)
+        tmp_path, node=sections.Node(host="127.0.0.1", port=port), web=sections.Web(port=port)
     )
     with pytest.raises(ConfigurationError, match=rf"(?m)^web\.port: {port} is also node\.port"):
         up.check(configured)
 
 
 def test_an_address_of_another_machine_is_named(tmp_path: Path) -> None:
-    configured = _settings(tmp_path, web=settings.Web(host="192.0.2.1", port=8080))
+    configured = _settings(tmp_path, web=sections.Web(host="192.0.2.1", port=8080))
     with pytest.raises(ConfigurationError, match=r"web\.port: 192\.0\.2\.1:8080 cannot be had"):
         up.check(configured)
 
 
 def test_a_host_that_has_no_address_is_named(tmp_path: Path) -> None:
-    configured = _settings(tmp_path, web=settings.Web(host="no-such-host.invalid", port=8080))
+    configured = _settings(tmp_path, web=sections.Web(host="no-such-host.invalid", port=8080))
     with pytest.raises(ConfigurationError, match=r"web\.port: no-such-host\.invalid:8080 cannot be had"):
         up.check(configured)
 
 
 def test_port_0_is_for_tests(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"node\.port: 0 is for tests"):
-        up.check(_settings(tmp_path, node=settings.Node(port=0)))
+        up.check(_settings(tmp_path, node=sections.Node(port=0)))
 
 
 def test_the_roles_of_one_machine(tmp_path: Path) -> None:
-    configured = _settings(tmp_path, node=settings.Node(processes=3))
+    configured = _settings(tmp_path, node=sections.Node(processes=3))
     names = [role.name for role in up.roles(configured)]
     assert names == ["broker", "listen-1", "listen-2", "listen-3", "cpu", "deliver", "sweep", "web"]
     elsewhere = _settings(tmp_path, broker="redis://broker/0")

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.worker import night
-from worker import settings, web_guard
+from worker import sections, web_guard
 from worker.station import Station
 
 
@@ -50,7 +50,7 @@ def test_this_machines_own_names_are_answered(web: httpx.Client, host: str) -> N
     [("127.0.0.1", False), ("::1", False), ("localhost", False), ("0.0.0.0", True), ("ris-7", True)],
 )
 def test_names_are_only_known_on_the_loopback(host: str, any_name: bool) -> None:
-    assert ("*" in web_guard.allowed_hosts(settings.Web(host=host))) is any_name
+    assert ("*" in web_guard.allowed_hosts(sections.Web(host=host))) is any_name
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,50 @@ def upgrade() -> None:
     with op.batch_alter_table('associations', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_associations_outcome'), ['outcome'], unique=False)
 
+    op.create_table('commitment_requests',
+    sa.Column('id', sa.Integer(), nullable=False),
+    sa.Column('transaction_uid', sa.String(length=64), nullable=False),
+    sa.Column('association_id', sa.String(length=64), nullable=False),
+    sa.Column('peer', sa.String(length=64), nullable=False),
+    sa.Column('calling_ae_title', sa.String(length=16), nullable=False),
+    sa.Column('address', sa.String(length=64), nullable=False),
+    sa.Column('received_at', db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('state', sa.String(length=16), nullable=False),
+    sa.Column('attempts', sa.Integer(), nullable=False),
+    sa.Column('next_attempt_at', db.base.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('nudged_at', db.base.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('lease_owner', sa.String(length=128), nullable=False),
+    sa.Column('lease_until', db.base.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('answered_at', db.base.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('comment', sa.Text(), nullable=False),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_commitment_requests')),
+    sa.UniqueConstraint('calling_ae_title', 'transaction_uid', name=op.f('uq_commitment_requests_calling_ae_title_transaction_uid'))
+    )
+    with op.batch_alter_table('commitment_requests', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_commitment_requests_state'), ['state'], unique=False)
+
+    op.create_table('commitments',
+    sa.Column('id', sa.Integer(), nullable=False),
+    sa.Column('transaction_uid', sa.String(length=64), nullable=False),
+    sa.Column('destination', sa.String(length=64), nullable=False),
+    sa.Column('state', sa.String(length=16), nullable=False),
+    sa.Column('requested_at', db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('reported_at', db.base.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('comment', sa.Text(), nullable=False),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_commitments')),
+    sa.UniqueConstraint('transaction_uid', name=op.f('uq_commitments_transaction_uid'))
+    )
+    with op.batch_alter_table('commitments', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_commitments_requested_at'), ['requested_at'], unique=False)
+        batch_op.create_index(batch_op.f('ix_commitments_state'), ['state'], unique=False)
+
+    op.create_table('doomed_files',
+    sa.Column('id', sa.Integer(), nullable=False),
+    sa.Column('path', sa.String(length=255), nullable=False),
+    sa.Column('doomed_at', db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_doomed_files')),
+    sa.UniqueConstraint('path', name=op.f('uq_doomed_files_path'))
+    )
     op.create_table('processes',
     sa.Column('id', sa.String(length=128), nullable=False),
     sa.Column('role', sa.String(length=16), nullable=False),
@@ -52,6 +96,9 @@ def upgrade() -> None:
     sa.Column('arrivals', sa.Integer(), nullable=False),
     sa.Column('ready_at', db.base.UtcDateTime(timezone=True), nullable=True),
     sa.Column('done_at', db.base.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('purged_at', db.base.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('counted_at', db.base.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('counted', sa.JSON(none_as_null=True), nullable=True),
     sa.Column('evidence', sa.JSON(none_as_null=True), nullable=True),
     sa.Column('problem', sa.Text(), nullable=False),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_studies')),
@@ -62,6 +109,19 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_studies_received_at'), ['received_at'], unique=False)
         batch_op.create_index(batch_op.f('ix_studies_state'), ['state'], unique=False)
 
+    op.create_table('commitment_references',
+    sa.Column('id', sa.Integer(), nullable=False),
+    sa.Column('request_id', sa.Integer(), nullable=False),
+    sa.Column('sop_class_uid', sa.String(length=64), nullable=False),
+    sa.Column('sop_instance_uid', sa.String(length=64), nullable=False),
+    sa.Column('failure', sa.Integer(), nullable=True),
+    sa.ForeignKeyConstraint(['request_id'], ['commitment_requests.id'], name=op.f('fk_commitment_references_request_id_commitment_requests')),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_commitment_references'))
+    )
+    with op.batch_alter_table('commitment_references', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_commitment_references_request_id'), ['request_id'], unique=False)
+        batch_op.create_index(batch_op.f('ix_commitment_references_sop_instance_uid'), ['sop_instance_uid'], unique=False)
+
     op.create_table('series',
     sa.Column('id', sa.Integer(), nullable=False),
     sa.Column('study_id', sa.Integer(), nullable=False),
@@ -69,6 +129,9 @@ def upgrade() -> None:
     sa.Column('modality', sa.String(length=16), nullable=False),
     sa.Column('series_description', sa.String(length=128), nullable=False),
     sa.Column('attributes', sa.JSON(none_as_null=True), nullable=True),
+    sa.Column('guarded', sa.Text(), nullable=False),
+    sa.Column('complete_at', db.base.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('evidence', sa.JSON(none_as_null=True), nullable=True),
     sa.ForeignKeyConstraint(['study_id'], ['studies.id'], name=op.f('fk_series_study_id_studies')),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_series')),
     sa.UniqueConstraint('study_id', 'series_instance_uid', name=op.f('uq_series_study_id_series_instance_uid'))
@@ -128,6 +191,7 @@ def upgrade() -> None:
     sa.Column('model_version', sa.String(length=32), nullable=False),
     sa.Column('model_digest', sa.String(length=64), nullable=False),
     sa.Column('identity', sa.String(length=64), nullable=False),
+    sa.Column('supersedes_id', sa.Integer(), nullable=True),
     sa.Column('destinations', sa.JSON(none_as_null=True), nullable=False),
     sa.Column('state', sa.String(length=16), nullable=False),
     sa.Column('attempts', sa.Integer(), nullable=False),
@@ -138,6 +202,7 @@ def upgrade() -> None:
     sa.Column('finished_at', db.base.UtcDateTime(timezone=True), nullable=True),
     sa.Column('lease_owner', sa.String(length=128), nullable=False),
     sa.Column('lease_until', db.base.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('deadline_at', db.base.UtcDateTime(timezone=True), nullable=True),
     sa.Column('reason', sa.String(length=64), nullable=False),
     sa.Column('error', sa.Text(), nullable=False),
     sa.Column('engine', sa.String(length=128), nullable=False),
@@ -145,6 +210,7 @@ def upgrade() -> None:
     sa.Column('notes', sa.JSON(none_as_null=True), nullable=True),
     sa.ForeignKeyConstraint(['series_id'], ['series.id'], name=op.f('fk_jobs_series_id_series')),
     sa.ForeignKeyConstraint(['study_id'], ['studies.id'], name=op.f('fk_jobs_study_id_studies')),
+    sa.ForeignKeyConstraint(['supersedes_id'], ['jobs.id'], name=op.f('fk_jobs_supersedes_id_jobs')),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_jobs')),
     sa.UniqueConstraint('identity', name=op.f('uq_jobs_identity'))
     )
@@ -221,6 +287,7 @@ def upgrade() -> None:
     sa.Column('sha256', sa.String(length=64), nullable=False),
     sa.Column('verified', sa.Boolean(), nullable=False),
     sa.Column('problem', sa.Text(), nullable=False),
+    sa.Column('purged_at', db.base.UtcDateTime(timezone=True), nullable=True),
     sa.ForeignKeyConstraint(['job_id'], ['jobs.id'], name=op.f('fk_result_objects_job_id_jobs')),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_result_objects')),
     sa.UniqueConstraint('sop_instance_uid', name=op.f('uq_result_objects_sop_instance_uid'))
@@ -257,13 +324,19 @@ def upgrade() -> None:
     sa.Column('lease_owner', sa.String(length=128), nullable=False),
     sa.Column('lease_until', db.base.UtcDateTime(timezone=True), nullable=True),
     sa.Column('sent_at', db.base.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('awaits_commitment', sa.Boolean(), nullable=False),
+    sa.Column('commitment_id', sa.Integer(), nullable=True),
+    sa.Column('commitment_attempts', sa.Integer(), nullable=False),
+    sa.Column('committed_at', db.base.UtcDateTime(timezone=True), nullable=True),
     sa.Column('status', sa.Integer(), nullable=True),
     sa.Column('comment', sa.Text(), nullable=False),
+    sa.ForeignKeyConstraint(['commitment_id'], ['commitments.id'], name=op.f('fk_deliveries_commitment_id_commitments')),
     sa.ForeignKeyConstraint(['result_id'], ['result_objects.id'], name=op.f('fk_deliveries_result_id_result_objects')),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_deliveries')),
     sa.UniqueConstraint('result_id', 'destination', name=op.f('uq_deliveries_result_id_destination'))
     )
     with op.batch_alter_table('deliveries', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_deliveries_commitment_id'), ['commitment_id'], unique=False)
         batch_op.create_index(batch_op.f('ix_deliveries_next_attempt_at'), ['next_attempt_at'], unique=False)
         batch_op.create_index(batch_op.f('ix_deliveries_result_id'), ['result_id'], unique=False)
         batch_op.create_index(batch_op.f('ix_deliveries_state'), ['state'], unique=False)
@@ -277,6 +350,7 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_deliveries_state'))
         batch_op.drop_index(batch_op.f('ix_deliveries_result_id'))
         batch_op.drop_index(batch_op.f('ix_deliveries_next_attempt_at'))
+        batch_op.drop_index(batch_op.f('ix_deliveries_commitment_id'))
 
     op.drop_table('deliveries')
     with op.batch_alter_table('segments', schema=None) as batch_op:
@@ -326,6 +400,11 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_series_study_id'))
 
     op.drop_table('series')
+    with op.batch_alter_table('commitment_references', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_commitment_references_sop_instance_uid'))
+        batch_op.drop_index(batch_op.f('ix_commitment_references_request_id'))
+
+    op.drop_table('commitment_references')
     with op.batch_alter_table('studies', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_studies_state'))
         batch_op.drop_index(batch_op.f('ix_studies_received_at'))
@@ -333,6 +412,16 @@ def downgrade() -> None:
 
     op.drop_table('studies')
     op.drop_table('processes')
+    op.drop_table('doomed_files')
+    with op.batch_alter_table('commitments', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_commitments_state'))
+        batch_op.drop_index(batch_op.f('ix_commitments_requested_at'))
+
+    op.drop_table('commitments')
+    with op.batch_alter_table('commitment_requests', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_commitment_requests_state'))
+
+    op.drop_table('commitment_requests')
     with op.batch_alter_table('associations', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_associations_outcome'))
 
