@@ -1,12 +1,12 @@
-"""Jobs: made once per identity, claimed by compare-and-swap with a lease, ended with a reason."""
+"""Jobs: made once per identity, waiting, superseded, cancelled, retried."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CursorResult, func, or_, select, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session, selectinload
 
 from db import states, studies
@@ -44,60 +44,6 @@ def _has_replaced_files(session: Session, job: Job) -> bool:
         Instance.conflicting.is_(False),
     )
     return session.scalar(newer.limit(1)) is not None
-
-
-def claim(session: Session, job_id: int, *, owner: str, now: datetime, lease: timedelta) -> Job | None:
-    """QUEUED -> RUNNING for `owner`; None where it is not to be had (taken, ended, not yet due)."""
-    taken = states.advance(
-        session,
-        Job,
-        job_id,
-        JobState.QUEUED,
-        JobState.RUNNING,
-        or_(Job.not_before.is_(None), Job.not_before <= now),
-        attempts=Job.attempts + 1,
-        started_at=now,
-        lease_owner=owner,
-        lease_until=now + lease,
-        reason="",
-        error="",
-    )
-    return get(session, job_id) if taken else None
-
-
-def renew(session: Session, job_id: int, *, owner: str, until: datetime) -> bool:
-    """Prolong a lease; False where the job is no longer ours: its result must then be dropped."""
-    result = session.execute(
-        update(Job)
-        .where(Job.id == job_id, Job.state == JobState.RUNNING.value, Job.lease_owner == owner)
-        .values(lease_until=until)
-        .execution_options(synchronize_session=False)
-    )
-    assert isinstance(result, CursorResult)
-    return result.rowcount == 1
-
-
-def leave_running(session: Session, job_id: int, to: JobState, *, owner: str, **values: Any) -> bool:
-    """RUNNING -> `to`, only while `owner` holds the lease."""
-    _lock_study(session, job_id)
-    return states.advance(
-        session,
-        Job,
-        job_id,
-        JobState.RUNNING,
-        to,
-        Job.lease_owner == owner,
-        lease_owner="",
-        lease_until=None,
-        **values,
-    )
-
-
-def expired(session: Session, now: datetime) -> list[Job]:
-    """Running jobs whose lease is over: their worker is gone."""
-    return list(
-        session.scalars(select(Job).where(Job.state == JobState.RUNNING.value, Job.lease_until < now))
-    )
 
 
 def unheard(session: Session, *, now: datetime, nudged_before: datetime, limit: int = 1000) -> list[int]:
@@ -151,7 +97,7 @@ def supersede(session: Session, study_id: int, revision: int, at: datetime) -> i
 def settle_delivering(session: Session, job_id: int, at: datetime) -> JobState | None:
     """DELIVERING -> DONE or FAILED once none of its deliveries is pending; None while some are."""
     # Of two workers that end the last two deliveries at once, the second must see the first one's end.
-    _lock_study(session, job_id)
+    lock_study(session, job_id)
     counts = dict(
         session.execute(
             select(Delivery.state, func.count())
@@ -247,12 +193,12 @@ def _drop_deliveries(session: Session, job_id: int, at: datetime) -> None:
 
 def locked(session: Session, job_id: int) -> Job:
     """One job as it is now, which nobody else moves until this transaction ends. Raises NotFound."""
-    _lock_study(session, job_id)
+    lock_study(session, job_id)
     session.execute(select(Job.id).where(Job.id == job_id).with_for_update(key_share=True))
     return get(session, job_id)
 
 
-def _lock_study(session: Session, job_id: int) -> None:
+def lock_study(session: Session, job_id: int) -> None:
     """Lock the study of a job (see `studies.lock`); nothing where there is no such job."""
     study_id = session.scalar(select(Job.study_id).where(Job.id == job_id))
     if study_id is not None:

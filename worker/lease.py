@@ -7,7 +7,7 @@ import threading
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
 
-from db import jobs
+from db import leases
 from db.base import Database
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class Lease:
         while not self._ended.wait(self._length.total_seconds() / 3):
             try:
                 with self._database.write() as session:
-                    held = jobs.renew(
+                    held = leases.renew(
                         session, self._job_id, owner=self._owner, until=datetime.now(UTC) + self._length
                     )
             except Exception:

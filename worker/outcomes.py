@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from db import deliveries, events, jobs, results, studies
+from db import deliveries, events, jobs, leases, results, studies
 from db.models import Delivery, Job
 from db.states import JobState
 from dicom_node.senders import Outcome, Verdict
@@ -45,7 +45,7 @@ def conclude(bench: Bench, job: Job, outcome: Analysis, watch: Stopwatch) -> lis
             }
         if to is not JobState.DELIVERING:
             values["finished_at"] = now
-        if not jobs.leave_running(session, job.id, to, owner=bench.owner, **values):
+        if not leases.leave_running(session, job.id, to, owner=bench.owner, **values):
             logger.warning("job %s was taken from this worker; what it made is dropped", job.id)
             return []
         results.replace_findings(session, job.id, **records.findings(outcome.findings))
@@ -63,7 +63,7 @@ def fail(bench: Bench, job: Job, reason: str, error: str, watch: Stopwatch) -> l
     now = datetime.now(UTC)
     logger.warning("job %s failed: %s: %s", job.id, reason, error)
     with bench.database.write() as session:
-        jobs.leave_running(
+        leases.leave_running(
             session,
             job.id,
             JobState.FAILED,
@@ -85,7 +85,7 @@ def try_again(bench: Bench, job: Job, error: OSError, watch: Stopwatch) -> list[
     again = datetime.now(UTC) + STORAGE_WAIT
     logger.warning("job %s is tried again at %s UTC: %s", job.id, f"{again:%H:%M:%S}", said)
     with bench.database.write() as session:
-        jobs.leave_running(
+        leases.leave_running(
             session,
             job.id,
             JobState.QUEUED,

@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from db import decisions, deliveries, intake, jobs, studies
+from db import decisions, deliveries, intake, jobs, leases, studies
 from db.base import Database
 from db.models import Delivery, Job, Study
 from db.states import JobState
@@ -143,7 +143,7 @@ def analyse(bench: Bench, job_id: int, *, send: Callable[[list[int]], None] | No
     `send` gets them as soon as they are committed: the pictures are drawn while the results leave.
     """
     with bench.database.write() as session:
-        job = jobs.claim(session, job_id, owner=bench.owner, now=datetime.now(UTC), lease=bench.lease)
+        job = leases.claim(session, job_id, owner=bench.owner, now=datetime.now(UTC), lease=bench.lease)
         if job is None:
             return []
         images = records.own_instances(session, job)
@@ -171,7 +171,7 @@ def analyse(bench: Bench, job_id: int, *, send: Callable[[list[int]], None] | No
 def _supersede(session: Session, job: Job, owner: str) -> None:
     """End a job whose images are no longer those of its identity: another answer must not bear its name."""
     now = datetime.now(UTC)
-    jobs.leave_running(
+    leases.leave_running(
         session,
         job.id,
         JobState.CANCELLED,

@@ -6,7 +6,7 @@ import logging
 import threading
 from datetime import UTC, datetime, timedelta
 
-from db import associations, deliveries, events, jobs, studies
+from db import associations, deliveries, events, jobs, leases, studies
 from db.states import JobState
 from worker import enqueue, heartbeat, pipeline
 from worker.station import Station
@@ -74,17 +74,19 @@ def care(station: Station, now: datetime) -> None:
 def _take_back(station: Station, now: datetime) -> None:
     """Give the jobs of dead workers to others; after too many attempts, to a person."""
     with station.database.read() as session:
-        orphans = jobs.expired(session, now)
+        orphans = leases.expired(session, now)
     for job in orphans:
         # One study per transaction: the order of locks is then the same everywhere.
         with station.database.write() as session:
             if job.attempts >= station.settings.work.max_attempts:
                 error = f"{job.attempts} workers died on it or fell silent; see their logs"
                 values = {"reason": "worker-lost", "error": error, "finished_at": now}
-                moved = jobs.leave_running(session, job.id, JobState.FAILED, owner=job.lease_owner, **values)
+                moved = leases.leave_running(
+                    session, job.id, JobState.FAILED, owner=job.lease_owner, **values
+                )
                 studies.finish_if_ended(session, job.study_id, now)
             else:
-                moved = jobs.leave_running(
+                moved = leases.leave_running(
                     session, job.id, JobState.QUEUED, owner=job.lease_owner, nudged_at=None
                 )
             if moved:

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from db import deliveries, intake, jobs, results
+from db import deliveries, intake, jobs, leases, results
 from db.intake import NewInstance
 from db.models import Delivery, Job, Study
 from db.states import JobState
@@ -90,12 +90,12 @@ def delivering(
 ) -> tuple[Job, list[int]]:
     """A job whose objects are on their way, and the ids of its deliveries."""
     job = make_job(session, study, identity)
-    taken = jobs.claim(session, job.id, owner="w", now=NOW, lease=LEASE)
+    taken = leases.claim(session, job.id, owner="w", now=NOW, lease=LEASE)
     assert taken is not None
     ids = results.replace_objects(
         session, job.id, [new_object(identity, n) for n in range(objects)], destinations=destinations, at=NOW
     )
-    assert jobs.leave_running(session, job.id, JobState.DELIVERING, owner="w")
+    assert leases.leave_running(session, job.id, JobState.DELIVERING, owner="w")
     return jobs.get(session, job.id), ids
 
 

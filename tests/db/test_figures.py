@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from db import events, figures, jobs, studies
+from db import events, figures, leases, studies
 from db.base import Database
 from db.models import Job
 from db.states import JobState
@@ -14,8 +14,8 @@ from tests.db import rows
 def analysed(session: Any, study: str, identity: str, state: JobState, **values: Any) -> Job:
     """A job that ended its analysis in a state."""
     job = rows.make_job(session, rows.receive(session, study, count=2), identity)
-    assert jobs.claim(session, job.id, owner="w", now=rows.NOW, lease=rows.LEASE)
-    assert jobs.leave_running(session, job.id, state, owner="w", **values)
+    assert leases.claim(session, job.id, owner="w", now=rows.NOW, lease=rows.LEASE)
+    assert leases.leave_running(session, job.id, state, owner="w", **values)
     return job
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from db import deliveries, figures, intake, jobs, studies
+from db import deliveries, figures, intake, jobs, leases, studies
 from db.base import Database
 from db.errors import NotFound
 from db.models import Job
@@ -24,7 +24,7 @@ def _queued(database: Database, identity: str = "a", **values: Any) -> int:
 def _running(database: Database, identity: str = "a", owner: str = "w") -> int:
     job_id = _queued(database, identity)
     with database.write() as session:
-        assert jobs.claim(session, job_id, owner=owner, now=NOW, lease=LEASE)
+        assert leases.claim(session, job_id, owner=owner, now=NOW, lease=LEASE)
     return job_id
 
 
@@ -77,7 +77,7 @@ def test_a_failed_job_waits_again_only_when_its_files_were_replaced(
     # Given a job that failed, and a study that received again: the job's own file, or another series
     job_id = _running(database)
     with database.write() as session:
-        assert jobs.leave_running(session, job_id, JobState.FAILED, owner="w", reason="truncated")
+        assert leases.leave_running(session, job_id, JobState.FAILED, owner="w", reason="truncated")
         study = studies.by_uid(session, "1.2.1")
         assert studies.close(session, study, evidence={"signal": "quiet"}, problem="", at=NOW)
     late = {"association_id": "b", "received_at": NOW + 60 * SECOND}
@@ -94,45 +94,45 @@ def test_a_failed_job_waits_again_only_when_its_files_were_replaced(
 def test_claim_gives_a_lease_and_counts(database: Database) -> None:
     job_id = _queued(database)
     with database.write() as session:
-        job = jobs.claim(session, job_id, owner="w", now=NOW, lease=LEASE)
+        job = leases.claim(session, job_id, owner="w", now=NOW, lease=LEASE)
         assert job is not None
     assert (job.state, job.lease_owner, job.lease_until, job.attempts) == ("running", "w", NOW + LEASE, 1)
     assert (job.started_at, job.study.study_instance_uid) == (NOW, "1.2.1")
     with database.write() as session:
-        assert jobs.claim(session, job_id, owner="w2", now=NOW, lease=LEASE) is None
+        assert leases.claim(session, job_id, owner="w2", now=NOW, lease=LEASE) is None
 
 
 def test_a_job_is_not_claimed_before_its_time(database: Database) -> None:
     job_id = _queued(database, not_before=NOW)
     with database.write() as session:
-        assert jobs.claim(session, job_id, owner="w", now=NOW - SECOND, lease=LEASE) is None
-        assert jobs.claim(session, job_id, owner="w", now=NOW, lease=LEASE) is not None
+        assert leases.claim(session, job_id, owner="w", now=NOW - SECOND, lease=LEASE) is None
+        assert leases.claim(session, job_id, owner="w", now=NOW, lease=LEASE) is not None
 
 
 def test_a_lease_expires_unless_renewed(database: Database) -> None:
     job_id = _running(database)
     over = NOW + LEASE + SECOND
     with database.write() as session:
-        assert jobs.expired(session, NOW + LEASE) == []
-        assert [job.id for job in jobs.expired(session, over)] == [job_id]
-        assert jobs.renew(session, job_id, owner="w", until=over + LEASE)
-        assert jobs.expired(session, over) == []
-        assert not jobs.renew(session, job_id, owner="other", until=over + LEASE)
+        assert leases.expired(session, NOW + LEASE) == []
+        assert [job.id for job in leases.expired(session, over)] == [job_id]
+        assert leases.renew(session, job_id, owner="w", until=over + LEASE)
+        assert leases.expired(session, over) == []
+        assert not leases.renew(session, job_id, owner="other", until=over + LEASE)
 
 
 def test_a_job_that_was_taken_away_cannot_be_finished_by_its_first_worker(database: Database) -> None:
     # Given a worker whose lease ran out, and another that has the job now
     job_id = _running(database, owner="slow")
     with database.write() as session:
-        assert jobs.leave_running(session, job_id, JobState.QUEUED, owner="slow")
-        assert jobs.claim(session, job_id, owner="quick", now=NOW + LEASE, lease=LEASE)
+        assert leases.leave_running(session, job_id, JobState.QUEUED, owner="slow")
+        assert leases.claim(session, job_id, owner="quick", now=NOW + LEASE, lease=LEASE)
     # When the first one comes back
     with database.write() as session:
-        assert not jobs.renew(session, job_id, owner="slow", until=NOW + 3 * LEASE)
-        assert not jobs.leave_running(session, job_id, JobState.DELIVERING, owner="slow")
+        assert not leases.renew(session, job_id, owner="slow", until=NOW + 3 * LEASE)
+        assert not leases.leave_running(session, job_id, JobState.DELIVERING, owner="slow")
     # Then the second one still has it, and finishes it
     with database.write() as session:
-        assert jobs.leave_running(session, job_id, JobState.DELIVERING, owner="quick", engine="ov")
+        assert leases.leave_running(session, job_id, JobState.DELIVERING, owner="quick", engine="ov")
     job = _get(database, job_id)
     assert (job.state, job.lease_owner, job.lease_until, job.attempts, job.engine) == (
         "delivering",
@@ -148,8 +148,8 @@ def test_a_cancelled_job_cannot_be_finished(database: Database) -> None:
     with database.write() as session:
         assert jobs.cancel(session, job_id, NOW)
     with database.write() as session:
-        assert not jobs.renew(session, job_id, owner="w", until=NOW + LEASE)
-        assert not jobs.leave_running(session, job_id, JobState.DONE, owner="w")
+        assert not leases.renew(session, job_id, owner="w", until=NOW + LEASE)
+        assert not leases.leave_running(session, job_id, JobState.DONE, owner="w")
     assert (_get(database, job_id).state, _get(database, job_id).reason) == ("cancelled", "cancelled")
 
 
@@ -216,7 +216,7 @@ def test_a_dead_delivery_fails_its_job_once_the_others_ended(database: Database)
 def test_a_job_without_a_delivery_settles_at_once(database: Database) -> None:
     job_id = _running(database)
     with database.write() as session:
-        assert jobs.leave_running(session, job_id, JobState.DELIVERING, owner="w")
+        assert leases.leave_running(session, job_id, JobState.DELIVERING, owner="w")
         assert jobs.settle_delivering(session, job_id, NOW) is JobState.DONE
 
 
@@ -267,7 +267,7 @@ def test_a_retry_begins_anew_and_opens_the_study(database: Database) -> None:
         study = studies.by_uid(session, "1.2.1")
         assert studies.close(session, study, evidence={}, problem="", at=NOW)
         assert not jobs.retry(session, job_id)
-        assert jobs.leave_running(
+        assert leases.leave_running(
             session, job_id, JobState.FAILED, owner="w", reason="engine", error="x", finished_at=NOW
         )
         assert studies.finish_if_ended(session, study.id, NOW)
@@ -318,7 +318,7 @@ def test_a_cancel_that_meets_a_claim_still_cancels(database: Database) -> None:
             return jobs.cancel(session, job_id, NOW)
 
     with database.write() as session:
-        assert jobs.claim(session, job_id, owner="w", now=NOW, lease=LEASE)
+        assert leases.claim(session, job_id, owner="w", now=NOW, lease=LEASE)
         cancelling = together.Meanwhile(cancel)
     assert cancelling.answer() is True
     assert _get(database, job_id).state == "cancelled"
@@ -335,7 +335,7 @@ def test_a_late_image_beside_a_job_that_ends_does_not_lock_both_out(database: Da
 
     def end() -> bool:
         with database.write() as session:
-            ended = jobs.leave_running(session, job_id, JobState.DONE, owner="w")
+            ended = leases.leave_running(session, job_id, JobState.DONE, owner="w")
             studies.finish_if_ended(session, study_id, NOW)
             return ended
 
@@ -376,5 +376,5 @@ def test_an_unknown_job_is_not_found(database: Database) -> None:
         for ask in (jobs.get, jobs.retry, lambda s, i: jobs.cancel(s, i, NOW)):
             with pytest.raises(NotFound, match="no job 99"):
                 ask(session, 99)
-        assert not jobs.leave_running(session, 99, JobState.DONE, owner="w")
+        assert not leases.leave_running(session, 99, JobState.DONE, owner="w")
         assert jobs.settle_delivering(session, 99, NOW) is None

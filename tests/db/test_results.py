@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from db import deliveries, jobs, results, studies
+from db import deliveries, jobs, leases, results, studies
 from db.base import Database
 from db.models import Delivery, Finding, Measurement, ResultObject, Segment
 from db.states import JobState
@@ -64,11 +64,11 @@ def _answer(
         attributes={"AccessionNumber": "A7", "StudyDate": "20260302", "SeriesDescription": "lung"},
     )
     job = rows.make_job(session, study, f"{uid}{model}", created_at=at, model=model)
-    assert jobs.claim(session, job.id, owner="w", now=at, lease=LEASE)
+    assert leases.claim(session, job.id, owner="w", now=at, lease=LEASE)
     results.replace_findings(
         session, job.id, segments=[_segment()], measurements=[_measurement(laa)], findings=[_finding(present)]
     )
-    assert jobs.leave_running(session, job.id, JobState.DONE, owner="w", finished_at=at)
+    assert leases.leave_running(session, job.id, JobState.DONE, owner="w", finished_at=at)
     return job.id
 
 
@@ -151,10 +151,10 @@ def test_nobody_to_send_to_means_no_delivery(database: Database) -> None:
 def _again(session: Session, job_id: int, **values: Any) -> list[int]:
     """Retry a job that ended, up to its new results."""
     assert jobs.retry(session, job_id)
-    assert jobs.claim(session, job_id, owner="w", now=NOW, lease=LEASE)
+    assert leases.claim(session, job_id, owner="w", now=NOW, lease=LEASE)
     objects = [rows.new_object("a", n, **values) for n in range(2)]
     follow = results.replace_objects(session, job_id, objects, destinations=["pacs"], at=NOW + SECOND)
-    assert jobs.leave_running(session, job_id, JobState.DELIVERING, owner="w")
+    assert leases.leave_running(session, job_id, JobState.DELIVERING, owner="w")
     return follow
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from db import jobs, states
+from db import jobs, leases, states
 from db.base import Database
 from db.errors import IllegalTransition
 from db.models import Delivery, Job, Study
@@ -110,7 +110,7 @@ def _claim_each(database: Database, argument: tuple[str, list[int]]) -> list[int
     won = []
     for job_id in job_ids:
         with database.write() as session:
-            if jobs.claim(session, job_id, owner=owner, now=NOW, lease=LEASE) is not None:
+            if leases.claim(session, job_id, owner=owner, now=NOW, lease=LEASE) is not None:
                 won.append(job_id)
     return won
 

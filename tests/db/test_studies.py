@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from db import associations, intake, jobs, studies
+from db import associations, intake, jobs, leases, studies
 from db.base import Database
 from db.errors import NotFound
 from db.models import Study
@@ -136,7 +136,7 @@ def _ready(database: Database, *identities: str) -> tuple[Study, list[int]]:
         assert studies.close(session, study, evidence={}, problem="", at=NOW)
         ids = [rows.make_job(session, study, identity).id for identity in identities]
         for job_id in ids:
-            assert jobs.claim(session, job_id, owner="w", now=NOW, lease=LEASE)
+            assert leases.claim(session, job_id, owner="w", now=NOW, lease=LEASE)
     return study, ids
 
 
@@ -155,10 +155,10 @@ def test_a_study_without_a_job_finishes_at_once(database: Database) -> None:
 def test_a_study_finishes_with_its_last_job_however_that_ended(database: Database) -> None:
     study, (first, second) = _ready(database, "a", "b")
     with database.write() as session:
-        assert jobs.leave_running(session, first, JobState.DONE, owner="w", finished_at=NOW)
+        assert leases.leave_running(session, first, JobState.DONE, owner="w", finished_at=NOW)
         assert not studies.finish_if_ended(session, study.id, NOW)
     with database.write() as session:
-        assert jobs.leave_running(session, second, JobState.FAILED, owner="w", reason="engine")
+        assert leases.leave_running(session, second, JobState.FAILED, owner="w", reason="engine")
         assert studies.finish_if_ended(session, study.id, NOW)
 
 
@@ -175,11 +175,11 @@ def test_two_workers_that_end_the_last_two_jobs_at_once_finish_the_study(databas
 
     def end_second() -> bool:
         with database.write() as session:
-            assert jobs.leave_running(session, second, JobState.DONE, owner="w")
+            assert leases.leave_running(session, second, JobState.DONE, owner="w")
             return studies.finish_if_ended(session, study.id, NOW)
 
     with database.write() as session:
-        assert jobs.leave_running(session, first, JobState.DONE, owner="w")
+        assert leases.leave_running(session, first, JobState.DONE, owner="w")
         assert not studies.finish_if_ended(session, study.id, NOW)
         ending = together.Meanwhile(end_second)
     assert ending.answer() is True
@@ -191,14 +191,14 @@ def test_a_retry_beside_the_last_end_leaves_the_study_open(database: Database) -
     # Given one failed job, and another that ends just now, in a transaction that is still open
     study, (failed, last) = _ready(database, "a", "b")
     with database.write() as session:
-        assert jobs.leave_running(session, failed, JobState.FAILED, owner="w")
+        assert leases.leave_running(session, failed, JobState.FAILED, owner="w")
 
     def retry() -> bool:
         with database.write() as session:
             return jobs.retry(session, failed)
 
     with database.write() as session:
-        assert jobs.leave_running(session, last, JobState.DONE, owner="w")
+        assert leases.leave_running(session, last, JobState.DONE, owner="w")
         assert studies.finish_if_ended(session, study.id, NOW)
         # When a person retries the failed one meanwhile
         retrying = together.Meanwhile(retry)

@@ -14,7 +14,7 @@ from unittest import mock
 from pydicom.dataset import Dataset
 from sqlalchemy import select, update
 
-from db import associations, deliveries, jobs, models, studies
+from db import associations, deliveries, jobs, leases, models, studies
 from db.base import Database
 from db.states import JobState
 from dicom_node.instance import StoredInstance
@@ -220,8 +220,8 @@ class Journey:
         """What the sweep finds to do once every lease is over, until there is nothing more."""
         self.expire()
         with self.database.write() as session:
-            for job in jobs.expired(session, datetime.now(UTC)):
-                jobs.leave_running(session, job.id, JobState.QUEUED, owner=job.lease_owner, nudged_at=None)
+            for job in leases.expired(session, datetime.now(UTC)):
+                leases.leave_running(session, job.id, JobState.QUEUED, owner=job.lease_owner, nudged_at=None)
         self.close()
         while True:
             now = datetime.now(UTC)

@@ -10,7 +10,7 @@ from celery import Celery
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from db import associations, deliveries, events, intake, jobs, migrate, results, studies
+from db import associations, deliveries, events, intake, jobs, leases, migrate, results, studies
 from db.base import Database
 from db.models import Delivery
 from db.states import JobState
@@ -89,7 +89,7 @@ def tell(here: Station, *, until: datetime | None = None) -> None:
     finish(here, made[UNDELIVERED], ago(hours=1, minutes=59, seconds=53), status=0xA900)
     fail(here, made[GAPPED], ago(minutes=39, seconds=53))
     with here.database.write() as session:
-        claimed = jobs.claim(session, made[RUNNING], owner="w", now=ago(seconds=31), lease=rows.LEASE)
+        claimed = leases.claim(session, made[RUNNING], owner="w", now=ago(seconds=31), lease=rows.LEASE)
         assert claimed is not None
     send(here, ARRIVING, ago(seconds=2), count=7, patient="PAT-0105", ended=False)
     with here.database.write() as session:
@@ -178,12 +178,12 @@ def finish(here: Station, job_id: int, at: datetime, *, status: int = 0) -> None
     """A job that ends with objects, and what the PACS answers to them."""
     end = at + timedelta(seconds=22)
     with here.database.write() as session:
-        job = jobs.claim(session, job_id, owner="w", now=at, lease=rows.LEASE)
+        job = leases.claim(session, job_id, owner="w", now=at, lease=rows.LEASE)
         assert job is not None
         results.replace_findings(session, job_id, **answer.found())
         made = [answer.result_object(job, "seg", 66_4), answer.result_object(job, "sr", 88_34)]
         ids = results.replace_objects(session, job_id, made, destinations=["pacs"], at=end)
-        jobs.leave_running(
+        leases.leave_running(
             session,
             job_id,
             JobState.DELIVERING,
@@ -211,8 +211,8 @@ def finish(here: Station, job_id: int, at: datetime, *, status: int = 0) -> None
 def fail(here: Station, job_id: int, at: datetime) -> None:
     """A job that ends without a result."""
     with here.database.write() as session:
-        jobs.claim(session, job_id, owner="w", now=at, lease=rows.LEASE)
-        jobs.leave_running(
+        leases.claim(session, job_id, owner="w", now=at, lease=rows.LEASE)
+        leases.leave_running(
             session,
             job_id,
             JobState.FAILED,

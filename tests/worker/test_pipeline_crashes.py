@@ -97,7 +97,7 @@ def test_close(journey: Journey, undisturbed: dict[str, Any], crash: Any) -> Non
 @pytest.mark.parametrize(
     "crash",
     [
-        crash_after("db.jobs.claim"),
+        crash_after("db.leases.claim"),
         crash_before("dicom_node.series.read_series"),
         crash_before("engines.predict.predict"),
         crash_before("dicom_node.results.make_results"),
@@ -105,7 +105,7 @@ def test_close(journey: Journey, undisturbed: dict[str, Any], crash: Any) -> Non
         crash_before("dicom_node.results.files._sync_folder"),
         crash_after("dicom_node.results.make_results"),
         crash_before("worker.pictures.draw"),
-        crash_after("db.jobs.leave_running"),
+        crash_after("db.leases.leave_running"),
         crash_after("db.results.replace_findings"),
         crash_after("db.results.replace_objects"),
         crash_after("worker.outcomes.conclude"),

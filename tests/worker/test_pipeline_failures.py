@@ -18,7 +18,7 @@ from pydicom.dataset import Dataset
 from rich.console import Console
 from sqlalchemy import update
 
-from db import deliveries, jobs, models
+from db import deliveries, jobs, leases, models
 from db.states import JobState
 from dicom_node.results import seg, sr
 from dicom_node.senders import Destination, open_sender
@@ -193,7 +193,7 @@ def test_a_worker_that_lost_its_lease_drops_what_it_made(
         # Meanwhile the sweep gave the job to another worker
         monkeypatch.setattr(predict, "predict", original)
         with journey.database.write() as session:
-            assert jobs.leave_running(session, job_id, JobState.QUEUED, owner=slow.owner)
+            assert leases.leave_running(session, job_id, JobState.QUEUED, owner=slow.owner)
         journey.owner += 1
         journey.follow([job_id])
         return original(*args, **kwargs)
@@ -223,13 +223,13 @@ def test_a_lease_is_renewed_while_the_work_lasts_and_notices_its_loss(journey: J
     (job_id,) = journey.arrive(journeys.datasets())
     length = timedelta(seconds=0.3)
     with journey.database.write() as session:
-        claimed = jobs.claim(session, job_id, owner="w", now=datetime.now(UTC), lease=length)
+        claimed = leases.claim(session, job_id, owner="w", now=datetime.now(UTC), lease=length)
     assert claimed is not None and claimed.lease_until is not None
     with Lease(journey.database, job_id, owner="w", length=length) as lease:
         _until(lambda: _lease_until(journey) > claimed.lease_until + length)
         assert not lease.lost
         with journey.database.write() as session:
-            assert jobs.leave_running(session, job_id, JobState.QUEUED, owner="w")
+            assert leases.leave_running(session, job_id, JobState.QUEUED, owner="w")
         _until(lambda: lease.lost)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("lease-")]
 

@@ -12,7 +12,7 @@ import pytest
 from kombu.exceptions import OperationalError
 from sqlalchemy import update
 
-from db import associations, jobs, models
+from db import associations, jobs, leases, models
 from tests.worker import journey as journeys
 from tests.worker.journey import Journey
 from worker import enqueue, sections, settings, sweep
@@ -121,7 +121,7 @@ def test_a_broker_that_is_away_loses_nothing(
 
 def _claim(journey: Journey, job_id: int, owner: str) -> None:
     with journey.database.write() as session:
-        taken = jobs.claim(session, job_id, owner=owner, now=_now(), lease=timedelta(seconds=60))
+        taken = leases.claim(session, job_id, owner=owner, now=_now(), lease=timedelta(seconds=60))
         assert taken is not None
 
 
@@ -158,7 +158,7 @@ def test_a_worker_that_renews_keeps_its_job(
     (job_id,) = journey.arrive(journeys.datasets())
     _claim(journey, job_id, "first")
     with journey.database.write() as session:
-        assert jobs.renew(session, job_id, owner="first", until=_now(seconds=120))
+        assert leases.renew(session, job_id, owner="first", until=_now(seconds=120))
     sweep.care(here, _now(seconds=61))
     assert journey.job().state == "running"
 
