@@ -49,10 +49,11 @@ class Study(Base):
     """One study, by its Study Instance UID."""
 
     __tablename__ = "studies"
+    __table_args__ = (Index("ix_studies_state_last_instance_at", "state", "last_instance_at"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     study_instance_uid: Mapped[str] = mapped_column(UID, unique=True)
-    state: Mapped[str] = mapped_column(String(16), index=True)
+    state: Mapped[str] = mapped_column(String(16))
     #: Grows with each batch of late images after it was READY.
     revision: Mapped[int] = mapped_column(default=1)
     patient_id: Mapped[str] = mapped_column(String(64), default="")
@@ -65,8 +66,10 @@ class Study(Base):
     arrivals: Mapped[int] = mapped_column(default=0)
     ready_at: Mapped[datetime | None]
     done_at: Mapped[datetime | None]
-    #: When its files were deleted; its rows tell on.
+    #: When its files were deleted; its rows tell on. Stays where images come again.
     purged_at: Mapped[datetime | None]
+    #: How many of its images were deleted then.
+    purged_instances: Mapped[int] = mapped_column(default=0)
     #: When its sender was last asked how many images it has, and what it said.
     counted_at: Mapped[datetime | None]
     counted: Mapped[dict[str, Any] | None]
@@ -128,14 +131,15 @@ class Instance(Base):
 
 
 class DoomedFile(Base):
-    """A file whose rows are gone and which is to be deleted: a purge that died goes on here."""
+    """A file, or a job's folder, that is to be deleted and that no other row names: a purge goes on here."""
 
     __tablename__ = "doomed_files"
 
     id: Mapped[int] = mapped_column(primary_key=True)
     #: Relative to the storage folder.
     path: Mapped[str] = mapped_column(String(255), unique=True)
-    doomed_at: Mapped[datetime]
+    #: The newest change of the study's files when they were doomed: one that is newer came anew, and stays.
+    unchanged_since: Mapped[datetime]
 
 
 class Event(Base):

@@ -71,7 +71,7 @@ def upgrade() -> None:
     op.create_table('doomed_files',
     sa.Column('id', sa.Integer(), nullable=False),
     sa.Column('path', sa.String(length=255), nullable=False),
-    sa.Column('doomed_at', db.base.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('unchanged_since', db.base.UtcDateTime(timezone=True), nullable=False),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_doomed_files')),
     sa.UniqueConstraint('path', name=op.f('uq_doomed_files_path'))
     )
@@ -97,6 +97,7 @@ def upgrade() -> None:
     sa.Column('ready_at', db.base.UtcDateTime(timezone=True), nullable=True),
     sa.Column('done_at', db.base.UtcDateTime(timezone=True), nullable=True),
     sa.Column('purged_at', db.base.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('purged_instances', sa.Integer(), nullable=False),
     sa.Column('counted_at', db.base.UtcDateTime(timezone=True), nullable=True),
     sa.Column('counted', sa.JSON(none_as_null=True), nullable=True),
     sa.Column('evidence', sa.JSON(none_as_null=True), nullable=True),
@@ -107,7 +108,7 @@ def upgrade() -> None:
     with op.batch_alter_table('studies', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_studies_last_instance_at'), ['last_instance_at'], unique=False)
         batch_op.create_index(batch_op.f('ix_studies_received_at'), ['received_at'], unique=False)
-        batch_op.create_index(batch_op.f('ix_studies_state'), ['state'], unique=False)
+        batch_op.create_index('ix_studies_state_last_instance_at', ['state', 'last_instance_at'], unique=False)
 
     op.create_table('commitment_references',
     sa.Column('id', sa.Integer(), nullable=False),
@@ -406,7 +407,7 @@ def downgrade() -> None:
 
     op.drop_table('commitment_references')
     with op.batch_alter_table('studies', schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f('ix_studies_state'))
+        batch_op.drop_index('ix_studies_state_last_instance_at')
         batch_op.drop_index(batch_op.f('ix_studies_received_at'))
         batch_op.drop_index(batch_op.f('ix_studies_last_instance_at'))
 
