@@ -55,41 +55,58 @@ def claim(
     )
 
 
-def sent(session: Session, delivery_id: int, *, at: datetime, status: int | None, comment: str) -> bool:
-    """PENDING -> SENT with the destination's answer."""
+def sent(
+    session: Session,
+    delivery_id: int,
+    *,
+    owner: str,
+    at: datetime,
+    status: int | None,
+    comment: str,
+    awaits_commitment: bool = False,
+) -> bool:
+    """PENDING -> SENT with the destination's answer, only while `owner` holds the lease.
+
+    Where it awaits a commitment, that is to be asked for now.
+    """
     return states.advance(
         session,
         Delivery,
         delivery_id,
         DeliveryState.PENDING,
         DeliveryState.SENT,
+        Delivery.lease_owner == owner,
         sent_at=at,
         status=status,
         comment=comment,
-        next_attempt_at=None,
-        **_FREE,
+        awaits_commitment=awaits_commitment,
+        commitment_attempts=0,
+        next_attempt_at=at if awaits_commitment else None,
+        nudged_at=None,
+        **FREE,
     )
 
 
-def dead(session: Session, delivery_id: int, *, status: int | None, comment: str) -> bool:
-    """PENDING -> DEAD with the reason."""
+def dead(session: Session, delivery_id: int, *, owner: str, status: int | None, comment: str) -> bool:
+    """PENDING -> DEAD with the reason, only while `owner` holds the lease."""
     return states.advance(
         session,
         Delivery,
         delivery_id,
         DeliveryState.PENDING,
         DeliveryState.DEAD,
+        Delivery.lease_owner == owner,
         status=status,
         comment=comment,
         next_attempt_at=None,
-        **_FREE,
+        **FREE,
     )
 
 
 def postpone(
     session: Session, delivery_id: int, *, owner: str, until: datetime, status: int | None, comment: str
 ) -> bool:
-    """Stays PENDING, to be tried again at `until`."""
+    """Stays PENDING, to be tried again at `until`; only while `owner` holds the lease."""
     result = session.execute(
         update(Delivery)
         .where(
@@ -97,7 +114,7 @@ def postpone(
             Delivery.state == DeliveryState.PENDING.value,
             Delivery.lease_owner == owner,
         )
-        .values(next_attempt_at=until, nudged_at=None, status=status, comment=comment, **_FREE)
+        .values(next_attempt_at=until, nudged_at=None, status=status, comment=comment, **FREE)
         .execution_options(synchronize_session=False)
     )
     assert isinstance(result, CursorResult)
@@ -105,7 +122,7 @@ def postpone(
 
 
 #: What a delivery looks like that nobody holds.
-_FREE: dict[str, Any] = {"lease_owner": "", "lease_until": None}
+FREE: dict[str, Any] = {"lease_owner": "", "lease_until": None}
 
 
 def due(session: Session, *, now: datetime, nudged_before: datetime, limit: int = 1000) -> list[int]:
@@ -198,7 +215,7 @@ def free_orphans(session: Session) -> int:
             Delivery.lease_until.is_not(None),
             Delivery.lease_owner.not_in(select(Process.id)),
         )
-        .values(nudged_at=None, **_FREE)
+        .values(nudged_at=None, **FREE)
         .execution_options(synchronize_session=False)
     )
     assert isinstance(result, CursorResult)

@@ -27,7 +27,7 @@ from dicom_node.results.context import ResultContext
 from dicom_node.senders import Destination, Outcome, Verdict
 from engines import predict
 from engines.errors import EngineError
-from worker import completeness, outcomes, pictures, records, routing, version
+from worker import completeness, limits, outcomes, pictures, receipts, records, routing, version
 from worker.bench import Analysis, Bench, Post
 from worker.lease import Lease
 from worker.stopwatch import Stopwatch
@@ -142,8 +142,13 @@ def analyse(bench: Bench, job_id: int, *, send: Callable[[list[int]], None] | No
 
     `send` gets them as soon as they are committed: the pictures are drawn while the results leave.
     """
+    now = datetime.now(UTC)
     with bench.database.write() as session:
-        job = leases.claim(session, job_id, owner=bench.owner, now=datetime.now(UTC), lease=bench.lease)
+        allowed = limits.of_jobs(session, [job_id], bench.work)[job_id]
+        deadline = now + allowed.hard
+        job = leases.claim(
+            session, job_id, owner=bench.owner, now=now, lease=bench.lease, deadline_at=deadline
+        )
         if job is None:
             return []
         images = records.own_instances(session, job)
@@ -153,7 +158,7 @@ def analyse(bench: Bench, job_id: int, *, send: Callable[[list[int]], None] | No
     logger.info("job %s: %s on study %s", job.id, job.model, job.study.study_instance_uid)
     watch = Stopwatch()
     try:
-        with Lease(bench.database, job.id, owner=bench.owner, length=bench.lease):
+        with Lease(bench, job, allowed):
             analysis = _analyse(bench, job, [bench.spool_root / row.path for row in images], watch)
     except SeriesError as error:
         return outcomes.fail(bench, job, error.reason, str(error), watch)
@@ -220,13 +225,13 @@ def deliver(post: Post, delivery_id: int) -> None:
     destination = post.destinations.get(claimed[0].destination)
     if destination is None:
         comment = f"no peer is called {claimed[0].destination!r} any more; add it to peers and retry"
-        outcomes.settle_alike(post, claimed, Verdict.REFUSED, comment)
+        receipts.settle_alike(post, claimed, Verdict.REFUSED, comment)
         return
-    whole, damaged = outcomes.inspect(post, claimed)
-    outcomes.settle_alike(post, damaged, Verdict.REFUSED, outcomes.DAMAGED)
+    whole, damaged = receipts.inspect(post, claimed)
+    receipts.settle_alike(post, damaged, Verdict.REFUSED, receipts.DAMAGED)
     waiting = {row.result.sop_instance_uid: row for row in whole}
     silence = _send(post, destination, waiting)
-    outcomes.settle_alike(post, list(waiting.values()), Verdict.RETRY, silence)
+    receipts.settle_alike(post, list(waiting.values()), Verdict.RETRY, silence)
 
 
 def _send(post: Post, destination: Destination, waiting: dict[str, Delivery]) -> str:
@@ -237,7 +242,7 @@ def _send(post: Post, destination: Destination, waiting: dict[str, Delivery]) ->
         # A file that cannot be read gives no UID to be known by.
         row = waiting.pop(outcome.sop_instance_uid or uids.get(outcome.path or Path(), ""), None)
         if row is not None:
-            outcomes.settle(post, row, outcome)
+            receipts.settle(post, row, outcome)
 
     try:
         post.open_sender(destination).send(list(uids), settle)

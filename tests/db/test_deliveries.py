@@ -137,13 +137,33 @@ def test_due_deliveries_are_those_nobody_holds_or_heard_of(database: Database) -
         assert deliveries.due(session, now=NOW + LEASE + SECOND, nudged_before=ago) == [free, lost, *held]
 
 
+def test_a_sender_that_wakes_up_late_overwrites_nothing(database: Database) -> None:
+    # Given a sender that fell silent, whose lease ended, and another that sends now
+    _, ids = _pending(database)
+    _claim(database, ids[0], owner="slow")
+    later = NOW + LEASE + SECOND
+    assert _claim(database, ids[0], owner="d", now=later) == ids
+    # When the first one wakes up, whatever it was answered
+    with database.write() as session:
+        assert not deliveries.dead(session, ids[0], owner="slow", status=0xA900, comment="refused")
+        assert not deliveries.sent(session, ids[0], owner="slow", at=later, status=0, comment="")
+        assert not deliveries.postpone(session, ids[0], owner="slow", until=later, status=1, comment="")
+    # Then nothing has changed, and the second one's word counts
+    row = _get(database, ids[0])
+    assert (row.state, row.status, row.comment, row.lease_owner) == ("pending", None, "", "d")
+    with database.write() as session:
+        assert deliveries.sent(session, ids[0], owner="d", at=later, status=0, comment="")
+        assert not deliveries.dead(session, ids[0], owner="slow", status=0xA900, comment="refused")
+    assert _get(database, ids[0]).state == "sent"
+
+
 def test_what_was_sent_is_not_sent_again(database: Database) -> None:
     _, ids = _pending(database)
     _claim(database, ids[0])
     with database.write() as session:
-        assert deliveries.sent(session, ids[0], at=NOW, status=0, comment="stored")
-        assert not deliveries.sent(session, ids[0], at=NOW + SECOND, status=0, comment="")
-        assert not deliveries.dead(session, ids[0], status=1, comment="")
+        assert deliveries.sent(session, ids[0], owner="d", at=NOW, status=0, comment="stored")
+        assert not deliveries.sent(session, ids[0], owner="d", at=NOW + SECOND, status=0, comment="")
+        assert not deliveries.dead(session, ids[0], owner="d", status=1, comment="")
         assert deliveries.due(session, now=NOW + LEASE * 2, nudged_before=NOW) == []
     row = _get(database, ids[0])
     assert (row.state, row.sent_at, row.status, row.comment, row.lease_until) == (
@@ -174,7 +194,7 @@ def _dead(database: Database) -> tuple[int, list[int]]:
         job, ids = rows.delivering(session, study, objects=2)
         for delivery_id in ids:
             rows.claim_all(session, delivery_id)
-            assert deliveries.dead(session, delivery_id, status=0xA900, comment="refused")
+            assert deliveries.dead(session, delivery_id, owner="d", status=0xA900, comment="refused")
         assert jobs.settle_delivering(session, job.id, NOW) is JobState.FAILED
         assert studies.finish_if_ended(session, study.id, NOW)
     return job.id, ids
@@ -200,7 +220,7 @@ def test_a_revived_delivery_begins_anew_and_so_does_its_job(database: Database) 
     with database.write() as session:
         assert deliveries.revive(session, second)
         for delivery_id in (first, second):
-            assert deliveries.sent(session, delivery_id, at=NOW, status=0, comment="")
+            assert deliveries.sent(session, delivery_id, owner="", at=NOW, status=0, comment="")
         assert jobs.settle_delivering(session, job_id, NOW) is JobState.DONE
 
 
@@ -208,14 +228,14 @@ def test_a_revival_beside_the_last_end_does_not_leave_the_job_failed(database: D
     # Given one dead delivery, and the other that arrives in a transaction which is still open
     job_id, (dead, last) = _pending(database, objects=2)
     with database.write() as session:
-        assert deliveries.dead(session, dead, status=1, comment="")
+        assert deliveries.dead(session, dead, owner="", status=1, comment="")
 
     def revive() -> bool:
         with database.write() as session:
             return deliveries.revive(session, dead)
 
     with database.write() as session:
-        assert deliveries.sent(session, last, at=NOW, status=0, comment="")
+        assert deliveries.sent(session, last, owner="", at=NOW, status=0, comment="")
         assert jobs.settle_delivering(session, job_id, NOW) is JobState.FAILED
         # When a person revives the dead one meanwhile
         reviving = together.Meanwhile(revive)
@@ -235,7 +255,7 @@ def test_an_unknown_delivery_is_not_found(database: Database) -> None:
 def test_newest_and_counts(database: Database) -> None:
     _, ids = _pending(database, objects=3)
     with database.write() as session:
-        deliveries.dead(session, ids[1], status=1, comment="")
+        deliveries.dead(session, ids[1], owner="", status=1, comment="")
     with database.read() as session:
         assert [row.id for row in deliveries.newest(session, limit=2, offset=1)] == [ids[1], ids[0]]
         (dead,) = deliveries.newest(session, state="dead")

@@ -189,10 +189,11 @@ def _deliver(database: Database, objects: int = 2) -> tuple[int, list[int]]:
 def _end(database: Database, job_id: int, delivery_id: int, *, dead: bool = False) -> JobState | None:
     """What a worker does when a delivery ended."""
     with database.write() as session:
+        rows.claim_all(session, delivery_id)
         if dead:
-            assert deliveries.dead(session, delivery_id, status=0xC000, comment="refused")
+            assert deliveries.dead(session, delivery_id, owner="d", status=0xC000, comment="refused")
         else:
-            assert deliveries.sent(session, delivery_id, at=NOW, status=0, comment="")
+            assert deliveries.sent(session, delivery_id, owner="d", at=NOW, status=0, comment="")
         return jobs.settle_delivering(session, job_id, NOW)
 
 
@@ -223,7 +224,7 @@ def test_a_job_without_a_delivery_settles_at_once(database: Database) -> None:
 def test_two_workers_that_end_the_last_two_deliveries_at_once_settle_the_job(database: Database) -> None:
     job_id, (first, second) = _deliver(database)
     with database.write() as session:
-        assert deliveries.sent(session, first, at=NOW, status=0, comment="")
+        assert deliveries.sent(session, first, owner="", at=NOW, status=0, comment="")
         assert jobs.settle_delivering(session, job_id, NOW) is None
         ending = together.Meanwhile(lambda: _end(database, job_id, second))
     assert ending.answer() is JobState.DONE
@@ -305,7 +306,7 @@ def test_cancel_does_not_call_dead_what_is_being_sent(database: Database) -> Non
     with database.write() as session:
         assert jobs.cancel(session, job_id, NOW)
         # The sender was in the middle of it; what arrived is not denied.
-        assert deliveries.sent(session, ids[0], at=NOW, status=0, comment="")
+        assert deliveries.sent(session, ids[0], owner="d", at=NOW, status=0, comment="")
         assert deliveries.postpone(session, ids[1], owner="d", until=NOW, status=None, comment="")
         assert deliveries.due(session, now=NOW, nudged_before=NOW) == []
 

@@ -162,8 +162,8 @@ def test_a_retried_job_sends_again_what_was_dead_and_not_what_was_sent(database:
     with database.write() as session:
         job, (sent, dead) = rows.delivering(session, rows.receive(session), objects=2)
         rows.claim_all(session, sent)
-        deliveries.sent(session, sent, at=NOW, status=0, comment="")
-        deliveries.dead(session, dead, status=1, comment="refused")
+        deliveries.sent(session, sent, owner="d", at=NOW, status=0, comment="")
+        deliveries.dead(session, dead, owner="d", status=1, comment="refused")
         assert jobs.settle_delivering(session, job.id, NOW) is JobState.FAILED
     with database.write() as session:
         assert _again(session, job.id) == [dead]

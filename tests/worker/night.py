@@ -197,10 +197,14 @@ def finish(here: Station, job_id: int, at: datetime, *, status: int = 0) -> None
         for delivery_id in ids:
             if status:
                 deliveries.dead(
-                    session, delivery_id, status=status, comment="Data set does not match SOP class"
+                    session,
+                    delivery_id,
+                    owner="d",
+                    status=status,
+                    comment="Data set does not match SOP class",
                 )
             else:
-                deliveries.sent(session, delivery_id, at=end, status=0, comment="")
+                deliveries.sent(session, delivery_id, owner="d", at=end, status=0, comment="")
         if status:
             events.note(session, "dead-delivery", "seg to pacs is dead", study_id=job.study_id, job_id=job_id)
         jobs.settle_delivering(session, job_id, end)

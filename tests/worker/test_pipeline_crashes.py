@@ -141,10 +141,10 @@ def test_analyse(journey: Journey, undisturbed: dict[str, Any], crash: Any) -> N
     [
         crash_after("db.deliveries.claim"),
         crash_before("dicom_node.senders.memory.MemorySender.send"),
-        crash_before("worker.outcomes.settle"),
+        crash_before("worker.receipts.settle"),
         crash_after("db.deliveries.sent"),
-        crash_after("worker.outcomes.settle"),
-        crash_after("worker.outcomes.settle", calls=2),
+        crash_after("worker.receipts.settle"),
+        crash_after("worker.receipts.settle", calls=2),
     ],
     ids=[
         "before the claim's commit",
@@ -174,7 +174,7 @@ def test_what_is_sent_twice_is_the_same_object(journey: Journey, tmp_path: Path)
         journey.destinations, journey.open_sender = {"pacs": peer}, open_sender
         (job_id,) = journey.arrive(journeys.datasets())
         first, _ = journey.analyse(job_id)
-        with crash_before("worker.outcomes.settle"):
+        with crash_before("worker.receipts.settle"):
             journey.die(lambda: journey.deliver(first))
         before = {received.sop_instance_uid: received.path.read_bytes() for received in archive.received}
         assert before
@@ -213,7 +213,7 @@ def test_every_step_may_die_in_one_journey(journey: Journey, undisturbed: dict[s
     (job_id,) = journey.close()
     with crash_before("dicom_node.results.sr.build"):
         journey.die(lambda: journey.analyse(job_id))
-    with crash_before("worker.outcomes.settle"):
+    with crash_before("worker.receipts.settle"):
         journey.die(journey.recover)
     journey.recover()
     assert journey.facts() == undisturbed

@@ -12,7 +12,7 @@ from db import deliveries
 from db.models import Delivery
 from tests.worker import journey as journeys
 from tests.worker.journey import Journey
-from worker import outcomes, pipeline
+from worker import outcomes, pipeline, receipts
 
 
 def test_a_result_that_changed_on_disk_never_leaves(journey: Journey) -> None:
@@ -29,7 +29,7 @@ def test_a_result_that_changed_on_disk_never_leaves(journey: Journey) -> None:
     # Then the report arrives, and the Segmentation is refused with the reason
     states = {line.kind: (line.state, line.comment) for line in journey.job().deliveries}
     assert states["sr"][0] == "sent"
-    assert states["seg"] == ("dead", outcomes.DAMAGED)
+    assert states["seg"] == ("dead", receipts.DAMAGED)
     assert len(journey.sent()) == 1
 
 
