@@ -5,12 +5,18 @@ DicomNodeError
 ├── SpoolFull               the disk is below its watermark
 ├── SeriesError             files of a series do not make a volume; `reason` is a stable word for it
 ├── GateError               a result object failed its read-back; it is kept and never sent
+├── QueryError              a peer did not answer a query, or not in words that can be used
 └── SendError               a destination could not be reached or refused the association
     ├── Unreachable         nothing answers there: host, port or network
     └── ContextRefused      the destination does not take this kind of object
 """
 
 from __future__ import annotations
+
+import errno
+
+#: What a disk says that is full, or whose quota is used up.
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class DicomNodeError(Exception):
@@ -36,6 +42,10 @@ class SeriesError(DicomNodeError):
 
 class GateError(DicomNodeError):
     """A result object does not read back as what it was made of."""
+
+
+class QueryError(DicomNodeError):
+    """A peer's answer to a query cannot be had or used."""
 
 
 class SendError(DicomNodeError):
