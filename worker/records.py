@@ -9,8 +9,9 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from db import intake, studies
+from db import studies
 from db.models import Instance, Job, Series, Study
+from db.new_instance import NewInstance
 from db.states import JobState
 from dicom_node.instance import StoredInstance
 from dicom_node.results import ResultFile
@@ -19,9 +20,9 @@ from engines.findings import Findings
 from worker import routing
 
 
-def new_instance(stored: StoredInstance, attributes: dict[str, Any] | None) -> intake.NewInstance:
+def new_instance(stored: StoredInstance, attributes: dict[str, Any] | None) -> NewInstance:
     """A stored file as the intake's row."""
-    return intake.NewInstance(
+    return NewInstance(
         study_instance_uid=stored.study_instance_uid,
         series_instance_uid=stored.series_instance_uid,
         sop_instance_uid=stored.sop_instance_uid,

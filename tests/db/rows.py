@@ -10,8 +10,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from db import deliveries, intake, jobs, leases, results
-from db.intake import NewInstance
 from db.models import Delivery, Job, Study
+from db.new_instance import NewInstance
 from db.states import JobState
 
 #: The tests' present.

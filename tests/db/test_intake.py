@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from db import intake, studies
 from db.base import Database
 from db.models import Event, Instance, Series, Study
+from db.new_instance import NewInstance
 from db.states import StudyState
 from tests.db import rows, together
 from tests.db.rows import NOW, SECOND, new_instance
@@ -25,7 +26,7 @@ def _study(database: Database, uid: str = "1.2.1") -> Study:
         return studies.by_uid(session, uid)
 
 
-def _receive(database: Database, *instances: intake.NewInstance) -> None:
+def _receive(database: Database, *instances: NewInstance) -> None:
     with database.write() as session:
         intake.record_instances(session, instances)
 
@@ -199,7 +200,7 @@ def test_a_file_that_came_anew_opens_the_next_revision_once(database: Database, 
     ],
     ids=["a scan", "what a scan was first to see", "an older batch"],
 )
-def test_what_is_no_new_file_opens_nothing(database: Database, report: intake.NewInstance) -> None:
+def test_what_is_no_new_file_opens_nothing(database: Database, report: NewInstance) -> None:
     _finished(database, StudyState.DONE)
     _receive(database, report)
     assert (_study(database).state, _study(database).revision) == ("done", 1)
@@ -239,7 +240,7 @@ def test_paths_without_rows_keep_their_order(database: Database) -> None:
         assert intake.paths_without_rows(session, asked) == ["z", "a", *(f"b{n}" for n in range(1200))]
 
 
-def _send(database: Database, batches: list[list[intake.NewInstance]]) -> None:
+def _send(database: Database, batches: list[list[NewInstance]]) -> None:
     for batch in batches:
         _receive(database, *batch)
 
