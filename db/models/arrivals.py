@@ -111,8 +111,9 @@ class Instance(Base):
     __table_args__ = (Index("ix_instances_series_id_sop", "series_id", "sop_instance_uid"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    series_id: Mapped[int] = mapped_column(ForeignKey("series.id"), index=True)
-    sop_instance_uid: Mapped[str] = mapped_column(UID)
+    series_id: Mapped[int] = mapped_column(ForeignKey("series.id"))
+    #: Indexed by itself too: a storage commitment request names images and not their studies.
+    sop_instance_uid: Mapped[str] = mapped_column(UID, index=True)
     sop_class_uid: Mapped[str] = mapped_column(UID)
     transfer_syntax_uid: Mapped[str] = mapped_column(UID)
     #: Relative to the spool's root.
@@ -121,11 +122,14 @@ class Instance(Base):
     sha256: Mapped[str] = mapped_column(DIGEST)
     patient_id: Mapped[str] = mapped_column(String(64), default="")
     association_id: Mapped[str | None] = mapped_column(String(64), index=True)
+    #: When it came last.
     received_at: Mapped[datetime]
     #: The study's revision that it belongs to.
     revision: Mapped[int]
     #: Same SOP Instance UID as the file that is analysed, other bytes: kept, not analysed itself.
     conflicting: Mapped[bool] = mapped_column(default=False)
+    #: How often other bytes took the place of those analysed under its SOP Instance UID, until these did.
+    changes: Mapped[int] = mapped_column(default=0)
     #: How often the very same bytes came again.
     duplicates: Mapped[int] = mapped_column(default=0)
 

@@ -172,6 +172,7 @@ def upgrade() -> None:
     sa.Column('received_at', db.base.UtcDateTime(timezone=True), nullable=False),
     sa.Column('revision', sa.Integer(), nullable=False),
     sa.Column('conflicting', sa.Boolean(), nullable=False),
+    sa.Column('changes', sa.Integer(), nullable=False),
     sa.Column('duplicates', sa.Integer(), nullable=False),
     sa.ForeignKeyConstraint(['series_id'], ['series.id'], name=op.f('fk_instances_series_id_series')),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_instances')),
@@ -179,8 +180,8 @@ def upgrade() -> None:
     )
     with op.batch_alter_table('instances', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_instances_association_id'), ['association_id'], unique=False)
-        batch_op.create_index(batch_op.f('ix_instances_series_id'), ['series_id'], unique=False)
         batch_op.create_index('ix_instances_series_id_sop', ['series_id', 'sop_instance_uid'], unique=False)
+        batch_op.create_index(batch_op.f('ix_instances_sop_instance_uid'), ['sop_instance_uid'], unique=False)
 
     op.create_table('jobs',
     sa.Column('id', sa.Integer(), nullable=False),
@@ -388,8 +389,8 @@ def downgrade() -> None:
 
     op.drop_table('jobs')
     with op.batch_alter_table('instances', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_instances_sop_instance_uid'))
         batch_op.drop_index('ix_instances_series_id_sop')
-        batch_op.drop_index(batch_op.f('ix_instances_series_id'))
         batch_op.drop_index(batch_op.f('ix_instances_association_id'))
 
     op.drop_table('instances')
