@@ -78,7 +78,7 @@ class Node:
             return [self.pid] if alive(self.pid) else []
         if target == "everything":
             return self.family()
-        name, _, below = target.partition("-child")
+        name = target.removesuffix("-child")
         child = target.endswith("-child")
         roles = [pid for pid in children(self.pid) if role(pid) == name]
         self.family()

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pydicom
 from pydicom.filebase import DicomBytesIO
 
@@ -119,7 +120,7 @@ class DatabaseServer:
         while True:
             try:
                 self._cluster.connect().close()
-            except Exception:  # noqa: BLE001 - whatever it says, it does not answer yet
+            except psycopg.OperationalError:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.05)
