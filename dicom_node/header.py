@@ -9,7 +9,12 @@ from dataclasses import dataclass
 
 from pydicom.charset import convert_encodings, decode_bytes
 
+from dicom_node import equipment
+from dicom_node.equipment import CONTRIBUTING, NOBODY, Equipment
 from dicom_node.errors import DataSetError
+from dicom_node.raw_elements import LONG_VRS, SHORT_VRS, UNDEFINED, Elements, HeadTooShort
+
+__all__ = ["BadUid", "HeadTooShort", "InstanceHeader", "checked_uid", "peek"]
 
 DEFLATED_LITTLE = "1.2.840.10008.1.2.1.99"
 EXPLICIT_BIG = "1.2.840.10008.1.2.2"
@@ -18,28 +23,15 @@ EXPLICIT_BIG = "1.2.840.10008.1.2.2"
 _UID = re.compile(r"[0-9]+(?:\.[0-9]+)*")
 _UID_LENGTH = 64
 
-#: PS3.5 table 7.1-1: value representations whose explicit length takes four bytes after two reserved ones.
-_LONG_VRS = frozenset(
-    (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
-)
-_SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
-_UNDEFINED = 0xFFFFFFFF
-_ITEM_END, _SEQUENCE_END = 0xFFFEE00D, 0xFFFEE0DD
-
 _CHARACTER_SET, _SOP_CLASS, _SOP_INSTANCE = 0x00080005, 0x00080016, 0x00080018
 _MODALITY, _PATIENT_ID = 0x00080060, 0x00100020
 _STUDY, _SERIES = 0x0020000D, 0x0020000E
-_WANTED = frozenset((_CHARACTER_SET, _SOP_CLASS, _SOP_INSTANCE, _MODALITY, _PATIENT_ID, _STUDY, _SERIES))
+_WANTED = frozenset(
+    (_CHARACTER_SET, _SOP_CLASS, _SOP_INSTANCE, _MODALITY, _PATIENT_ID, CONTRIBUTING, _STUDY, _SERIES)
+)
 
 #: A header that needs more than this once inflated is an attack, not an image.
 _MOST_INFLATED = 64 * 1024 * 1024
-#: Sequences nested deeper than this are an attack, too.
-_DEEPEST = 64
-_TOO_SHORT = "the data set ends before its UIDs"
-
-
-class HeadTooShort(DataSetError):
-    """The bytes end before Series Instance UID: with more of them the answer may be another."""
 
 
 class BadUid(DataSetError):
@@ -58,6 +50,8 @@ class InstanceHeader:
     patient_id: str
     #: Stripped; "" where absent.
     modality: str
+    #: Who contributed to it.
+    equipment: Equipment = NOBODY
 
 
 def peek(head: bytes | bytearray | memoryview, transfer_syntax_uid: str) -> InstanceHeader:
@@ -71,7 +65,9 @@ def peek(head: bytes | bytearray | memoryview, transfer_syntax_uid: str) -> Inst
     if transfer_syntax_uid == DEFLATED_LITTLE:
         view = memoryview(_inflate(view))
     big = transfer_syntax_uid == EXPLICIT_BIG
-    values = _Elements(view, explicit=_is_explicit(view, big=big), big=big).wanted()
+    elements = Elements(view, explicit=_is_explicit(view, big=big), big=big)
+    found = elements.up_to(_SERIES, _WANTED)
+    values = {tag: bytes(value) for tag, (_, value) in found.items() if tag != CONTRIBUTING}
     return InstanceHeader(
         study_instance_uid=_uid(values, _STUDY, "Study Instance UID (0020,000D)"),
         series_instance_uid=_uid(values, _SERIES, "Series Instance UID (0020,000E)"),
@@ -79,7 +75,12 @@ def peek(head: bytes | bytearray | memoryview, transfer_syntax_uid: str) -> Inst
         sop_class_uid=_uid(values, _SOP_CLASS, "SOP Class UID (0008,0016)"),
         patient_id=_text(values.get(_PATIENT_ID, b""), values.get(_CHARACTER_SET, b"")),
         modality=_text(values.get(_MODALITY, b""), b""),
+        equipment=_equipment(elements, *found[CONTRIBUTING]) if CONTRIBUTING in found else NOBODY,
     )
+
+
+def _equipment(elements: Elements, vr: bytes, value: memoryview) -> Equipment:
+    return equipment.read(value, vr=vr, explicit=elements.explicit, big=elements.big)
 
 
 def checked_uid(value: bytes, name: str) -> str:
@@ -117,12 +118,12 @@ def _text(value: bytes, character_set: bytes) -> str:
 def _is_explicit(view: memoryview, *, big: bool) -> bool:
     """Whether elements carry a VR: by the first one's looks, since senders mislabel data sets."""
     if len(view) < 8:
-        raise HeadTooShort(_TOO_SHORT)
+        raise HeadTooShort
     vr = bytes(view[4:6])
-    if vr in _SHORT_VRS or vr in _LONG_VRS:
+    if vr in SHORT_VRS or vr in LONG_VRS:
         return True
     (length,) = struct.unpack_from("<L", view, 4)
-    if big or 0xFFFF < length < _UNDEFINED:
+    if big or 0xFFFF < length < UNDEFINED:
         raise DataSetError("not DICOM: the first element is neither explicit nor implicit VR")
     return False
 
@@ -133,86 +134,3 @@ def _inflate(view: memoryview) -> bytes:
         return zlib.decompressobj(-zlib.MAX_WBITS).decompress(view, _MOST_INFLATED)
     except zlib.error as error:
         raise DataSetError("not DICOM: the bytes are not a deflated stream") from error
-
-
-class _Elements:
-    """Steps over the elements of a data set; keeps no values but the wanted ones."""
-
-    def __init__(self, view: memoryview, *, explicit: bool, big: bool = False) -> None:
-        self._view = view
-        self._explicit = explicit
-        order = ">" if big else "<"
-        self._tag_vr_length = struct.Struct(order + "HH2sH")
-        self._tag_length = struct.Struct(order + "HHL")
-        self._length = struct.Struct(order + "L")
-
-    def wanted(self) -> dict[int, bytes]:
-        """The values of the wanted elements, as sent. Raises `DataSetError`, `HeadTooShort`."""
-        values: dict[int, bytes] = {}
-        position, before, end = 0, 0, len(self._view)
-        while position < end and before < _SERIES:
-            tag, vr, length, start = self._element(position)
-            if tag <= before:
-                raise DataSetError(
-                    f"not DICOM: element at byte {position} is out of order (PS3.5 section 7.1)"
-                )
-            before = tag
-            if tag > _SERIES:
-                break
-            position = self._after(vr, length, start)
-            if tag in _WANTED:
-                if position > end:
-                    raise HeadTooShort(_TOO_SHORT)
-                values[tag] = bytes(self._view[start:position])
-        if before < _SERIES:
-            raise HeadTooShort(_TOO_SHORT)
-        return values
-
-    def _element(self, position: int) -> tuple[int, bytes, int, int]:
-        """(tag, VR or b"", length, where the value starts) of the element at `position`."""
-        try:
-            if not self._explicit:
-                group, element, length = self._tag_length.unpack_from(self._view, position)
-                return group << 16 | element, b"", length, position + 8
-            group, element, vr, length = self._tag_vr_length.unpack_from(self._view, position)
-            if vr in _SHORT_VRS:
-                return group << 16 | element, vr, length, position + 8
-            if group == 0xFFFE:
-                # PS3.5 section 7.5: items and delimiters have no VR in any transfer syntax.
-                (length,) = self._length.unpack_from(self._view, position + 4)
-                return group << 16 | element, b"", length, position + 8
-            if vr not in _LONG_VRS:
-                raise DataSetError(f"not DICOM: the element at byte {position} has no known VR")
-            (length,) = self._length.unpack_from(self._view, position + 8)
-            return group << 16 | element, vr, length, position + 12
-        except struct.error:
-            raise HeadTooShort(_TOO_SHORT) from None
-
-    def _after(self, vr: bytes, length: int, start: int) -> int:
-        """Where the next element starts; may lie beyond the bytes at hand."""
-        if length != _UNDEFINED:
-            return start + length
-        if vr == b"UN":
-            # PS3.5 section 6.2.2 note 4: a sequence of unknown VR is encoded as implicit little endian.
-            return _Elements(self._view, explicit=False)._skip_sequence(start)
-        return self._skip_sequence(start)
-
-    def _skip_sequence(self, position: int) -> int:
-        """Past the delimiter of a sequence of undefined length (PS3.5 section 7.5.2)."""
-        still_open = 1
-        while still_open:
-            if position >= len(self._view):
-                raise HeadTooShort(_TOO_SHORT)
-            tag, vr, length, start = self._element(position)
-            position = start
-            if tag in (_ITEM_END, _SEQUENCE_END):
-                still_open -= 1
-            elif length != _UNDEFINED:
-                position = start + length
-            elif vr == b"UN":
-                position = _Elements(self._view, explicit=False)._skip_sequence(start)
-            else:
-                still_open += 1
-            if still_open > _DEEPEST:
-                raise DataSetError("not DICOM: sequences are nested too deeply")
-        return position

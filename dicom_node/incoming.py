@@ -13,6 +13,7 @@ from dicom_node.errors import DataSetError
 from dicom_node.file_meta import NO_DIGEST, FileMetaTemplate
 from dicom_node.header import InstanceHeader
 from dicom_node.instance import StoredInstance
+from dicom_node.loop_guard import LoopGuard
 
 if TYPE_CHECKING:
     from dicom_node.spool import Spool
@@ -25,6 +26,10 @@ _LONGEST_HEAD = 64 * 1024 * 1024
 
 class WrongInstance(DataSetError):
     """The data set is not the instance that the request announced."""
+
+
+class Looped(DataSetError):
+    """The loop guard does not let the instance in."""
 
 
 class Incoming:
@@ -42,6 +47,7 @@ class Incoming:
         self._descriptor: int | None = None
         self._temporary: Path | None = None
         self._meta_length = 0
+        self._ended = False
 
     def room(self) -> memoryview:
         """Where the next bytes go; never empty."""
@@ -64,18 +70,27 @@ class Incoming:
             view = view[count:]
 
     def commit(
-        self, *, sop_class_uid: str, transfer_syntax_uid: str, association_id: str | None
+        self,
+        *,
+        sop_class_uid: str,
+        transfer_syntax_uid: str,
+        association_id: str | None,
+        guard: LoopGuard | None = None,
     ) -> StoredInstance:
         """Make the instance durable under its final name and describe it.
 
-        Raises `DataSetError` (`WrongInstance`, `header.BadUid`) where it cannot be filed and `OSError`
-        where the disk failed; whatever is in a temporary file then is still there for `set_aside`.
+        Raises `DataSetError` (`WrongInstance`, `Looped`, `header.BadUid`) where it cannot be filed and
+        `OSError` where the disk failed; what is in a temporary file is still there for `set_aside`, but
+        for a `Looped` one: its maker has it.
         """
         peeked = self._peek(transfer_syntax_uid)
         if peeked.sop_instance_uid != self._sop_instance_uid:
             raise WrongInstance("SOP Instance UID of data set and request differ")
         if peeked.sop_class_uid != sop_class_uid:
             raise WrongInstance("SOP Class UID of data set and request differ")
+        if guard is not None and (reason := guard.reason(peeked)):
+            self._drop_copy()
+            raise Looped(f"loop guard: {reason}")
         self._hash.update(self._buffer[: self._held])
         sha256 = self._hash.hexdigest()
         folder = Path(peeked.study_instance_uid, peeked.series_instance_uid)
@@ -97,16 +112,22 @@ class Incoming:
             association_id=association_id,
             duplicate=duplicate,
             conflicting=path is side,
+            equipment=peeked.equipment,
         )
 
-    def set_aside(self) -> None:
-        """Let go: a temporary file that got no final name moves to the spool's `partial/`."""
+    def set_aside(self, *, keep: bool = True) -> None:
+        """Let go: a temporary file that got no final name moves to the spool's `partial/`, or is deleted."""
+        if not self._ended:
+            self._ended = True
+            self._spool.let_go()
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
-        if self._temporary is not None:
-            self._spool.keep_partial(self._temporary)
-            self._temporary = None
+        temporary, self._temporary = self._temporary, None
+        if temporary is not None and keep:
+            self._spool.keep_partial(temporary)
+        elif temporary is not None:
+            temporary.unlink()
 
     def _settle(self, first: Path, side: Path, sha256: str) -> tuple[Path, int, bool]:
         """Where the bytes are now: (path, size on disk, whether they were there before).

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from dicom_node.equipment import NOBODY, Equipment
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredInstance:
@@ -34,3 +36,5 @@ class StoredInstance:
     duplicate: bool = False
     #: True where this SOP Instance UID was already in the spool with other bytes; `path` is then a side file.
     conflicting: bool = False
+    #: Who contributed to it, as its header says.
+    equipment: Equipment = NOBODY

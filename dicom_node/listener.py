@@ -184,6 +184,7 @@ class Listener:
             contexts=_accepted(association.accepted_contexts),
             spool=self._spool,
             events=self._events,
+            guard=self._config.guard,
         )
 
     def _on_released(self, event: evt.Event) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dicom_node.access import KnownPeer
+from dicom_node.loop_guard import LoopGuard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,8 @@ class ListenerConfig:
     network_timeout: float = 60.0
     #: Seconds that `stop` waits for instances in hand.
     stop_seconds: float = 30.0
+    #: Whom it keeps from being stored; None stores everything.
+    guard: LoopGuard | None = None
 
     def __post_init__(self) -> None:
         if not 4096 <= self.max_pdu <= 1 << 20:

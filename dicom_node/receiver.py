@@ -6,12 +6,13 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dicom_node.errors import DataSetError, SpoolFull
+from dicom_node.errors import NO_SPACE, DataSetError, SpoolFull
 from dicom_node.file_meta import FileMetaTemplate
 from dicom_node.header import BadUid, checked_uid
-from dicom_node.incoming import BUFFER_BYTES, Incoming, WrongInstance
+from dicom_node.incoming import BUFFER_BYTES, Incoming, Looped, WrongInstance
 from dicom_node.instance import StoredInstance
 from dicom_node.listener_events import RefusedInstance, StoreEvents
+from dicom_node.loop_guard import LoopGuard
 from dicom_node.spool import Spool
 from dicom_node.statuses import StoreStatus
 from dicom_node.store_message import ProtocolError, StoreRequest, encode_response, parse_request
@@ -41,12 +42,14 @@ class StoreReceiver:
         contexts: Mapping[int, StorageContext],
         spool: Spool,
         events: StoreEvents,
+        guard: LoopGuard | None = None,
     ) -> None:
         self._association_id = association_id
         self._source_ae_title = source_ae_title
         self._contexts = contexts
         self._spool = spool
         self._events = events
+        self._guard = guard
         self._templates: dict[tuple[int, str], FileMetaTemplate] = {}
         # One buffer for the life of the association: its memory stays flat whatever is sent.
         self._buffer = bytearray(BUFFER_BYTES)
@@ -57,6 +60,7 @@ class StoreReceiver:
         self._sop_class_uid = ""
         self._incoming: Incoming | None = None
         self._refusal: tuple[StoreStatus, str] | None = None
+        self._for_space = False
 
     @property
     def in_hand(self) -> bool:
@@ -93,10 +97,8 @@ class StoreReceiver:
         if self._incoming is not None:
             try:
                 self._incoming.filled(count)
-            except SpoolFull as error:
-                self._refuse(StoreStatus.OUT_OF_RESOURCES, str(error))
-            except OSError as error:
-                self._refuse(StoreStatus.OUT_OF_RESOURCES, _disk(error))
+            except (SpoolFull, OSError) as error:
+                self._refuse_for_disk(error)
         return self._finish() if last else None
 
     def close(self) -> None:
@@ -109,6 +111,7 @@ class StoreReceiver:
     def _begin(self, request: StoreRequest) -> None:
         """Make ready for the data set, or settle why it will be refused; it is read to its end either way."""
         self._refusal = None
+        self._for_space = False
         self._sop_instance_uid = ""
         try:
             self._sop_instance_uid = checked_uid(request.sop_instance_uid, "Affected SOP Instance UID")
@@ -120,10 +123,8 @@ class StoreReceiver:
             )
         except BadUid as error:
             self._refuse(StoreStatus.BAD_UID, str(error))
-        except SpoolFull as error:
-            self._refuse(StoreStatus.OUT_OF_RESOURCES, str(error))
-        except OSError as error:
-            self._refuse(StoreStatus.OUT_OF_RESOURCES, _disk(error))
+        except (SpoolFull, OSError) as error:
+            self._refuse_for_disk(error)
 
     def _template(self, context_id: int, sop_class_uid: str) -> FileMetaTemplate:
         key = (context_id, sop_class_uid)
@@ -160,29 +161,38 @@ class StoreReceiver:
                 sop_class_uid=self._sop_class_uid,
                 transfer_syntax_uid=self._contexts[self._context_id].transfer_syntax_uid,
                 association_id=self._association_id,
+                guard=self._guard,
             )
         except WrongInstance as error:
             self._refuse(StoreStatus.DOES_NOT_MATCH, str(error))
+        except Looped as error:
+            self._refuse(StoreStatus.LOOPED, str(error))
         except BadUid as error:
             self._refuse(StoreStatus.BAD_UID, str(error))
         except DataSetError as error:
             self._refuse(StoreStatus.NOT_A_DATA_SET, str(error))
-        except SpoolFull as error:
-            self._refuse(StoreStatus.OUT_OF_RESOURCES, str(error))
-        except OSError as error:
-            self._refuse(StoreStatus.OUT_OF_RESOURCES, _disk(error))
+        except (SpoolFull, OSError) as error:
+            self._refuse_for_disk(error)
         return None
 
     def _refuse(self, status: StoreStatus, reason: str) -> None:
         self._refusal = (status, reason)
         self._let_go()
 
-    def _let_go(self) -> None:
+    def _refuse_for_disk(self, error: SpoolFull | OSError) -> None:
+        """Refuse for want of space, or because the disk failed."""
+        self._for_space = isinstance(error, SpoolFull) or error.errno in NO_SPACE
+        reason = str(error) if isinstance(error, SpoolFull) else _disk(error)
+        self._refusal = (StoreStatus.OUT_OF_RESOURCES, reason)
+        # What came of it would only take the space that is short.
+        self._let_go(keep=not self._for_space)
+
+    def _let_go(self, *, keep: bool = True) -> None:
         incoming, self._incoming = self._incoming, None
         if incoming is None:
             return
         try:
-            incoming.set_aside()
+            incoming.set_aside(keep=keep)
         except OSError as error:
             # Where it lies it is still recognised as unfinished at the next start.
             LOGGER.warning("could not move an unfinished transfer to partial/: %s", error.strerror)
@@ -204,6 +214,7 @@ class StoreReceiver:
             sop_instance_uid=self._sop_instance_uid,
             status=status,
             reason=reason,
+            for_space=self._for_space,
         )
         try:
             self._events.refused(refused)

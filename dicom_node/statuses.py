@@ -18,3 +18,5 @@ class StoreStatus(IntEnum):
     NOT_A_DATA_SET = 0xC000
     #: PS3.4 B.2.3, Cxxx: a UID that must name the file is not a UID (PS3.5 section 9.1).
     BAD_UID = 0xC001
+    #: PS3.4 B.2.3, Cxxx: it came back to where it was made; another try would be answered the same.
+    LOOPED = 0xC002

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone, tzinfo
@@ -11,6 +9,7 @@ from functools import cached_property
 
 from pydicom.dataset import Dataset
 
+from dicom_node import own_uids
 from dicom_node.errors import SeriesError
 from dicom_node.results import source
 from dicom_node.series import SeriesImages
@@ -51,12 +50,12 @@ class ResultContext:
 
     def uid(self, *parts: str) -> str:
         """A UID that this job always gives to the thing that `parts` name."""
-        return _uid(self.job_identity, *parts)
+        return own_uids.make(self.job_identity, *parts)
 
     @property
     def device_uid(self) -> str:
         """The model's UID: a retrained model is another device (IHE AIR)."""
-        return _uid("device", self.model.digest)
+        return own_uids.make("device", self.model.digest)
 
     def series_number(self, kind: str) -> int:
         """A Series Number that sorts behind the source's, the same for every retry."""
@@ -109,15 +108,6 @@ class ResultContext:
     def source_uids(self) -> Iterable[str]:
         """SOP Instance UIDs of the source images, in slice order."""
         return (str(ds.SOPInstanceUID) for ds in self.source.datasets)
-
-
-def _uid(*parts: str) -> str:
-    """A UUID-derived UID (PS3.5 B.2) from the digest of `parts`; the UUID is of version 8 (RFC 9562)."""
-    digest = hashlib.sha256(json.dumps(parts).encode()).digest()[:16]
-    number = int.from_bytes(digest, "big")
-    number = number & ~(0xF << 76) | 8 << 76
-    number = number & ~(0x3 << 62) | 2 << 62
-    return f"2.25.{number}"
 
 
 def _offset(text: str) -> timezone | None:

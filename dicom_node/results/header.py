@@ -8,6 +8,7 @@ from typing import Any
 import highdicom
 from pydicom.dataset import Dataset
 
+from dicom_node.equipment import OWN_MANUFACTURER
 from dicom_node.results import codes
 from dicom_node.results.context import ResultContext
 from engines.findings import Code
@@ -74,7 +75,7 @@ def _contributing(context: ResultContext) -> list[Dataset]:
         "ContributionDescription": f"Algorithm that analysed the images, on {context.engine}"[:1024],
     }
     writer = {
-        "Manufacturer": "secondread",
+        "Manufacturer": OWN_MANUFACTURER,
         "ManufacturerModelName": "secondread",
         "SoftwareVersions": [context.secondread_version, f"highdicom {highdicom.__version__}"],
         "ContributionDateTime": moment,
