@@ -21,6 +21,8 @@ class RefusedInstance:
     status: StoreStatus
     #: A sentence for people; no patient data.
     reason: str
+    #: Whether it was refused for want of space, and nothing else.
+    for_space: bool = False
 
 
 class StoreEvents(Protocol):

@@ -7,14 +7,13 @@ import fcntl
 import logging
 import os
 import secrets
-import time
+import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from dicom_node import digests, file_meta, header
+from dicom_node import digests, stored_files
 from dicom_node.errors import DataSetError, SpoolFull
 from dicom_node.file_meta import FileMetaTemplate
 from dicom_node.incoming import BUFFER_BYTES, Incoming
@@ -22,18 +21,18 @@ from dicom_node.instance import StoredInstance
 
 LOGGER = logging.getLogger(__name__)
 
-#: Enough for the file meta and, nearly always, everything up to Series Instance UID.
-_HEAD_BYTES = 16 * 1024
 #: Series folders known to be durable; forgotten all at once when there are more.
 _MOST_FOLDERS = 10_000
+#: How often a series folder is made that is removed at once: it was that of a deleted study.
+_TRIES = 5
 
 
 class Spool:
     """A folder of instances, `<study>/<series>/<sop>.dcm`, that several processes may fill at once.
 
     `incoming/<process>/` holds temporary files: never acknowledged, locked for as long as their process
-    lives. `partial/` holds what dead processes and failed writes left; only `prune_partial` deletes there.
-    Raises `SpoolFull` from `begin` and `store` while less than `watermark_bytes` are free.
+    lives. `partial/` holds what dead processes and failed writes left; only retention deletes there.
+    Raises `SpoolFull` from `begin` and `store` where that could leave less than `watermark_bytes` free.
     """
 
     def __init__(self, root: Path, *, watermark_bytes: int) -> None:
@@ -41,6 +40,9 @@ class Spool:
         self._watermark_bytes = watermark_bytes
         self._partial = root / "partial"
         self._durable_folders: set[Path] = set()
+        self._removals = stored_files.removals(root)
+        self._counting = threading.Lock()
+        self._in_hand = 0
         self._partial.mkdir(parents=True, exist_ok=True)
         self._incoming, self._lock = _own_folder(root / "incoming")
         self._require_links()
@@ -61,7 +63,12 @@ class Spool:
 
         `buffer` may be used again once the `Incoming` is committed or set aside.
         """
-        self.require_room()
+        self._count(1)
+        try:
+            self.require_room()
+        except BaseException:
+            self._count(-1)
+            raise
         return Incoming(
             spool=self,
             template=template,
@@ -104,21 +111,13 @@ class Spool:
         """
         for path in self.root.glob("[0-9]*/[0-9]*/*.dcm"):
             try:
-                yield self._known(path)
+                yield stored_files.describe(self.root, path)
             except (DataSetError, OSError) as error:
                 LOGGER.warning("spool file %s is not an instance: %s", path.relative_to(self.root), error)
 
     def open(self, path: Path) -> BinaryIO:
         """Open a stored file by the path of its `StoredInstance`."""
         return (self.root / path).open("rb")
-
-    def prune_partial(self, older_than: timedelta) -> int:
-        """Delete what has lain in `partial/` for longer; how many files that was."""
-        oldest = time.time() - older_than.total_seconds()
-        stale = [path for path in self._partial.iterdir() if path.stat().st_mtime < oldest]
-        for path in stale:
-            path.unlink(missing_ok=True)
-        return len(stale)
 
     def close(self) -> None:
         """Give up this process's folder of temporary files."""
@@ -129,10 +128,21 @@ class Spool:
         self._set_dead_aside()
 
     def require_room(self) -> None:
-        """Raise `SpoolFull` while the disk is below its watermark; one system call."""
+        """Raise `SpoolFull` where what is in hand may bring the disk below its watermark; one system call.
+
+        Each instance in hand writes at most a buffer before it asks again.
+        """
         disk = os.statvfs(self.root)
-        if disk.f_bavail * disk.f_frsize < self._watermark_bytes:
+        if disk.f_bavail * disk.f_frsize < self._watermark_bytes + self._in_hand * BUFFER_BYTES:
             raise SpoolFull("the spool's disk is below its watermark")
+
+    def let_go(self) -> None:
+        """An instance that was begun is in hand no more."""
+        self._count(-1)
+
+    def _count(self, change: int) -> None:
+        with self._counting:
+            self._in_hand += change
 
     def new_temporary(self) -> tuple[int, Path]:
         """A temporary file of this process: (descriptor, path), on the file system of the final names."""
@@ -147,19 +157,22 @@ class Spool:
         """Digest of what is stored under this name, made durable anew; None where nothing is.
 
         The whole file is read: what its file meta says was true when it was written. A damaged file goes
-        to `partial/`, and its name is free.
+        to `partial/`, and its name is free. One whose deletion is due will stay: it counts as received now.
         """
         path = self.root / relative
         try:
             with path.open("rb") as file:
+                fcntl.flock(file.fileno(), fcntl.LOCK_SH)
                 digest = digests.whole(file)
                 if digest is None:
                     self._set_damaged_aside(file, path)
                     return None
+                if not stored_files.received_again(file, path):
+                    return None
+                # Another process may have linked it a moment ago and not have synced the folder yet.
+                stored_files.sync_folder(path.parent)
         except FileNotFoundError:
             return None
-        # Another process may have linked it a moment ago and not have synced the folder yet.
-        _sync_folder(path.parent)
         return digest
 
     def publish(self, temporary: Path, relative: Path) -> bool:
@@ -168,19 +181,35 @@ class Spool:
         A link, unlike a rename, never replaces: of two processes that store one UID, one wins.
         """
         path = self.root / relative
-        self._make_folder(path.parent)
         try:
-            path.hardlink_to(temporary)
+            self._link(temporary, path)
         except FileExistsError:
             return False
-        except FileNotFoundError:
-            # Someone removed the empty folder since this process last used it.
-            self._durable_folders.discard(path.parent)
-            self._make_folder(path.parent)
-            path.hardlink_to(temporary)
-        _sync_folder(path.parent)
+        stored_files.sync_folder(path.parent)
+        self._renew_folder(path.parent)
         temporary.unlink()
         return True
+
+    def _link(self, temporary: Path, path: Path) -> None:
+        """Link a file to its final name, in a folder that is made where it is missing."""
+        for tried in range(1, _TRIES + 1):
+            self._make_folder(path.parent)
+            try:
+                path.hardlink_to(temporary)
+                return
+            except FileNotFoundError:
+                # Someone removed the empty folder since this process last used it.
+                self._durable_folders.discard(path.parent)
+                if tried == _TRIES:
+                    raise
+
+    def _renew_folder(self, folder: Path) -> None:
+        """Make a folder durable again where folders were removed: another may have made it anew, unsynced."""
+        removals = stored_files.removals(self.root)
+        if removals != self._removals:
+            self._durable_folders.clear()
+            self._removals = removals
+            self._make_folder(folder)
 
     def _set_damaged_aside(self, file: BinaryIO, path: Path) -> None:
         """Move a damaged file to `partial/`; a sound one that took its name meanwhile stays."""
@@ -193,41 +222,13 @@ class Spool:
         path.replace(self._partial / f"{path.stem}.{secrets.token_hex(8)}.damaged")
         LOGGER.warning("spool file %s was damaged: moved to partial/", path.relative_to(self.root))
 
-    def _known(self, path: Path) -> StoredInstance:
-        """Describe a file under its final name."""
-        with path.open("rb") as file:
-            head = file.read(_HEAD_BYTES)
-            meta = file_meta.decode(head)
-            try:
-                peeked = header.peek(head[meta.data_offset :], meta.transfer_syntax_uid)
-            except header.HeadTooShort:
-                file.seek(meta.data_offset)
-                peeked = header.peek(file.read(), meta.transfer_syntax_uid)
-            file.seek(0)
-            sha256 = digests.stated(file)
-            status = os.fstat(file.fileno())
-        return StoredInstance(
-            sop_instance_uid=peeked.sop_instance_uid,
-            sop_class_uid=peeked.sop_class_uid,
-            study_instance_uid=peeked.study_instance_uid,
-            series_instance_uid=peeked.series_instance_uid,
-            transfer_syntax_uid=meta.transfer_syntax_uid,
-            patient_id=peeked.patient_id,
-            modality=peeked.modality,
-            path=path.relative_to(self.root),
-            size=status.st_size,
-            sha256=sha256,
-            received_at=datetime.fromtimestamp(status.st_mtime, UTC),
-            conflicting=path.stem != peeked.sop_instance_uid,
-        )
-
     def _make_folder(self, folder: Path) -> None:
         """Make a series folder and make it durable, once per process: another may have made it unsynced."""
         if folder in self._durable_folders:
             return
         folder.mkdir(parents=True, exist_ok=True)
-        _sync_folder(folder.parent)
-        _sync_folder(self.root)
+        stored_files.sync_folder(folder.parent)
+        stored_files.sync_folder(self.root)
         if len(self._durable_folders) >= _MOST_FOLDERS:
             self._durable_folders.clear()
         self._durable_folders.add(folder)
@@ -279,12 +280,3 @@ def _own_folder(parent: Path) -> tuple[Path, int]:
                 if os.path.samestat(os.fstat(lock), (folder / "lock").stat()):
                     return folder, lock
             os.close(lock)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable (fsync(2): syncing a file does not sync its name)."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

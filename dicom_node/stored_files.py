@@ -1,0 +1,173 @@
+"""Stored files under their final names: what they are, and how they are deleted without a loss."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import BinaryIO
+
+from dicom_node import digests, file_meta, header
+from dicom_node.instance import StoredInstance
+
+#: Enough for the file meta and, nearly always, everything up to Series Instance UID.
+_HEAD_BYTES = 16 * 1024
+#: In the spool's root; touched before a folder is removed, so that who holds it for durable looks again.
+_REMOVALS = "removals"
+#: How often a name is looked at that changes its file again and again.
+_LOOKS = 5
+
+
+def describe(root: Path, path: Path) -> StoredInstance:
+    """Describe a file under its final name; its association is not known.
+
+    Reads 16 KiB: the digest stands in the file meta. Raises `DataSetError`, `OSError`.
+    """
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+        meta = file_meta.decode(head)
+        try:
+            peeked = header.peek(head[meta.data_offset :], meta.transfer_syntax_uid)
+        except header.HeadTooShort:
+            file.seek(meta.data_offset)
+            peeked = header.peek(file.read(), meta.transfer_syntax_uid)
+        file.seek(0)
+        sha256 = digests.stated(file)
+        status = os.fstat(file.fileno())
+    return StoredInstance(
+        sop_instance_uid=peeked.sop_instance_uid,
+        sop_class_uid=peeked.sop_class_uid,
+        study_instance_uid=peeked.study_instance_uid,
+        series_instance_uid=peeked.series_instance_uid,
+        transfer_syntax_uid=meta.transfer_syntax_uid,
+        patient_id=peeked.patient_id,
+        modality=peeked.modality,
+        path=path.relative_to(root),
+        size=status.st_size,
+        sha256=sha256,
+        received_at=_changed_at(status),
+        conflicting=path.stem != peeked.sop_instance_uid,
+        equipment=peeked.equipment,
+    )
+
+
+def newest_change(paths: Iterable[Path]) -> datetime | None:
+    """When the newest of the files was received, or received again; None where none of them is there."""
+    newest: datetime | None = None
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            changed = _changed_at(path.stat())
+            newest = changed if newest is None else max(newest, changed)
+    return newest
+
+
+def received_again(file: BinaryIO, path: Path) -> bool:
+    """Mark a stored file that came again, before that is acknowledged; False where it is deleted by now.
+
+    Whoever calls this holds the file's lock, so that nobody deletes it in between.
+    """
+    if not _is_named(file, path):
+        return False
+    os.utime(file.fileno())
+    # Who deletes after a power failure must see it too.
+    os.fsync(file.fileno())
+    return True
+
+
+def remove(path: Path, *, unchanged_since: datetime) -> bool:
+    """Delete a stored file unless it changed since; whether its name is free now.
+
+    A file that came again meanwhile stays: its sender was told that we have it.
+    """
+    for _ in range(_LOOKS):
+        try:
+            with path.open("rb") as file:
+                fcntl.flock(file.fileno(), fcntl.LOCK_EX)
+                if not _is_named(file, path):
+                    continue
+                if _changed_at(os.fstat(file.fileno())) > unchanged_since:
+                    return False
+                path.unlink()
+        except FileNotFoundError:
+            pass
+        return True
+    return False
+
+
+def tidy(root: Path, folders: Iterable[Path]) -> None:
+    """Make deletions in these series folders durable, and remove the folders that are empty now."""
+    for folder in sorted(set(folders)):
+        with contextlib.suppress(FileNotFoundError):
+            sync_folder(folder)
+        for empty in (folder, folder.parent):
+            _remove_empty(root, empty)
+    sync_folder(root)
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a folder of results with all in it, durably."""
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(folder)
+    with contextlib.suppress(FileNotFoundError):
+        sync_folder(folder.parent)
+
+
+def prune_partial(root: Path, *, older_than: timedelta, pattern: str = "*") -> int:
+    """Delete what has lain in `partial/` for longer; how many files that was."""
+    oldest = time.time() - older_than.total_seconds()
+    pruned = 0
+    for path in (root / "partial").glob(pattern):
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_mtime <= oldest:
+                path.unlink()
+                pruned += 1
+    return pruned
+
+
+def removals(root: Path) -> int:
+    """A number that changes before a folder is removed."""
+    try:
+        return (root / _REMOVALS).stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable (fsync(2): syncing a file does not sync its name)."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove_empty(root: Path, folder: Path) -> None:
+    """Remove a folder where it is empty; a listener may be about to write into it, and makes it anew then."""
+    try:
+        if any(folder.iterdir()):
+            return
+        marker = root / _REMOVALS
+        marker.touch()
+        # In nanoseconds: the kernel's own "now" stands still for milliseconds.
+        os.utime(marker, ns=(time.time_ns(), time.time_ns()))
+        folder.rmdir()
+    except OSError:
+        # Something came into it, or somebody else removed it.
+        return
+
+
+def _is_named(file: BinaryIO, path: Path) -> bool:
+    """Whether the path still names the open file."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _changed_at(status: os.stat_result) -> datetime:
+    return datetime.fromtimestamp(status.st_mtime, UTC)
