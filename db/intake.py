@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from db import duplicates, events, parents, states
+from db import duplicates, events, guarded, parents, states
 from db.base import insert_missing
 from db.models import Instance, Study
 from db.new_instance import NewInstance
@@ -21,12 +21,13 @@ def record_instances(session: Session, instances: Sequence[NewInstance]) -> None
     Only the count of duplicates grows when a batch is repeated.
 
     New images of a study that was READY or DONE open a new revision of it; so do files that took the
-    place of damaged or lost ones.
+    place of damaged or lost ones. What the loop guard keeps from the models moves nothing.
     """
     if not instances:
         return
     studies = parents.ensure_studies(session, instances)
     series = parents.ensure_series(session, instances, studies)
+    results = guarded.mark(session, instances, studies, series)
     known = duplicates.known_paths(session, [instance.path for instance in instances])
     replaced = duplicates.replacements(
         session, [instance for instance in instances if instance.path in known]
@@ -39,7 +40,12 @@ def record_instances(session: Session, instances: Sequence[NewInstance]) -> None
         elif instance.duplicate:
             again.append(instance.path)
     sound = [instance for instance in fresh.values() if not instance.conflicting]
-    _reopen(session, studies, [*sound, *replaced])
+    images = [
+        instance
+        for instance in [*sound, *replaced]
+        if series[studies[instance.study_instance_uid].id, instance.series_instance_uid] not in results
+    ]
+    _reopen(session, studies, images)
     rows = [
         _instance_row(instance, series, studies[instance.study_instance_uid]) for instance in fresh.values()
     ]

@@ -27,3 +27,5 @@ class NewInstance:
     duplicate: bool
     #: The routing attributes of the file, where this is the first of its series that we read.
     attributes: dict[str, Any] | None = None
+    #: Why the loop guard lets no model have its series; "" where nothing speaks against it.
+    guarded: str = ""

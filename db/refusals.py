@@ -15,6 +15,8 @@ from db.models import Event, Instance, Series
 #: Keys that a single statement may name; SQLite allows 32,766 variables.
 _CHUNK = 500
 _KIND = "refused"
+#: By the loop guard, by policy: no study misses it.
+_LOOPED_KIND = "refused-by-guard"
 #: What `note` writes, read back: the status, and the SOP Instance UID where it was known.
 _MESSAGE = re.compile(r"0x([0-9A-F]{4}) for (?:([^\s:]+):)?")
 
@@ -28,10 +30,21 @@ class Missing:
     statuses: tuple[int, ...]
 
 
-def note(session: Session, association_id: str, *, status: int, sop_instance_uid: str, reason: str) -> None:
-    """Write the event of an image that was answered with a failure. `reason` must hold no patient data."""
+def note(
+    session: Session,
+    association_id: str,
+    *,
+    status: int,
+    sop_instance_uid: str,
+    reason: str,
+    looped: bool = False,
+) -> None:
+    """Write the event of an image that was answered with a failure. `reason` must hold no patient data.
+
+    `looped`: the loop guard refused it; that is no image that its study misses.
+    """
     message = f"0x{status:04X} for {sop_instance_uid or 'an object'}: {reason}"
-    events.note(session, _KIND, message, association_id=association_id)
+    events.note(session, _LOOPED_KIND if looped else _KIND, message, association_id=association_id)
 
 
 def missing(session: Session, association_ids: Iterable[str]) -> Missing:

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session, selectinload
 
 from db import states
-from db.errors import NotFound
+from db.errors import FilesGone, NotFound
 from db.models import Association, Instance, Job, Series, Study
 from db.states import JOB_ENDED, JobState, StudyState
 
@@ -55,12 +55,15 @@ def carriers(session: Session, study_id: int) -> list[Association]:
 
 
 def patient_ids(session: Session, study_id: int) -> list[str]:
-    """The distinct Patient IDs under a study; more than one is a fault at the sender."""
+    """The distinct Patient IDs of a study's images; more than one is a fault at the sender.
+
+    A result that came back is no image: a PACS may have corrected its patient in between.
+    """
     return list(
         session.scalars(
             select(Instance.patient_id)
             .join(Series, Series.id == Instance.series_id)
-            .where(Series.study_id == study_id, Instance.conflicting.is_(False))
+            .where(Series.study_id == study_id, Series.guarded == "", Instance.conflicting.is_(False))
             .distinct()
             .order_by(Instance.patient_id)
         )
@@ -148,6 +151,16 @@ def lock(session: Session, study_id: int) -> None:
     the study, then its jobs. SQLite has one writer at a time, and ignores it.
     """
     session.execute(select(Study.id).where(Study.id == study_id).with_for_update(key_share=True))
+
+
+def require_files(session: Session, study_id: int) -> None:
+    """Raise FilesGone where the study's images and results were deleted and did not come again."""
+    study = session.get_one(Study, study_id, populate_existing=True)
+    if study.state == StudyState.PURGED:
+        raise FilesGone(
+            f"the images and results of study {study.study_instance_uid} were deleted on "
+            f"{study.purged_at:%Y-%m-%d}; send the study again"
+        )
 
 
 def by_uid(session: Session, study_instance_uid: str) -> Study:

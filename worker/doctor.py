@@ -32,7 +32,7 @@ class Finding:
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    """Look at storage, disk, database, broker, models, routes and peers, one after the other."""
+    """Look at storage, disk, database, broker, models, routes, loop guard and peers, one after the other."""
     yield Finding(subject="configuration", healthy=True, remark=_source(settings))
     checks: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
         _storage,
@@ -40,6 +40,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         _broker,
         _models,
         _routes,
+        _guard,
         _peers,
     )
     for check in checks:
@@ -126,6 +127,19 @@ def _routes(settings: Settings) -> Iterator[Finding]:
         else:
             remark = f"{', '.join(route.run)} -> {', '.join(route.send_to)}"
         yield Finding(subject=f"route {route.name}", healthy=not missing, remark=remark)
+
+
+def _guard(settings: Settings) -> Iterator[Finding]:
+    """The loop guard; without it a PACS that routes results back would have them analysed."""
+    guard = settings.guard
+    if not guard.enabled:
+        remark = "off: results that come back are analysed as if they were images; set guard.enabled"
+        yield Finding(subject="loop guard", healthy=False, remark=remark)
+        return
+    kept = "stored, never analysed" if guard.store else "refused with 0xC002"
+    criteria = f", or meets {len(guard.also)} criteria of guard.also" if guard.also else ""
+    remark = f"what is ours, or passed more than {guard.max_hops} processing devices{criteria}: {kept}"
+    yield Finding(subject="loop guard", healthy=True, remark=remark)
 
 
 def _peers(settings: Settings) -> Iterator[Finding]:

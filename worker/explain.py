@@ -32,7 +32,11 @@ def why_tree(answer: views.Why) -> Tree:
     for series in answer.series:
         name = escape(series.description or "without description")
         modality = escape(series.modality) or "[yellow]Modality missing[/]"
-        arrived.add(f"{modality} {name}, {series.instances} images  [dim]{series.series_instance_uid}[/]")
+        line = arrived.add(
+            f"{modality} {name}, {series.instances} images  [dim]{series.series_instance_uid}[/]"
+        )
+        if series.guarded:
+            line.add(f"[yellow]guarded: {escape(series.guarded)}[/]")
     tree.add(_evidence(answer))
     decided = tree.add("routes" if answer.decisions else "routes: none was asked yet")
     for decision in answer.decisions:

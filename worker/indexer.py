@@ -14,7 +14,9 @@ from db import associations, events, intake, refusals
 from dicom_node.instance import StoredInstance
 from dicom_node.listener import AssociationEvent, RefusedInstance
 from dicom_node.spool import Spool
+from dicom_node.statuses import StoreStatus
 from worker import pipeline
+from worker.loop_guard import ConfiguredGuard
 from worker.station import Station
 
 logger = logging.getLogger(__name__)
@@ -45,6 +47,7 @@ class Indexer:
         self._queue: queue.SimpleQueue[Report | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="indexer")
         self._read_series: set[tuple[str, str]] = set()
+        self._guard = ConfiguredGuard.of(station.settings.guard)
         self._stopping = False
 
     def association(self, event: AssociationEvent) -> None:
@@ -134,7 +137,11 @@ class Indexer:
         if len(self._read_series) > MOST_SERIES:
             self._read_series.clear()
         pipeline.receive(
-            self._station.database, self._station.settings.spool, stored, read_series=self._read_series
+            self._station.database,
+            self._station.settings.spool,
+            stored,
+            guard=self._guard,
+            read_series=self._read_series,
         )
 
     def _write_refusals(self, refused: list[RefusedInstance]) -> None:
@@ -147,6 +154,7 @@ class Indexer:
                     status=refusal.status,
                     sop_instance_uid=refusal.sop_instance_uid,
                     reason=refusal.reason,
+                    looped=refusal.status is StoreStatus.LOOPED,
                 )
 
     def _write_endings(self, ended: list[AssociationEvent]) -> None:

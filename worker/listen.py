@@ -7,7 +7,7 @@ import threading
 
 from dicom_node.listener import KnownPeer, Listener, ListenerConfig
 from dicom_node.spool import Spool
-from worker import heartbeat
+from worker import heartbeat, loop_guard
 from worker.indexer import FRESH_SECONDS, Indexer
 from worker.settings import Settings
 from worker.station import Station
@@ -46,6 +46,7 @@ def listener_config(settings: Settings) -> ListenerConfig:
         require_known_peers=settings.node.require_known_peers,
         max_associations=settings.node.max_associations,
         stop_seconds=STOP_SECONDS,
+        guard=loop_guard.at_the_door(settings.guard),
     )
 
 

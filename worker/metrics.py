@@ -23,6 +23,8 @@ from worker.station import Station
 #: Stage durations are those of so many newest jobs.
 STAGE_WINDOW = 500
 _QUANTILES = (0.5, 0.95)
+#: Kinds of events that are there from the start; the last two are the loop guard's, by series and by image.
+_KINDS = ("rejected", "refused", "guarded", "refused-by-guard")
 
 
 class RowCollector(Collector):
@@ -59,7 +61,7 @@ class RowCollector(Collector):
                 "What was noted for the admin, by kind: rejected (associations), refused (images), ...",
                 labels=["kind"],
             ),
-            {kind: happened.get(kind, 0) for kind in {"rejected", "refused", *happened}},
+            {kind: happened.get(kind, 0) for kind in {*_KINDS, *happened}},
         )
         yield GaugeMetricFamily(
             "secondread_storage_free_bytes",

@@ -30,6 +30,7 @@ from engines.errors import EngineError
 from worker import completeness, limits, outcomes, pictures, receipts, records, routing, version
 from worker.bench import Analysis, Bench, Post
 from worker.lease import Lease
+from worker.loop_guard import ConfiguredGuard
 from worker.stopwatch import Stopwatch
 
 logger = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ def receive(
     spool_root: Path,
     instances: Sequence[StoredInstance],
     *,
+    guard: ConfiguredGuard,
     read_series: set[tuple[str, str]],
 ) -> None:
     """Write rows for files that the listener made durable (or that the start-up scan found).
@@ -59,7 +61,7 @@ def receive(
         fresh = key not in read_series and key not in seen
         attributes = _attributes(spool_root / stored.path) if fresh else None
         seen.add(key)
-        rows.append(records.new_instance(stored, attributes))
+        rows.append(records.new_instance(stored, attributes, guarded=guard.reason(stored, attributes)))
     with database.write() as session:
         intake.record_instances(session, rows)
     read_series |= seen

@@ -20,7 +20,7 @@ from engines.findings import Findings
 from worker import routing
 
 
-def new_instance(stored: StoredInstance, attributes: dict[str, Any] | None) -> NewInstance:
+def new_instance(stored: StoredInstance, attributes: dict[str, Any] | None, *, guarded: str) -> NewInstance:
     """A stored file as the intake's row."""
     return NewInstance(
         study_instance_uid=stored.study_instance_uid,
@@ -38,6 +38,7 @@ def new_instance(stored: StoredInstance, attributes: dict[str, Any] | None) -> N
         conflicting=stored.conflicting,
         duplicate=stored.duplicate,
         attributes=attributes,
+        guarded=guarded,
     )
 
 
@@ -53,6 +54,7 @@ def series_views(session: Session, study: Study) -> list[routing.SeriesView]:
                 series_instance_uid=series.series_instance_uid,
                 attributes={**(series.attributes or {}), **counted},
                 sop_instance_uids=tuple(instance.sop_instance_uid for instance in instances),
+                guarded=series.guarded,
             )
         )
     return views

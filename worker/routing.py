@@ -21,6 +21,8 @@ class SeriesView:
     #: Keyword -> value, of the first instance, with NumberOfSeriesRelatedInstances counted.
     attributes: Mapping[str, Any]
     sop_instance_uids: tuple[str, ...]
+    #: Why the loop guard lets no model have it; "" where nothing speaks against it.
+    guarded: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,6 +70,9 @@ def decide(
 
 def _ask(route: RouteRule, models: Mapping[str, ModelRule], view: SeriesView) -> Iterator[Decision]:
     """One route about one series: one decision where it does not match, else one for each model."""
+    if view.guarded:
+        yield _guarded(route, view)
+        return
     trace = route.when.evaluate(view.attributes)
     if not trace.verdict:
         reason = f"the route does not match: {in_words(trace)}"
@@ -89,6 +94,13 @@ def _ask(route: RouteRule, models: Mapping[str, ModelRule], view: SeriesView) ->
         yield Decision(
             route=route.name, model=name, series=view, matched=own.verdict, reason=reason, trace=both
         )
+
+
+def _guarded(route: RouteRule, view: SeriesView) -> Decision:
+    """Whatever the route asks for: a result is not analysed as if it were an image."""
+    trace = criteria.Trace(subject="loop guard", verdict=False, test="no result", value=view.guarded)
+    reason = f"loop guard: {view.guarded}"
+    return Decision(route=route.name, model="", series=view, matched=False, reason=reason, trace=trace)
 
 
 def in_words(trace: criteria.Trace) -> str:

@@ -40,6 +40,7 @@ def _study_line(row: Study, instances: int, now: datetime) -> views.StudyLine:
         description=row.study_description,
         modalities=sorted({series.modality for series in row.series if series.modality}),
         instances=instances,
+        guarded=sum(bool(series.guarded) for series in row.series),
         received_at=row.received_at,
         age_seconds=round((now - changed).total_seconds(), 1),
         jobs=by_state,
@@ -159,6 +160,7 @@ def why(session: Session, study_instance_uid: str) -> views.Why:
                 modality=series.modality,
                 description=series.series_description,
                 instances=counts.get(series.id, 0),
+                guarded=series.guarded,
             )
             for series in study.series
         ],

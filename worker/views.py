@@ -19,6 +19,8 @@ class SeriesView(View):
     modality: str
     description: str
     instances: int
+    #: Why the loop guard lets no model have it; "" where nothing speaks against it.
+    guarded: str
 
 
 class StudyLine(View):
@@ -33,6 +35,8 @@ class StudyLine(View):
     description: str
     modalities: list[str]
     instances: int
+    #: How many of its series are results that came back: the loop guard keeps them from the models.
+    guarded: int
     received_at: datetime
     #: Seconds since the last change of state or image.
     age_seconds: float

@@ -27,7 +27,9 @@ from tests.support import phantoms
 from tests.support.listening import data_set_bytes
 from worker import criteria, pipeline, status, views
 from worker.bench import Bench, Post
+from worker.loop_guard import ConfiguredGuard
 from worker.routing import RouteRule
+from worker.sections import Guard
 from worker.shelf import Shelf
 
 #: The journeys' present: long after whatever the clock says, so that every quiet time is over.
@@ -101,6 +103,7 @@ class Journey:
         }
     )
     open_sender: Callable[[Destination], Sender] | None = None
+    guard: ConfiguredGuard = field(default_factory=lambda: ConfiguredGuard.of(Guard()))
     #: Grows with each worker that died.
     owner: int = 1
 
@@ -172,6 +175,7 @@ class Journey:
             self.database,
             self.storage / "spool",
             stored,
+            guard=self.guard,
             read_series=set() if read_series is None else read_series,
         )
 

@@ -24,6 +24,7 @@ from tests.worker import journey as journeys
 from tests.worker import night
 from worker import indexer, pipeline
 from worker.indexer import Indexer
+from worker.loop_guard import ConfiguredGuard
 from worker.station import Station
 
 
@@ -279,7 +280,8 @@ def _age(here: Station) -> None:
 def test_the_scan_finds_files_without_rows_and_only_those(
     here: Station, stored: list[StoredInstance], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pipeline.receive(here.database, here.settings.spool, stored[:2], read_series=set())
+    guard = ConfiguredGuard.of(here.settings.guard)
+    pipeline.receive(here.database, here.settings.spool, stored[:2], guard=guard, read_series=set())
     _age(here)
     (here.settings.spool / "1.2" / "3.4").mkdir(parents=True)
     (here.settings.spool / "1.2" / "3.4" / "5.6.dcm").write_bytes(b"not DICOM")

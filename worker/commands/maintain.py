@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,7 @@ from worker import doctor as examination
 from worker import edge, explain, folder, routing, station, status
 from worker.edge import ConfigOption, DataOption, JsonOption
 from worker.errors import ConfigurationError, WorkerError
+from worker.loop_guard import ConfiguredGuard
 from worker.shelf import Shelf
 
 routes_app = typer.Typer(help="The routes.", no_args_is_help=True)
@@ -63,9 +65,12 @@ def test_routes(
     settings = edge.load(config, data)
     found = folder.read(path)
     shelf = Shelf(settings.models)
-    decisions = routing.decide(
-        station.route_rules(settings), shelf.rules, [series.view for series in found.series]
-    )
+    guard = ConfiguredGuard.of(settings.guard)
+    views = [
+        replace(series.view, guarded=guard.reason_of_file(series.paths[0], series.view.attributes))
+        for series in found.series
+    ]
+    decisions = routing.decide(station.route_rules(settings), shelf.rules, views)
     lines = [status.tried(decision) for decision in decisions]
     if as_json:
         edge.show(lines, as_json=True)
