@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -14,50 +13,46 @@ from db.models import Instance, Study
 from db.new_instance import NewInstance
 from db.states import StudyState
 
+#: The columns that a new row sets.
+_COLUMNS = tuple(column.key for column in Instance.__table__.columns if column.key != "id")
 
-def record_instances(session: Session, instances: Sequence[NewInstance]) -> None:
+
+def record_instances(
+    session: Session, instances: Sequence[NewInstance], *, keep_last: bool = False
+) -> list[NewInstance]:
     """Write rows for received files; safe to repeat, and safe beside other processes.
 
     Only the count of duplicates grows when a batch is repeated.
 
     New images of a study that was READY or DONE open a new revision of it; so do files that took the
-    place of damaged or lost ones. What the loop guard keeps from the models moves nothing.
+    place of damaged or lost ones. Where two files have one SOP Instance UID and other bytes, the first
+    is analysed; with `keep_last` the one that came last, which then is a new image.
+
+    Returns the reports whose bytes took the place of others that were analysed until now.
     """
     if not instances:
-        return
-    studies = parents.ensure_studies(session, instances)
-    series = parents.ensure_series(session, instances, studies)
-    results = guarded.mark(session, instances, studies, series)
-    known = duplicates.known_paths(session, [instance.path for instance in instances])
-    replaced = duplicates.replacements(
-        session, [instance for instance in instances if instance.path in known]
-    )
-    fresh: dict[str, NewInstance] = {}
-    again: list[str] = []
-    for instance in instances:
-        if instance.path not in known and instance.path not in fresh:
-            fresh[instance.path] = instance
-        elif instance.duplicate:
-            again.append(instance.path)
-    sound = [instance for instance in fresh.values() if not instance.conflicting]
-    images = [
-        instance
-        for instance in [*sound, *replaced]
-        if series[studies[instance.study_instance_uid].id, instance.series_instance_uid] not in results
+        return []
+    reports = sorted(instances, key=lambda instance: instance.received_at)
+    studies = parents.ensure_studies(session, reports)
+    series = parents.ensure_series(session, reports, studies)
+    results = guarded.mark(session, reports, studies, series)
+    places = [
+        (report, series[studies[report.study_instance_uid].id, report.series_instance_uid])
+        for report in reports
     ]
+    files = duplicates.known(session, places, keep_last=keep_last)
+    for report, series_id in places:
+        files.take(report, series_id)
+    # What the loop guard keeps from the models moves nothing.
+    images = [report for report in files.arrived if files[report.path].series_id not in results]
     _reopen(session, studies, images)
-    rows = [
-        _instance_row(instance, series, studies[instance.study_instance_uid]) for instance in fresh.values()
-    ]
+    revisions = {series_id: studies[report.study_instance_uid].revision for report, series_id in places}
+    for row in [*files.fresh, *(files[report.path] for report in files.arrived)]:
+        row.revision = revisions[row.series_id]
+    rows = [{name: getattr(row, name) for name in _COLUMNS} for row in files.fresh]
     insert_missing(session, Instance, rows, ["path"])
-    for instance in replaced:
-        duplicates.replace(session, _instance_row(instance, series, studies[instance.study_instance_uid]))
-    for uid in sorted({instance.study_instance_uid for instance in replaced}):
-        text = "files that were damaged or gone came again"
-        events.note(session, "file-replaced", text, study_id=studies[uid].id)
-    for path in again:
-        duplicates.count(session, path)
-    duplicates.note_conflicts(session, studies, fresh.values())
+    duplicates.note(session, files, studies, keep_last=keep_last)
+    return files.changed
 
 
 def _reopen(session: Session, studies: dict[str, Study], fresh: Sequence[NewInstance]) -> None:
@@ -83,25 +78,6 @@ def _reopen(session: Session, studies: dict[str, Study], fresh: Sequence[NewInst
             events.note(session, "late-images", "images came after it was complete", study_id=study.id)
             session.refresh(study)
         study.last_instance_at = max(study.last_instance_at, at)
-
-
-def _instance_row(instance: NewInstance, series: dict[tuple[int, str], int], study: Study) -> dict[str, Any]:
-    """Column values of a new instance."""
-    return {
-        "series_id": series[study.id, instance.series_instance_uid],
-        "sop_instance_uid": instance.sop_instance_uid,
-        "sop_class_uid": instance.sop_class_uid,
-        "transfer_syntax_uid": instance.transfer_syntax_uid,
-        "path": instance.path,
-        "size": instance.size,
-        "sha256": instance.sha256,
-        "patient_id": parents.clean(instance.patient_id, 64),
-        "association_id": instance.association_id,
-        "received_at": instance.received_at,
-        "revision": study.revision,
-        "conflicting": instance.conflicting,
-        "duplicates": 0,
-    }
 
 
 def paths_without_rows(session: Session, paths: Sequence[str]) -> list[str]:
