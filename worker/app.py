@@ -13,7 +13,7 @@ from typing import Any
 from celery import Celery
 from celery.signals import task_failure, worker_process_init, worker_process_shutdown
 
-from worker import heartbeat, station
+from worker import child, heartbeat, station
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +27,7 @@ _held = ExitStack()
 @worker_process_init.connect
 def _open_station(**_: Any) -> None:
     """Each worker process opens its own database connections and loads its models before its first job."""
+    child.set_apart()
     opened = station.open_here()
     _held.callback(station.close_here)
     _held.enter_context(heartbeat.Heartbeat(opened, os.environ.get(station.ROLE_VARIABLE, "work")))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from dicom_node.results import ResultFile
 from dicom_node.senders import Destination, Sender
 from engines.findings import Findings
 from engines.volume import Volume
+from worker.sections import Work
 from worker.shelf import Shelf
 
 
@@ -27,8 +28,10 @@ class Bench:
     #: Who holds the leases: this process.
     owner: str
     lease: timedelta
-    #: Attempts until passing trouble counts as lasting.
-    max_attempts: int = 3
+    #: Attempts, and how long each may take.
+    work: Work = field(default_factory=Work)
+    #: Ends this process, where it may be ended: native code cannot be interrupted.
+    end_process: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +42,8 @@ class Post:
     results_root: Path
     destinations: Mapping[str, Destination]
     open_sender: Callable[[Destination], Sender]
+    #: `dicom_node.senders.commitment.ask`.
+    ask_commitment: Callable[..., None]
     owner: str
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+import math
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 
 from kombu.exceptions import OperationalError
 from sqlalchemy.orm import Session
@@ -12,19 +13,40 @@ from sqlalchemy.orm import Session
 from db import deliveries as delivery_rows
 from db import jobs as job_rows
 from db.base import Database
+from worker import limits
 from worker.app import app
+from worker.sections import Work
 
 logger = logging.getLogger(__name__)
 
+#: A worker ends itself at a job's limit. One that cannot, because nothing in it runs any more, is ended by
+#: its parent so much later: after all that a worker does with a job before and after its analysis.
+BACKSTOP = timedelta(seconds=20)
 
-def jobs(database: Database, job_ids: Sequence[int]) -> None:
+
+def jobs(database: Database, job_ids: Sequence[int], work: Work) -> None:
     """Nudge the workers about queued jobs."""
-    _send(database, "analyse", job_ids, job_rows.mark_nudged)
+    with database.read() as session:
+        allowed = limits.of_jobs(session, job_ids, work)
+    seconds = {job_id: math.ceil((each.hard + BACKSTOP).total_seconds()) for job_id, each in allowed.items()}
+    _send(database, "analyse", job_ids, job_rows.mark_nudged, time_limits=seconds)
 
 
 def deliveries(database: Database, delivery_ids: Sequence[int]) -> None:
     """Nudge the senders about due deliveries."""
-    _send(database, "deliver", delivery_ids, delivery_rows.mark_nudged)
+    _send(database, "deliver", delivery_ids, delivery_rows.mark_nudged, time_limits={})
+
+
+def next_delivery(database: Database, delivery_id: int) -> None:
+    """Nudge a sender about what else waits for a delivery's destination: one at a time speaks with each."""
+    with database.read() as session:
+        following = delivery_rows.next_for(session, delivery_id, datetime.now(UTC))
+    deliveries(database, following)
+
+
+def commitments(database: Database, delivery_ids: Sequence[int]) -> None:
+    """Nudge the senders about deliveries whose commitment is to be asked for."""
+    _send(database, "commit", delivery_ids, delivery_rows.mark_nudged, time_limits={})
 
 
 def _send(
@@ -32,6 +54,8 @@ def _send(
     task: str,
     ids: Sequence[int],
     mark: Callable[[Session, Sequence[int], datetime], None],
+    *,
+    time_limits: Mapping[int, int],
 ) -> None:
     """Send one message per id and remember when; a broker that is away leaves them to the sweep."""
     if not ids:
@@ -39,7 +63,7 @@ def _send(
     sent = []
     try:
         for row_id in ids:
-            app.send_task(task, args=[row_id], retry=False)
+            app.send_task(task, args=[row_id], retry=False, time_limit=time_limits.get(row_id))
             sent.append(row_id)
     except OperationalError:
         logger.warning("the broker is away; the sweep will send %s messages again", len(ids) - len(sent))

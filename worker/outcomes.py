@@ -78,12 +78,10 @@ def try_again(bench: Bench, job: Job, error: OSError, watch: Stopwatch) -> list[
         to = attempts.failed(
             session,
             job,
+            attempts.Trouble(reason="storage", error=said, first_wait=STORAGE_WAIT),
             owner=bench.owner,
-            reason="storage",
-            error=said,
             max_attempts=bench.work.max_attempts,
             now=datetime.now(UTC),
-            first_wait=STORAGE_WAIT,
             seconds=watch.seconds,
         )
     logger.warning("job %s is %s after attempt %s: %s", job.id, to, job.attempts, said)

@@ -1,4 +1,4 @@
-"""A study's journey, top to bottom: receive, close, analyse, deliver.
+"""A study's journey, top to bottom: receive, close, analyse, deliver, commit.
 
 No function here knows the queue: each takes its collaborators and returns the ids that must follow.
 Every one may be repeated after a crash, at any point, and ends in the same rows and the same objects.
@@ -9,35 +9,34 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy.orm import Session
 
-from db import decisions, deliveries, intake, jobs, leases, studies
+from db import decisions, deliveries, intake, jobs, leases, purging, studies
 from db.base import Database
 from db.models import Delivery, Job, Study
 from db.states import JobState
 from dicom_node import attributes as dicom_attributes
 from dicom_node import results as dicom_results
 from dicom_node import series as dicom_series
-from dicom_node.errors import DataSetError, SendError, SeriesError
+from dicom_node.errors import CommitmentRefused, DataSetError, SendError, SeriesError
 from dicom_node.instance import StoredInstance
 from dicom_node.results.context import ResultContext
 from dicom_node.senders import Destination, Outcome, Verdict
 from engines import predict
 from engines.errors import EngineError
-from worker import completeness, limits, outcomes, pictures, receipts, records, routing, version
+from worker import commitment_ledger as ledger
+from worker import completeness, hold, limits, outcomes, pictures, receipts, records, routing, version
 from worker.bench import Analysis, Bench, Post
+from worker.hold import Hold
 from worker.lease import Lease
 from worker.loop_guard import ConfiguredGuard
 from worker.stopwatch import Stopwatch
 
 logger = logging.getLogger(__name__)
-
-#: How long a delivery's sender may be silent before another worker may take it.
-DELIVERY_LEASE = timedelta(minutes=10)
-
 
 # 1. Receive: files are in the spool; they get rows ------------------------------------------------
 
@@ -153,6 +152,7 @@ def analyse(bench: Bench, job_id: int, *, send: Callable[[list[int]], None] | No
         )
         if job is None:
             return []
+        purging.spare_results(session, job.identity)
         images = records.own_instances(session, job)
         if images is None:
             _supersede(session, job, bench.owner)
@@ -221,7 +221,7 @@ def deliver(post: Post, delivery_id: int) -> None:
     """Send everything of one job that is due at one destination, on one association."""
     now = datetime.now(UTC)
     with post.database.write() as session:
-        claimed = deliveries.claim(session, delivery_id, owner=post.owner, now=now, lease=DELIVERY_LEASE)
+        claimed = deliveries.claim(session, delivery_id, owner=post.owner, now=now, lease=hold.LEASE)
     if not claimed:
         return
     destination = post.destinations.get(claimed[0].destination)
@@ -232,7 +232,8 @@ def deliver(post: Post, delivery_id: int) -> None:
     whole, damaged = receipts.inspect(post, claimed)
     receipts.settle_alike(post, damaged, Verdict.REFUSED, receipts.DAMAGED)
     waiting = {row.result.sop_instance_uid: row for row in whole}
-    silence = _send(post, destination, waiting)
+    with Hold(post.database, [row.id for row in whole], owner=post.owner):
+        silence = _send(post, destination, waiting)
     receipts.settle_alike(post, list(waiting.values()), Verdict.RETRY, silence)
 
 
@@ -251,3 +252,30 @@ def _send(post: Post, destination: Destination, waiting: dict[str, Delivery]) ->
     except SendError as error:
         return str(error)
     return "the destination gave no answer for this object"
+
+
+# 5. Commit: the destination promises to keep them -------------------------------------------------
+
+
+def commit(post: Post, delivery_id: int) -> None:
+    """Ask a destination to commit to all that it took of one job; what it reports ends the deliveries.
+
+    The report comes on the same association, on one of the peer's own to our listener, or never.
+    """
+    request = ledger.begin(post, delivery_id)
+    if request is None:
+        return
+    report = partial(ledger.report, post, calling_ae_title=request.destination.ae_title)
+    try:
+        with Hold(post.database, request.delivery_ids, owner=post.owner):
+            post.ask_commitment(
+                request.destination,
+                request.ask,
+                on_report=report,
+                wait_seconds=ledger.STAY_SECONDS,
+                is_over=partial(ledger.is_over, post, request),
+            )
+    except SendError as error:
+        ledger.lost(post, request.id, str(error), for_good=isinstance(error, CommitmentRefused))
+    else:
+        ledger.asked(post, request)

@@ -5,16 +5,14 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import socket
-import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from db.base import Database
 from dicom_node import senders
 from dicom_node.results import rehearsal
-from dicom_node.senders import Destination
-from worker import criteria, logs, routing
+from dicom_node.senders import Destination, commitment
+from worker import child, criteria, logs, machine, routing
 from worker import settings as configuration
 from worker.bench import Bench, Post
 from worker.errors import WorkerError
@@ -35,7 +33,7 @@ class Station:
     settings: Settings
     database: Database
     shelf: Shelf
-    #: host:pid:start, unique among all processes of all hosts.
+    #: As `machine.process_id` names it, unique among all processes of all hosts.
     process_id: str
     started_at: datetime
 
@@ -49,7 +47,8 @@ class Station:
             results_root=self.settings.results,
             owner=self.process_id,
             lease=timedelta(seconds=self.settings.work.lease_seconds),
-            max_attempts=self.settings.work.max_attempts,
+            work=self.settings.work,
+            end_process=child.end,
         )
 
     @property
@@ -60,6 +59,7 @@ class Station:
             results_root=self.settings.results,
             destinations={peer.name: destination(peer, self.settings) for peer in self.settings.peers},
             open_sender=senders.open_sender,
+            ask_commitment=commitment.ask,
             owner=self.process_id,
         )
 
@@ -82,7 +82,7 @@ def open_station(settings: Settings) -> Station:
         settings=settings,
         database=Database(settings.database_url),
         shelf=Shelf(settings.models, engine=settings.work.engine, threads=settings.work.threads),
-        process_id=f"{socket.gethostname()}:{os.getpid()}:{time.time():.3f}",
+        process_id=machine.process_id(),
         started_at=datetime.now(UTC),
     )
 
@@ -112,6 +112,7 @@ def destination(peer: Peer, settings: Settings) -> Destination:
         url=peer.stow_url or "",
         authorization=peer.authorization.get_secret_value() if peer.authorization else None,
         timeout_seconds=peer.timeout_seconds,
+        commitment=peer.commitment and not peer.stow_url,
     )
 
 

@@ -6,9 +6,9 @@ import logging
 import threading
 from datetime import UTC, datetime, timedelta
 
-from db import associations, deliveries, events, jobs, leases, studies
-from db.states import JobState
-from worker import enqueue, heartbeat, pipeline
+from db import leases
+from db.models import Job
+from worker import attempts, commitment_ledger, deaths, enqueue, heartbeat, machine, nudges, pipeline, retention
 from worker.station import Station
 
 logger = logging.getLogger(__name__)
@@ -17,14 +17,13 @@ logger = logging.getLogger(__name__)
 TICK_SECONDS = 0.1
 #: How often everything else is looked after.
 CARE_SECONDS = 2.0
-#: A message unanswered for so long may be lost.
-NUDGE_AGAIN = timedelta(seconds=30)
 
 
 def run(station: Station, stop: threading.Event) -> None:
     """Sweep until `stop` is set; a failing sweep is logged and tried again."""
     with heartbeat.Heartbeat(station, "sweep"):
         next_care = datetime.now(UTC)
+        keeper = retention.Keeper(retention.open_store(station.database, station.settings), station.settings)
         while not stop.is_set():
             now = datetime.now(UTC)
             try:
@@ -32,6 +31,7 @@ def run(station: Station, stop: threading.Event) -> None:
                 if now >= next_care:
                     care(station, now)
                     next_care = now + timedelta(seconds=CARE_SECONDS)
+                keeper.tick(now)
             except Exception:
                 # The database or the broker may be away for a while; nothing is lost by waiting.
                 logger.exception("a sweep failed and will be repeated in %s s", CARE_SECONDS)
@@ -50,45 +50,32 @@ def close_studies(station: Station, now: datetime) -> None:
         long_quiet=timedelta(seconds=node.long_quiet_seconds),
         now=now,
     )
-    enqueue.jobs(station.database, follow)
+    enqueue.jobs(station.database, follow, station.settings.work)
 
 
 def care(station: Station, now: datetime) -> None:
     """Bury dead processes, take back expired leases, nudge again what may have been lost."""
-    with station.database.write() as session:
-        lost = associations.bury(session, silent_since=now - heartbeat.SILENT, at=now)
-        if lost:
-            logger.warning("%s associations were lost with the process that held them", lost)
-        freed = deliveries.free_orphans(session)
-        if freed:
-            logger.warning("%s deliveries were held by a dead process and are sent again", freed)
+    deaths.bury(station, now)
     _take_back(station, now)
-    nudged_before = now - NUDGE_AGAIN
-    with station.database.read() as session:
-        job_ids = jobs.unheard(session, now=now, nudged_before=nudged_before)
-        delivery_ids = deliveries.due(session, now=now, nudged_before=nudged_before)
-    enqueue.jobs(station.database, job_ids)
-    enqueue.deliveries(station.database, delivery_ids)
+    commitment_ledger.look_after(station.post, now)
+    nudges.send_again(station, now)
 
 
 def _take_back(station: Station, now: datetime) -> None:
     """Give the jobs of dead workers to others; after too many attempts, to a person."""
     with station.database.read() as session:
         orphans = leases.expired(session, now)
+        orphans += [job for job in leases.held(session, now) if machine.is_gone(job.lease_owner)]
     for job in orphans:
         # One study per transaction: the order of locks is then the same everywhere.
         with station.database.write() as session:
-            if job.attempts >= station.settings.work.max_attempts:
-                error = f"{job.attempts} workers died on it or fell silent; see their logs"
-                values = {"reason": "worker-lost", "error": error, "finished_at": now}
-                moved = leases.leave_running(
-                    session, job.id, JobState.FAILED, owner=job.lease_owner, **values
-                )
-                studies.finish_if_ended(session, job.study_id, now)
-            else:
-                moved = leases.leave_running(
-                    session, job.id, JobState.QUEUED, owner=job.lease_owner, nudged_at=None
-                )
-            if moved:
-                message = f"attempt {job.attempts} lost its worker"
-                events.note(session, "lease-expired", message, study_id=job.study_id, job_id=job.id)
+            attempts.failed(
+                session,
+                job,
+                attempts.of_silence(job, now),
+                # Not one that its worker renewed, or began again, since it was read.
+                Job.lease_until == job.lease_until,
+                owner=job.lease_owner,
+                max_attempts=station.settings.work.max_attempts,
+                now=now,
+            )

@@ -177,7 +177,7 @@ def retry_job(here: Here, response: Response, after: BackgroundTasks, id: RowID)
         state = job_rows.get(session, id).state
     if done:
         # After the answer: a broker that is away takes seconds to say so, and nobody needs to wait for it.
-        after.add_task(enqueue.jobs, here.database, [id])
+        after.add_task(enqueue.jobs, here.database, [id], here.settings.work)
     return _changed(response, id, state, done=done, words="waits for a worker", verb="retried")
 
 

@@ -103,7 +103,7 @@ def test_whoever_dies_every_study_gets_one_set_of_results(
     one_set_of_results(pacs, fragile.done(uid_of(late), seconds=90))
     why = fragile.done(uid_of(large), seconds=90)
     assert why["jobs"][0]["attempts"] >= 3
-    assert [event["kind"] for event in why["events"]].count("lease-expired") >= 2
+    assert [event["kind"] for event in why["events"]].count("worker-lost") >= 2
     one_set_of_results(pacs, why)
     why = fragile.done(uid_of(halved), seconds=90)
     assert why["study"]["instances"] == 12

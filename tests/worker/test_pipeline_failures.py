@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -27,7 +25,6 @@ from engines import predict
 from tests.worker import journey as journeys
 from tests.worker.journey import ACCESSION, ID, NAME, STUDY, Journey
 from worker import explain, pipeline, station, tasks
-from worker.lease import Lease
 
 Change = Callable[[list[Dataset]], Sequence[Dataset]]
 
@@ -217,34 +214,6 @@ def test_a_cancelled_job_s_result_is_dropped(journey: Journey, monkeypatch: pyte
     monkeypatch.setattr(predict, "predict", answer)
     assert journey.analyse(job_id) == []
     assert (journey.job().state, journey.job().objects) == ("cancelled", [])
-
-
-def test_a_lease_is_renewed_while_the_work_lasts_and_notices_its_loss(journey: Journey) -> None:
-    (job_id,) = journey.arrive(journeys.datasets())
-    length = timedelta(seconds=0.3)
-    with journey.database.write() as session:
-        claimed = leases.claim(session, job_id, owner="w", now=datetime.now(UTC), lease=length)
-    assert claimed is not None and claimed.lease_until is not None
-    with Lease(journey.database, job_id, owner="w", length=length) as lease:
-        _until(lambda: _lease_until(journey) > claimed.lease_until + length)
-        assert not lease.lost
-        with journey.database.write() as session:
-            assert leases.leave_running(session, job_id, JobState.QUEUED, owner="w")
-        _until(lambda: lease.lost)
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("lease-")]
-
-
-def _lease_until(journey: Journey) -> datetime:
-    (job,) = journey.rows(models.Job)
-    assert job.lease_until is not None
-    return datetime.fromisoformat(job.lease_until.isoformat())
-
-
-def _until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.fixture

@@ -57,7 +57,7 @@ def test_a_disk_that_stays_full_fails_the_job(journey: Journey, monkeypatch: pyt
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(pipeline.dicom_results, "make_results", full)
-    for _ in range(journey.bench.max_attempts):
+    for _ in range(journey.bench.work.max_attempts):
         journey.analyse(job_id)
     assert (journey.job().state, journey.job().reason) == ("failed", "storage")
 

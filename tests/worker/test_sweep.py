@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -15,7 +18,7 @@ from sqlalchemy import update
 from db import associations, jobs, leases, models
 from tests.worker import journey as journeys
 from tests.worker.journey import Journey
-from worker import enqueue, sections, settings, sweep
+from worker import broker, enqueue, machine, sections, settings, sweep
 from worker.heartbeat import Heartbeat
 from worker.station import Station
 
@@ -24,6 +27,7 @@ from worker.station import Station
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """Messages, captured instead of being sent."""
     messages: list[tuple[str, int]] = []
+    monkeypatch.setattr(broker, "queue_lengths", lambda *_: {"cpu": 0, "deliver": 0})
     monkeypatch.setattr(enqueue.app, "send_task", lambda task, args, **how: messages.append((task, args[0])))
     return messages
 
@@ -66,8 +70,8 @@ def test_a_complete_study_s_jobs_are_nudged(
     journey.receive(journey.store(journeys.datasets()))
     sweep.close_studies(here, _now(seconds=1))
     assert sent == [("analyse", journey.job().id)]
-    # It was sent a moment ago: not again
-    sweep.care(here, _now(seconds=10))
+    # It was sent a moment ago, and may be on its way to a worker: not again
+    sweep.care(here, _now(seconds=1))
     assert len(sent) == 1
 
 
@@ -87,6 +91,28 @@ def test_a_lost_message_is_sent_again(journey: Journey, here: Station, sent: lis
     sent.clear()
     sweep.care(here, _now(seconds=93))
     assert sent == []
+
+
+def test_a_message_that_waits_is_not_sent_again(
+    journey: Journey, here: Station, sent: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (
+        journey.arrive(journeys.datasets(study_uid=f"1.2.{n}", series_uid=f"1.2.{n}.1"))[0] for n in (1, 2)
+    )
+    sweep.care(here, _now())
+    assert sent == [("analyse", first), ("analyse", second)]
+    monkeypatch.setattr(broker, "queue_lengths", lambda *_: {"cpu": 2, "deliver": 0})
+    sweep.care(here, _now(hours=1))
+    assert len(sent) == 2
+    # One of them was lost with the worker that had taken it: the oldest is nudged about, and no other
+    monkeypatch.setattr(broker, "queue_lengths", lambda *_: {"cpu": 1, "deliver": 0})
+    sweep.care(here, _now(seconds=4))
+    assert sent[2:] == [("analyse", first)]
+    # The broker comes back empty: all are sent again, those too that were sent a moment ago
+    monkeypatch.setattr(broker, "queue_lengths", lambda *_: {"cpu": 0, "deliver": 0})
+    sent.clear()
+    sweep.care(here, _now(seconds=4))
+    assert sorted(sent) == [("analyse", first), ("analyse", second)]
 
 
 def test_a_delivery_is_nudged_when_its_wait_is_over(
@@ -119,9 +145,17 @@ def test_a_broker_that_is_away_loses_nothing(
     assert sent == [("analyse", job_id)]
 
 
-def _claim(journey: Journey, job_id: int, owner: str) -> None:
+def _claim(journey: Journey, job_id: int, owner: str, **later: float) -> None:
+    now = _now(**later)
     with journey.database.write() as session:
-        taken = leases.claim(session, job_id, owner=owner, now=_now(), lease=timedelta(seconds=60))
+        taken = leases.claim(
+            session,
+            job_id,
+            owner=owner,
+            now=now,
+            lease=timedelta(seconds=60),
+            deadline_at=now + timedelta(seconds=300),
+        )
         assert taken is not None
 
 
@@ -133,17 +167,21 @@ def test_a_dead_worker_s_job_goes_to_another_and_in_the_end_to_a_person(
     sweep.care(here, _now(seconds=59))
     assert (journey.job().state, sent) == ("running", [])
 
-    sweep.care(here, _now(seconds=61))
-    assert (journey.job().state, sent) == ("queued", [("analyse", job_id)])
-
-    _claim(journey, job_id, "second")
+    # Others go first
     sweep.care(here, _now(seconds=61))
     job = journey.job()
+    assert (job.state, job.reason, sent) == ("queued", "worker-lost", [])
+    sweep.care(here, _now(seconds=72))
+    assert sent == [("analyse", job_id)]
+
+    _claim(journey, job_id, "second", seconds=80)
+    sweep.care(here, _now(seconds=141))
+    job = journey.job()
     assert (job.state, job.reason, job.attempts) == ("failed", "worker-lost", 2)
-    assert "2 workers died" in job.error
+    assert "its worker died" in job.error
     answer = journey.why()
     assert answer.study.state == "done"
-    assert [event.kind for event in answer.events] == ["lease-expired", "lease-expired"]
+    assert [event.kind for event in answer.events] == ["worker-lost", "worker-lost"]
 
     # A person's retry begins to count anew
     with journey.database.write() as session:
@@ -163,6 +201,47 @@ def test_a_worker_that_renews_keeps_its_job(
     assert journey.job().state == "running"
 
 
+def test_a_lease_that_was_renewed_a_moment_before_is_left_to_its_worker(
+    journey: Journey, here: Station, sent: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (job_id,) = journey.arrive(journeys.datasets())
+    _claim(journey, job_id, "first")
+    expired = leases.expired
+
+    def renewed_meanwhile(*args: Any) -> Any:
+        found = expired(*args)
+        with journey.database.write() as session:
+            assert leases.renew(session, job_id, owner="first", until=_now(seconds=120))
+        return found
+
+    monkeypatch.setattr(leases, "expired", renewed_meanwhile)
+    sweep.care(here, _now(seconds=61))
+    assert (journey.job().state, journey.why().events) == ("running", [])
+
+
+def test_a_worker_that_hangs_but_renews_loses_its_job_at_the_deadline(
+    journey: Journey, here: Station, sent: list[tuple[str, int]]
+) -> None:
+    (job_id,) = journey.arrive(journeys.datasets())
+    with journey.database.write() as session:
+        now = _now()
+        taken = leases.claim(
+            session,
+            job_id,
+            owner="first",
+            now=now,
+            lease=timedelta(seconds=60),
+            deadline_at=now + timedelta(seconds=3),
+        )
+    assert taken is not None and taken.lease_until == now + timedelta(seconds=3) + leases.LATE
+    sweep.care(here, _now(seconds=12))
+    assert journey.job().state == "running"
+    sweep.care(here, _now(seconds=14))
+    job = journey.job()
+    assert (job.state, job.reason) == ("queued", "time-limit")
+    assert "longer than 3 s" in job.error and "work.hard_seconds" in job.error
+
+
 def test_an_association_whose_listener_died_is_lost_and_waited_for_long(
     journey: Journey, here: Station, sent: list[tuple[str, int]]
 ) -> None:
@@ -178,6 +257,32 @@ def test_an_association_whose_listener_died_is_lost_and_waited_for_long(
     sweep.close_studies(here, _now(seconds=61))
     answer = journey.why()
     assert answer.evidence is not None and answer.evidence["signal"] == "long quiet time"
+
+
+def test_what_a_process_of_this_machine_held_is_free_as_soon_as_it_is_dead(
+    journey: Journey, here: Station, sent: list[tuple[str, int]]
+) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        dead = machine.process_id().replace(f":{os.getpid()}:", f":{process.pid}:")
+        journey.receive(journey.store(journeys.datasets(), outcome="open"))
+        sweep.close_studies(here, _now())
+        with journey.database.write() as session:
+            session.execute(update(models.Association).values(process_id=dead))
+            associations.heartbeat(session, process_id=dead, role="listen", started_at=_now(), at=_now())
+        sweep.care(here, _now())
+        assert [row.outcome for row in _associations(journey)] == ["open"]
+        process.kill()
+    # Given a process that is gone, its association is lost before it was silent for long
+    sweep.care(here, _now())
+    assert [row.outcome for row in _associations(journey)] == ["lost"]
+    assert [row.kind for row in journey.rows(models.Event)] == ["process-lost"]
+
+    # And given one that held a job, the job is another's before its lease is over
+    sweep.close_studies(here, _now(seconds=1))
+    (_, job_id) = sent[-1]
+    _claim(journey, job_id, dead)
+    sweep.care(here, _now())
+    assert (journey.job().state, journey.job().reason) == ("queued", "worker-lost")
 
 
 def _associations(journey: Journey) -> list[Any]:

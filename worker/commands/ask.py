@@ -105,7 +105,7 @@ def retry_job(job_id: int, config: ConfigOption = None, data: DataOption = None)
             state = job_rows.get(session, job_id).state
             if not job_rows.retry(session, job_id):
                 raise WorkerError(f"job {job_id} is {state}; only a failed or cancelled job can be retried")
-        enqueue.jobs(database, [job_id])
+        enqueue.jobs(database, [job_id], edge.load(config, data).work)
     edge.console.print(f"job {job_id} is queued again")
 
 
