@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from datetime import datetime
 from typing import Any
 
@@ -47,13 +48,22 @@ def living(session: Session, since: datetime) -> list[Process]:
     )
 
 
-def bury(session: Session, *, silent_since: datetime, at: datetime) -> int:
-    """Close as lost what silent processes held; return how many associations that were.
+def dead(session: Session, *, silent_since: datetime, is_gone: Callable[[str], bool]) -> list[Process]:
+    """The processes that were silent for too long, or of which `is_gone` knows that they ended."""
+    return [
+        process
+        for process in session.scalars(select(Process).order_by(Process.id))
+        if process.seen_at < silent_since or is_gone(process.id)
+    ]
+
+
+def bury(session: Session, process_ids: Collection[str], *, at: datetime) -> int:
+    """Close as lost what dead processes held; return how many associations that were.
 
     An association whose process has no row at all belongs to a process that said goodbye or was
     buried before: it is lost too.
     """
-    session.execute(delete(Process).where(Process.seen_at < silent_since))
+    session.execute(delete(Process).where(Process.id.in_(process_ids)))
     return _lose(session, Association.process_id.not_in(select(Process.id)), at=at)
 
 

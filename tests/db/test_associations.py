@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from db import associations
 from db.base import Database
@@ -36,6 +37,11 @@ def _outcomes(database: Database) -> dict[str, str]:
 def _alive(database: Database, process_id: str, at: datetime) -> None:
     with database.write() as session:
         associations.heartbeat(session, process_id=process_id, role="listen", started_at=NOW, at=at)
+
+
+def _dead(session: Session, silent_since: datetime, *gone: str) -> list[str]:
+    found = associations.dead(session, silent_since=silent_since, is_gone=lambda name: name in gone)
+    return [process.id for process in found]
 
 
 def test_an_association_is_recorded_once(database: Database) -> None:
@@ -81,18 +87,28 @@ def test_bury_loses_what_silent_and_unknown_processes_held(database: Database) -
         associations.record(session, _row("ended", "silent"))
         associations.close(session, "ended", outcome="released", at=NOW)
     with database.write() as session:
-        assert associations.bury(session, silent_since=NOW + SECOND, at=NOW + 9 * SECOND) == 2
-        assert associations.bury(session, silent_since=NOW + SECOND, at=NOW + 9 * SECOND) == 0
+        assert _dead(session, NOW + SECOND) == ["silent"]
+        assert associations.bury(session, ["silent"], at=NOW + 9 * SECOND) == 2
+        assert _dead(session, NOW + SECOND) == []
+        assert associations.bury(session, [], at=NOW + 9 * SECOND) == 0
     assert _outcomes(database) == {"silent": "lost", "alive": "open", "unknown": "lost", "ended": "released"}
     with database.read() as session:
         assert [process.id for process in associations.living(session, NOW)] == ["alive"]
         assert session.get_one(Association, "silent").reason == "the process that held it ended"
 
 
+def test_a_process_whose_end_was_seen_is_dead_before_it_is_silent(database: Database) -> None:
+    _alive(database, "h:1:0", NOW)
+    _alive(database, "h:2:0", NOW)
+    with database.read() as session:
+        assert _dead(session, NOW, "h:2:0") == ["h:2:0"]
+        assert _dead(session, NOW + SECOND, "h:2:0") == ["h:1:0", "h:2:0"]
+
+
 def test_a_process_that_was_buried_too_early_lives_again(database: Database) -> None:
     _alive(database, "h:1:0", NOW)
     with database.write() as session:
-        associations.bury(session, silent_since=NOW + SECOND, at=NOW + SECOND)
+        associations.bury(session, ["h:1:0"], at=NOW + SECOND)
     _alive(database, "h:1:0", NOW + 2 * SECOND)
     with database.read() as session:
         assert [process.id for process in associations.living(session, NOW)] == ["h:1:0"]

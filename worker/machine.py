@@ -1,0 +1,47 @@
+"""This machine, as it stands in the names of our processes: whose death can be seen here, and at once."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+import zlib
+from functools import lru_cache
+from pathlib import Path
+
+
+def process_id() -> str:
+    """A name for this process, unique among all processes of all hosts: host-world:pid:time."""
+    return f"{socket.gethostname()}-{_world()}:{os.getpid()}:{time.time():.3f}"
+
+
+def is_gone(process_id: str) -> bool:
+    """Whether a process ran here and is dead; False where that cannot be known from here.
+
+    A number that another process has by now counts as alive: then its silence says it in the end.
+    """
+    host, _, rest = process_id.partition(":")
+    pid = rest.partition(":")[0]
+    if not _world() or host != f"{socket.gethostname()}-{_world()}" or not pid.isdecimal():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+@lru_cache(maxsize=1)
+def _world() -> str:
+    """In which boot and PID namespace process numbers mean something; "" where that cannot be known.
+
+    Containers on one host may share its name and not its processes, and so may cloned machines.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        namespace = Path("/proc/self/ns/pid").readlink()
+    except OSError:
+        return ""
+    return f"{zlib.crc32(f'{boot} {namespace}'.encode()):08x}"
