@@ -195,7 +195,7 @@ def test_a_file_that_came_anew_opens_the_next_revision_once(database: Database, 
     "report",
     [
         new_instance(1, received_at=NOW + 60 * SECOND),
-        new_instance(1, received_at=NOW + SECOND, association_id="b"),
+        new_instance(1, association_id="b"),
         new_instance(1, received_at=NOW - SECOND, association_id="b"),
     ],
     ids=["a scan", "what a scan was first to see", "an older batch"],
