@@ -192,7 +192,8 @@ def sample(storm: Storm, image: Image) -> Sample:
     """An image of the plan; the same bytes every time."""
     ds = _study(storm.seed, image.study, storm.slices)[image.slice]
     if image.variant:
-        ds = Dataset(ds)
+        meta, ds = ds.file_meta, Dataset(ds)
+        ds.file_meta = meta
         ds.ImageComments = "other bytes"
     data = encode(ds, False, True)
     assert data is not None
