@@ -7,13 +7,16 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, CursorResult, func, literal, or_, select, update
-from sqlalchemy.orm import Session, selectinload
+from sqlalchemy.orm import Session, aliased, selectinload
 
-from db import jobs, states, studies
+from db import states
 from db.base import UtcDateTime
 from db.errors import NotFound
-from db.models import Delivery, Job, Process, ResultObject
-from db.states import DeliveryState, JobState
+from db.models import Commitment, Delivery, Job, Process, ResultObject
+from db.states import CommitmentState, DeliveryState, JobState
+
+#: A sender that gave no sign of life for so long holds up nobody else's results for its destination.
+SENDER_SILENT = timedelta(seconds=15)
 
 
 def claim(
@@ -121,6 +124,16 @@ def postpone(
     return result.rowcount == 1
 
 
+def renew(session: Session, delivery_ids: Sequence[int], *, owner: str, until: datetime) -> None:
+    """Prolong the leases of those that `owner` still holds."""
+    session.execute(
+        update(Delivery)
+        .where(Delivery.id.in_(delivery_ids), Delivery.lease_owner == owner)
+        .values(lease_until=until)
+        .execution_options(synchronize_session=False)
+    )
+
+
 #: What a delivery looks like that nobody holds.
 FREE: dict[str, Any] = {"lease_owner": "", "lease_until": None}
 
@@ -150,6 +163,47 @@ def _free_and_due(now: datetime) -> tuple[ColumnElement[bool], ...]:
         or_(Delivery.lease_until.is_(None), Delivery.lease_until < now),
         # Its files are being made anew, or a person stopped it.
         Job.state.not_in([JobState.QUEUED.value, JobState.RUNNING.value, JobState.CANCELLED.value]),
+        destination_is_idle(now),
+    )
+
+
+def destination_is_idle(now: datetime) -> ColumnElement[bool]:
+    """Whether nobody who lives speaks with a delivery's destination just now.
+
+    One sender at a time: however many results wait for a destination that hangs, the other senders are
+    free for the others. Two that begin in the same moment both get through, which does no harm.
+    """
+    held = aliased(Delivery)
+    speaking = (
+        select(held.destination)
+        .join(Process, Process.id == held.lease_owner)
+        .where(
+            held.lease_until > now,
+            Process.seen_at > now - SENDER_SILENT,
+            # Said in this way, for both are few and have an index.
+            or_(
+                held.state == DeliveryState.PENDING.value,
+                held.commitment_id.in_(
+                    select(Commitment.id).where(Commitment.state == CommitmentState.REQUESTED.value)
+                ),
+            ),
+        )
+    )
+    return Delivery.destination.not_in(speaking)
+
+
+def next_for(session: Session, delivery_id: int, now: datetime) -> list[int]:
+    """The id of what is to be sent next to a delivery's destination, if anything is."""
+    destination = select(Delivery.destination).where(Delivery.id == delivery_id).scalar_subquery()
+    return list(
+        session.scalars(
+            select(Delivery.id)
+            .join(ResultObject, ResultObject.id == Delivery.result_id)
+            .join(Job, Job.id == ResultObject.job_id)
+            .where(Delivery.destination == destination, *_free_and_due(now))
+            .order_by(Delivery.id)
+            .limit(1)
+        )
     )
 
 
@@ -161,29 +215,6 @@ def mark_nudged(session: Session, delivery_ids: Sequence[int], at: datetime) -> 
         .values(nudged_at=at)
         .execution_options(synchronize_session=False)
     )
-
-
-def revive(session: Session, delivery_id: int) -> bool:
-    """DEAD -> PENDING by a person's wish, with a fresh schedule; its job delivers again."""
-    delivery = get(session, delivery_id)
-    revived = states.advance(
-        session,
-        Delivery,
-        delivery_id,
-        DeliveryState.DEAD,
-        DeliveryState.PENDING,
-        attempts=0,
-        first_attempt_at=None,
-        next_attempt_at=None,
-        nudged_at=None,
-    )
-    job = jobs.locked(session, delivery.result.job_id)
-    if revived and job.state == JobState.FAILED:
-        states.advance(
-            session, Job, job.id, JobState.FAILED, JobState.DELIVERING, finished_at=None, reason="", error=""
-        )
-        studies.reopen(session, job.study_id)
-    return revived
 
 
 def get(session: Session, delivery_id: int) -> Delivery:

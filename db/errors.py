@@ -1,6 +1,7 @@
 """Everything that `db` raises on purpose.
 
 DatabaseError
+├── FilesGone               the files of this study were deleted
 ├── IllegalTransition       a state change that the table of transitions does not have
 ├── NotFound                no row with this key
 └── UnknownRevision         the schema is of a newer version of the program
@@ -11,6 +12,10 @@ from __future__ import annotations
 
 class DatabaseError(Exception):
     """Something about the database went wrong."""
+
+
+class FilesGone(DatabaseError):
+    """The files of this study were deleted."""
 
 
 class IllegalTransition(DatabaseError):

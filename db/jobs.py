@@ -95,20 +95,22 @@ def supersede(session: Session, study_id: int, revision: int, at: datetime) -> i
 
 
 def settle_delivering(session: Session, job_id: int, at: datetime) -> JobState | None:
-    """DELIVERING -> DONE or FAILED once none of its deliveries is pending; None while some are."""
+    """DELIVERING -> DONE or FAILED once all its deliveries ended; None while some are on their way.
+
+    One that was sent has ended where nobody has to commit to it.
+    """
     # Of two workers that end the last two deliveries at once, the second must see the first one's end.
     lock_study(session, job_id)
-    counts = dict(
-        session.execute(
-            select(Delivery.state, func.count())
-            .join(ResultObject, ResultObject.id == Delivery.result_id)
-            .where(ResultObject.job_id == job_id)
-            .group_by(Delivery.state)
-        ).all()
-    )
-    if counts.get(DeliveryState.PENDING.value):
+    found = session.execute(
+        select(Delivery.state, Delivery.awaits_commitment)
+        .join(ResultObject, ResultObject.id == Delivery.result_id)
+        .where(ResultObject.job_id == job_id)
+    ).all()
+    if any(
+        state == DeliveryState.PENDING or (state == DeliveryState.SENT and awaits) for state, awaits in found
+    ):
         return None
-    dead = counts.get(DeliveryState.DEAD.value, 0)
+    dead = sum(state == DeliveryState.DEAD for state, _ in found)
     values: dict[str, Any] = {"finished_at": at}
     if dead:
         values |= {
@@ -122,11 +124,12 @@ def settle_delivering(session: Session, job_id: int, at: datetime) -> JobState |
 def retry(session: Session, job_id: int) -> bool:
     """FAILED or CANCELLED -> QUEUED by a person's wish, with a fresh count of attempts.
 
-    Its study is READY again where it was DONE.
+    Its study is READY again where it was DONE. Raises FilesGone where its images were deleted.
     """
     job = locked(session, job_id)
     if job.state not in (JobState.FAILED, JobState.CANCELLED):
         return False
+    studies.require_files(session, job.study_id)
     studies.reopen(session, job.study_id)
     return states.advance(
         session,
@@ -144,13 +147,15 @@ def retry(session: Session, job_id: int) -> bool:
 
 
 def cancel(session: Session, job_id: int, at: datetime) -> bool:
-    """Stop a job that has not ended; a running one is dropped when it next renews its lease.
+    """Stop a job that has not ended, or give up one that failed.
 
-    Of its deliveries, those that nobody is sending just now die with it.
+    A running one is dropped when it next renews its lease. Of its deliveries, those that nobody is sending
+    just now die with it.
     """
     job = locked(session, job_id)
-    if JobState(job.state) in JOB_ENDED:
+    if job.state != JobState.FAILED and JobState(job.state) in JOB_ENDED:
         return False
+    before = f", after: {job.error}" if job.state == JobState.FAILED else ""
     _drop_deliveries(session, job_id, at)
     return states.advance(
         session,
@@ -162,7 +167,7 @@ def cancel(session: Session, job_id: int, at: datetime) -> bool:
         lease_until=None,
         finished_at=at,
         reason="cancelled",
-        error="cancelled by a person",
+        error=f"cancelled by a person{before}",
     )
 
 

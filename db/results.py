@@ -52,7 +52,7 @@ def replace_objects(
             row = ResultObject(job_id=job_id, **values)
             session.add(row)
         else:
-            for name, value in values.items():
+            for name, value in {**values, "purged_at": None}.items():
                 setattr(row, name, value)
         made.append(row)
     session.flush()

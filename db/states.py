@@ -104,6 +104,7 @@ TRANSITIONS: dict[type[StrEnum], dict[tuple[StrEnum, StrEnum], str]] = {
         (JobState.QUEUED, JobState.CANCELLED): "l: stopped or superseded",
         (JobState.RUNNING, JobState.CANCELLED): "l: stopped or superseded",
         (JobState.DELIVERING, JobState.CANCELLED): "l: stopped or superseded",
+        (JobState.FAILED, JobState.CANCELLED): "z: given up by a person",
         (JobState.FAILED, JobState.QUEUED): "m: retried by a person",
         (JobState.CANCELLED, JobState.QUEUED): "m: retried by a person",
         (JobState.FAILED, JobState.DELIVERING): "n: a dead delivery was revived",

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
-from db import associations, events, intake, refusals
+from db import associations, events, intake, purging, refusals
 from dicom_node.instance import StoredInstance
 from dicom_node.listener import AssociationEvent, RefusedInstance
 from dicom_node.spool import Spool
@@ -68,8 +68,10 @@ class Indexer:
         for batch in _batches(spool, older_than=time.time() - FRESH_SECONDS):
             with self._station.database.read() as session:
                 missing = set(intake.paths_without_rows(session, [str(stored.path) for stored in batch]))
+                # Asked after the rows, which a purge takes away in the same moment as it dooms the files.
+                missing -= purging.doomed_among(session, sorted(missing))
             for stored in batch:
-                if str(stored.path) in missing:
+                if str(stored.path) in missing and (spool.root / stored.path).exists():
                     self._queue.put(stored)
                     found += 1
         return found

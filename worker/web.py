@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.staticfiles import StaticFiles
 
-from db.errors import NotFound
+from db.errors import FilesGone, NotFound
 from worker import metrics, readiness, version, views, web_api, web_guard, web_pages
 from worker.station import Station
 from worker.web_api import Here
@@ -90,6 +90,10 @@ def _explain_errors(app: FastAPI) -> None:
     @app.exception_handler(NotFound)
     def not_found(request: Request, error: Exception) -> Response:
         return _answer(request, 404, str(error))
+
+    @app.exception_handler(FilesGone)
+    def files_gone(request: Request, error: Exception) -> Response:
+        return _answer(request, 409, str(error))
 
     @app.exception_handler(HTTPException)
     def http(request: Request, error: Exception) -> Response:

@@ -1,0 +1,210 @@
+"""Retention: files of finished and delivered studies are deleted, oldest first, in small steps.
+
+First the rows, then the files: what is doomed is remembered until it is gone, so that a purge that died
+goes on. What came again in between is kept, whoever was told that we have it (see `stored_files`).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from db import events, purging
+from db.base import Database
+from db.models import DoomedFile, Study
+from dicom_node import stored_files
+from dicom_node.errors import DataSetError
+from worker import pipeline
+from worker.loop_guard import ConfiguredGuard
+from worker.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+#: Nothing is deleted by itself so soon after a study's last image or the end of its last job.
+REST = timedelta(hours=1)
+#: A person may delete sooner, but not what is perhaps being sent again just now.
+SETTLED = timedelta(minutes=2)
+#: A doomed file that came again is given a row after this, where the listener that took it did not.
+REPORTED = timedelta(seconds=5)
+#: Files that one step deletes, and studies that it looks at.
+STEP_FILES, STEP_STUDIES = 200, 20
+#: How often one looks whether there is something to do.
+LOOK = timedelta(seconds=2)
+#: How long it waits after an error that nobody foresaw.
+TROUBLE = timedelta(seconds=30)
+#: How often `partial/` is looked through.
+PRUNE = timedelta(hours=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Store:
+    """What a purge needs at hand."""
+
+    database: Database
+    #: The storage folder, which the paths of doomed files are relative to.
+    storage: Path
+    #: Judges a file that came again, where its listener could not.
+    guard: ConfiguredGuard
+
+
+def open_store(database: Database, settings: Settings) -> Store:
+    """The store that the configuration describes."""
+    return Store(database=database, storage=settings.storage, guard=ConfiguredGuard.of(settings.guard))
+
+
+def purge(store: Store, study: Study, *, now: datetime, untouched_for: timedelta) -> str:
+    """Take a study's files from its rows, so that `delete_doomed` deletes them; "" or why it may not be.
+
+    Files that came, or came again, within `untouched_for` hold it back.
+    """
+    with store.database.read() as session:
+        known = purging.holding(session, study.id)
+        paths = purging.image_paths(session, study.id)
+    spool = store.storage / purging.SPOOL
+    newest = stored_files.newest_change(spool / path for path in paths) or study.last_instance_at
+    if newest > now - untouched_for:
+        return f"an image of it came, or came again, at {newest.astimezone():%Y-%m-%d %H:%M:%S}"
+    with store.database.write() as session:
+        reason = purging.held_back(session, session.get_one(Study, study.id))
+        if reason:
+            return reason
+        if not purging.doom(session, study.id, known=known, unchanged_since=newest, at=now):
+            return "images came in this very moment"
+        message = f"its files were deleted: {known.images} images, {known.size / 1e6:.1f} MB with its results"
+        events.note(session, "purged", message, study_id=study.id)
+    logger.info("study %s is purged: %s images", study.study_instance_uid, known.images)
+    return ""
+
+
+def delete_doomed(store: Store, *, after: int, now: datetime) -> int | None:
+    """Delete some doomed files; the id of the last one that was looked at, None where there is none.
+
+    Safe to repeat after a crash at any point, and safe beside another that does the same.
+    """
+    with store.database.read() as session:
+        rows = purging.doomed(session, after=after, limit=STEP_FILES)
+        again = purging.recorded_among(session, rows)
+    if not rows:
+        return None
+    images = [row for row in rows if row.path.startswith(f"{purging.SPOOL}/")]
+    gone = [row.id for row in images if row.id in again or _delete(store, row, now)]
+    stored_files.tidy(store.storage / purging.SPOOL, {(store.storage / row.path).parent for row in images})
+    with store.database.write() as session:
+        purging.forget(session, gone)
+    for row in rows:
+        if row.path.startswith(f"{purging.RESULTS}/"):
+            _delete_results(store, row)
+    return rows[-1].id
+
+
+def _delete(store: Store, row: DoomedFile, now: datetime) -> bool:
+    """Delete one image's file; whether its row has had its day."""
+    path = store.storage / row.path
+    try:
+        if stored_files.remove(path, unchanged_since=row.unchanged_since):
+            return True
+        return _keep(store, path, now)
+    except OSError as error:
+        logger.warning("a purged file cannot be deleted and is tried again: %s", error.strerror)
+        return False
+
+
+def _keep(store: Store, path: Path, now: datetime) -> bool:
+    """Give a row to a file that came again where its listener died before it could; whether it has one."""
+    spool = store.storage / purging.SPOOL
+    try:
+        stored = stored_files.describe(spool, path)
+    except FileNotFoundError:
+        return True
+    except DataSetError as error:
+        logger.warning("spool file %s is not an instance: %s", path.relative_to(spool), error)
+        return True
+    if stored.received_at > now - REPORTED:
+        return False
+    pipeline.receive(store.database, spool, [stored], guard=store.guard, read_series=set())
+    return True
+
+
+def _delete_results(store: Store, row: DoomedFile) -> None:
+    """Delete a job's folder, unless the job was begun again: it spares its folder then."""
+    with store.database.write() as session:
+        if purging.lock_doomed(session, row.id):
+            try:
+                stored_files.remove_folder(store.storage / row.path)
+            except OSError as error:
+                logger.warning("results cannot be deleted and are tried again: %s", error.strerror)
+                return
+            purging.forget(session, [row.id])
+
+
+class Keeper:
+    """Deletes by the configuration: `tick` does one small step where there is something to do."""
+
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self._store = store
+        self._settings = settings.retention
+        self._min_free_bytes = settings.node.min_free_mb * 1024 * 1024
+        self._after = 0
+        self._look_at = self._prune_at = datetime.min.replace(tzinfo=UTC)
+
+    def tick(self, now: datetime) -> bool:
+        """Do the next step where one is due; whether there was one."""
+        if now < self._look_at:
+            return False
+        # Where this raises, studies are closed before it is tried again.
+        self._look_at = now + TROUBLE
+        busy = self._delete_some(now) or self._purge_one(now)
+        if not busy:
+            self._prune(now)
+        self._look_at = now if busy else now + LOOK
+        return busy
+
+    def _delete_some(self, now: datetime) -> bool:
+        last = delete_doomed(self._store, after=self._after, now=now)
+        # Those that could not be deleted are tried again from the first.
+        self._after = last or 0
+        return last is not None
+
+    def _purge_one(self, now: datetime) -> bool:
+        """Purge the oldest study that is past its time, or whose space is wanted."""
+        for study in self._candidates(now):
+            reason = purge(self._store, study, now=now, untouched_for=REST)
+            if not reason:
+                return True
+            logger.debug("study %s is not purged: %s", study.study_instance_uid, reason)
+        return False
+
+    def _candidates(self, now: datetime) -> list[Study]:
+        """Studies that may go and should, oldest first."""
+        days = self._settings.days
+        quiet_before = now - REST
+        wanted = self._settings.free_mb
+        if wanted is None or free_bytes(self._store.storage) >= wanted * 1024 * 1024:
+            if days is None:
+                return []
+            quiet_before = min(quiet_before, now - timedelta(days=days))
+        with self._store.database.read() as session:
+            return purging.oldest(session, quiet_before=quiet_before, limit=STEP_STUDIES)
+
+    def _prune(self, now: datetime) -> None:
+        """Delete what broke off on its way in and was never acknowledged: in time, or where space is short."""
+        spool = self._store.storage / purging.SPOOL
+        pruned = 0
+        if free_bytes(self._store.storage) < self._min_free_bytes:
+            pruned += stored_files.prune_partial(spool, older_than=timedelta(0), pattern="*.part")
+        if now >= self._prune_at:
+            pruned += stored_files.prune_partial(
+                spool, older_than=timedelta(days=self._settings.partial_days)
+            )
+            self._prune_at = now + PRUNE
+        if pruned:
+            logger.info("%s files that broke off on their way in were deleted", pruned)
+
+
+def free_bytes(storage: Path) -> int:
+    """Free space on the storage's disk, as the listener sees it."""
+    disk = os.statvfs(storage)
+    return disk.f_bavail * disk.f_frsize
