@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dicom_node import header
+from dicom_node import header, stored_files
 from dicom_node.errors import DataSetError
 from dicom_node.file_meta import NO_DIGEST, FileMetaTemplate
 from dicom_node.header import InstanceHeader
@@ -96,7 +95,7 @@ class Incoming:
         folder = Path(peeked.study_instance_uid, peeked.series_instance_uid)
         first = folder / f"{peeked.sop_instance_uid}.dcm"
         side = folder / f"{peeked.sop_instance_uid}.{sha256[:16]}.dcm"
-        path, size, duplicate = self._settle(first, side, sha256)
+        path, status, duplicate = self._settle(first, side, sha256)
         return StoredInstance(
             sop_instance_uid=peeked.sop_instance_uid,
             sop_class_uid=peeked.sop_class_uid,
@@ -106,9 +105,9 @@ class Incoming:
             patient_id=peeked.patient_id,
             modality=peeked.modality,
             path=path,
-            size=size,
+            size=status.st_size,
             sha256=sha256,
-            received_at=datetime.now(UTC),
+            received_at=stored_files.changed_at(status),
             association_id=association_id,
             duplicate=duplicate,
             conflicting=path is side,
@@ -129,23 +128,23 @@ class Incoming:
         elif temporary is not None:
             temporary.unlink()
 
-    def _settle(self, first: Path, side: Path, sha256: str) -> tuple[Path, int, bool]:
-        """Where the bytes are now: (path, size on disk, whether they were there before).
+    def _settle(self, first: Path, side: Path, sha256: str) -> tuple[Path, os.stat_result, bool]:
+        """Where the bytes are now: (path, the file's size and time, whether they were there before).
 
         The first bytes under a UID stay; other bytes go beside them. A name may be taken between the
         look and the link, so each name is looked at again when the link fails.
         """
-        size: int | None = None
+        status: os.stat_result | None = None
         for path in (first, side):
             while (known := self._spool.existing_digest(path)) is None:
-                size = size or self._sync()
+                status = status or self._sync()
                 assert self._temporary is not None
                 if self._spool.publish(self._temporary, path):
                     self._temporary = None
-                    return path, size, False
+                    return path, status, False
             if known == sha256:
                 self._drop_copy()
-                return path, (self._spool.root / path).stat().st_size, True
+                return path, (self._spool.root / path).stat(), True
         raise DataSetError("another data set of this instance has a digest that starts with the same 64 bits")
 
     def _peek(self, transfer_syntax_uid: str) -> InstanceHeader:
@@ -191,8 +190,8 @@ class Incoming:
         while view:
             view = view[os.write(self._descriptor, view) :]
 
-    def _sync(self) -> int:
-        """Bring all bytes and the digest to the disk; the file's size."""
+    def _sync(self) -> os.stat_result:
+        """Bring all bytes, the digest and the file's time to the disk; its size and time."""
         digest = self._hash.digest()
         if self._descriptor is None:
             self._open(digest)
@@ -200,8 +199,8 @@ class Incoming:
         else:
             os.pwrite(self._descriptor, digest, self._meta_length - len(digest))
         assert self._descriptor is not None
+        status = stored_files.stamp(self._descriptor)
         os.fsync(self._descriptor)
-        size = os.fstat(self._descriptor).st_size
         os.close(self._descriptor)
         self._descriptor = None
-        return size
+        return status

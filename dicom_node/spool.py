@@ -104,12 +104,17 @@ class Spool:
             incoming.set_aside()
 
     def scan(self) -> Iterator[StoredInstance]:
-        """Every file under its final name, in no order, association unknown; changes nothing.
+        """Every file under its final name, association unknown; changes nothing.
 
-        Reads 16 KiB a file: the digest stands in the file meta. Files that are no instances are
-        reported to the log and left alone.
+        Series come in no order, the files of one as they were received. Reads 16 KiB a file: the digest
+        stands in the file meta. Files that are no instances are reported to the log and left alone.
         """
-        for path in self.root.glob("[0-9]*/[0-9]*/*.dcm"):
+        for folder in self.root.glob("[0-9]*/[0-9]*"):
+            yield from sorted(self._described(folder), key=lambda stored: stored.received_at)
+
+    def _described(self, folder: Path) -> Iterator[StoredInstance]:
+        """The files of one series, in no order."""
+        for path in folder.glob("*.dcm"):
             try:
                 yield stored_files.describe(self.root, path)
             except (DataSetError, OSError) as error:

@@ -50,10 +50,22 @@ def describe(root: Path, path: Path) -> StoredInstance:
         path=path.relative_to(root),
         size=status.st_size,
         sha256=sha256,
-        received_at=_changed_at(status),
+        received_at=changed_at(status),
         conflicting=path.stem != peeked.sop_instance_uid,
         equipment=peeked.equipment,
     )
+
+
+def stamp(descriptor: int) -> os.stat_result:
+    """Date a file by our clock, for its file system may have another; what the file system kept of it."""
+    now = time.time_ns()
+    os.utime(descriptor, ns=(now, now))
+    return os.fstat(descriptor)
+
+
+def changed_at(status: os.stat_result) -> datetime:
+    """When a file was received, or received again."""
+    return datetime.fromtimestamp(status.st_mtime, UTC)
 
 
 def newest_change(paths: Iterable[Path]) -> datetime | None:
@@ -61,7 +73,7 @@ def newest_change(paths: Iterable[Path]) -> datetime | None:
     newest: datetime | None = None
     for path in paths:
         with contextlib.suppress(FileNotFoundError):
-            changed = _changed_at(path.stat())
+            changed = changed_at(path.stat())
             newest = changed if newest is None else max(newest, changed)
     return newest
 
@@ -73,7 +85,7 @@ def received_again(file: BinaryIO, path: Path) -> bool:
     """
     if not _is_named(file, path):
         return False
-    os.utime(file.fileno())
+    stamp(file.fileno())
     # Who deletes after a power failure must see it too.
     os.fsync(file.fileno())
     return True
@@ -90,7 +102,7 @@ def remove(path: Path, *, unchanged_since: datetime) -> bool:
                 fcntl.flock(file.fileno(), fcntl.LOCK_EX)
                 if not _is_named(file, path):
                     continue
-                if _changed_at(os.fstat(file.fileno())) > unchanged_since:
+                if changed_at(os.fstat(file.fileno())) > unchanged_since:
                     return False
                 path.unlink()
         except FileNotFoundError:
@@ -167,7 +179,3 @@ def _is_named(file: BinaryIO, path: Path) -> bool:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
         return False
-
-
-def _changed_at(status: os.stat_result) -> datetime:
-    return datetime.fromtimestamp(status.st_mtime, UTC)

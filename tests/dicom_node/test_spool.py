@@ -302,7 +302,12 @@ def test_scan_finds_all_and_changes_nothing(spool: Spool, caplog: pytest.LogCapt
             instance.modality,
             instance.transfer_syntax_uid,
         )
-        assert abs(known.received_at - instance.received_at) < timedelta(seconds=5)
+    # and to the very microsecond, so that a report and a scan of one file are known to be of one file
+    first, untouched, beside = (found[instance.path] for instance in stored)
+    assert (untouched.received_at, beside.received_at) == (stored[1].received_at, stored[2].received_at)
+    # but for the file that was looked at again when other bytes came; it still is the earlier one
+    assert stored[0].received_at < first.received_at < beside.received_at
+    assert list(found).index(first.path) < list(found).index(beside.path)
     assert "1.2/3.4/5.6.dcm" in caplog.text
     assert files(spool) == before
 
