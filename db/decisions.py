@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from db.models import Decision
@@ -13,6 +14,19 @@ from db.models import Decision
 def record(session: Session, values: dict[str, Any]) -> None:
     """Keep what a route said about a series."""
     session.add(Decision(**values))
+
+
+def forget(session: Session, study_id: int, revision: int, series_ids: Collection[int]) -> None:
+    """Drop what the routes said about these series of a revision: they are asked again."""
+    session.execute(
+        delete(Decision)
+        .where(
+            Decision.study_id == study_id,
+            Decision.revision == revision,
+            Decision.series_id.in_(series_ids),
+        )
+        .execution_options(synchronize_session=False)
+    )
 
 
 def of_revision(session: Session, study_id: int, revision: int) -> list[Decision]:

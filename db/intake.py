@@ -7,7 +7,7 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
-from db import duplicates, events, guarded, parents, states
+from db import counts, duplicates, events, guarded, parents, states
 from db.base import insert_missing
 from db.models import Instance, Study
 from db.new_instance import NewInstance
@@ -46,6 +46,7 @@ def record_instances(
     # What the loop guard keeps from the models moves nothing.
     images = [report for report in files.arrived if files[report.path].series_id not in results]
     _reopen(session, studies, images)
+    counts.reopen_series(session, {files[report.path].series_id for report in images})
     revisions = {series_id: studies[report.study_instance_uid].revision for report, series_id in places}
     for row in [*files.fresh, *(files[report.path] for report in files.arrived)]:
         row.revision = revisions[row.series_id]

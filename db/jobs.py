@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -72,11 +72,20 @@ def mark_nudged(session: Session, job_ids: Sequence[int], at: datetime) -> None:
     )
 
 
-def supersede(session: Session, study_id: int, revision: int, at: datetime) -> int:
-    """Cancel jobs of earlier revisions that still wait; return how many."""
+def supersede(
+    session: Session,
+    study_id: int,
+    at: datetime,
+    *,
+    keep: Collection[int],
+    error: str,
+    series_ids: Collection[int] | None = None,
+) -> int:
+    """Cancel jobs of a study, or of these series of it, that wait and are none to `keep`; return how many."""
+    own = () if series_ids is None else (Job.series_id.in_(series_ids),)
     waiting = session.scalars(
         select(Job.id).where(
-            Job.study_id == study_id, Job.revision < revision, Job.state == JobState.QUEUED.value
+            Job.study_id == study_id, Job.state == JobState.QUEUED.value, Job.id.not_in(keep), *own
         )
     ).all()
     return sum(
@@ -87,7 +96,7 @@ def supersede(session: Session, study_id: int, revision: int, at: datetime) -> i
             JobState.QUEUED,
             JobState.CANCELLED,
             reason="superseded",
-            error=f"late images made revision {revision} of the study",
+            error=error,
             finished_at=at,
         )
         for job_id in waiting
@@ -217,7 +226,7 @@ def get(session: Session, job_id: int) -> Job:
         .where(Job.id == job_id)
         .options(
             selectinload(Job.study),
-            selectinload(Job.results).selectinload(ResultObject.deliveries),
+            selectinload(Job.results).selectinload(ResultObject.deliveries).selectinload(Delivery.commitment),
         )
         .execution_options(populate_existing=True)
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from db import decisions, deliveries, intake, jobs, leases, purging, studies
 from db.base import Database
-from db.models import Delivery, Job, Study
+from db.models import Delivery, Job
 from db.states import JobState
 from dicom_node import attributes as dicom_attributes
 from dicom_node import results as dicom_results
@@ -83,44 +83,44 @@ def close(
     *,
     routes: Sequence[routing.RouteRule],
     models: dict[str, routing.ModelRule],
-    quiet: timedelta,
-    long_quiet: timedelta,
+    patience: completeness.Patience,
     now: datetime,
+    looks: completeness.Looks | None = None,
 ) -> list[int]:
-    """Close every study that is complete, and make its jobs. Returns the ids of jobs to run."""
+    """Close studies that are complete, start series that are before their study, and make the jobs.
+
+    `looks` remembers, between calls, which studies are worth a look. Returns the ids of jobs to run.
+    """
     follow: list[int] = []
-    with database.read() as session:
-        candidates = [study.id for study in studies.settled(session, quiet_before=now - quiet)]
-    for study_id in candidates:
+    for study_id in completeness.ripe(database, patience, now, looks or completeness.Looks()):
         with database.write() as session:
-            study = session.get_one(Study, study_id)
-            evidence = completeness.evidence(session, study, quiet=quiet, long_quiet=long_quiet, now=now)
-            if evidence is None:
+            settled = completeness.settle(session, study_id, patience, now)
+            if settled is None:
                 continue
-            problem = completeness.problem(session, study)
-            if not studies.close(session, study, evidence=evidence, problem=problem, at=now):
-                continue
-            made = _route(session, study, routes, models, problem=problem, now=now)
-            studies.finish_if_ended(session, study.id, now)
-        uid, images = study.study_instance_uid, evidence["instances"]
-        logger.info("study %s is complete: %s images, %s jobs to run", uid, images, len(made))
+            made = _route(session, settled, routes, models, now)
+            studies.finish_if_ended(session, study_id, now)
+        uid = settled.study.study_instance_uid
+        logger.info("study %s: %s complete, %s jobs to run", uid, settled.in_words, len(made))
         follow += made
     return follow
 
 
 def _route(
     session: Session,
-    study: Study,
+    settled: completeness.Settled,
     routes: Sequence[routing.RouteRule],
     models: dict[str, routing.ModelRule],
-    *,
-    problem: str,
     now: datetime,
 ) -> list[int]:
-    """Ask the routes about the study's series; write what they said and the jobs they made."""
+    """Ask the routes about what is complete; write what they said and the jobs they made.
+
+    They may be asked twice about a series: when it was complete, and again with its study.
+    """
+    study, series_ids, problem = settled.study, settled.series_ids, settled.problem
     send_to = {route.name: route.send_to for route in routes}
     wanted: dict[str, dict[str, Any]] = {}
-    for decision in routing.decide(routes, models, records.series_views(session, study)):
+    decisions.forget(session, study.id, study.revision, series_ids)
+    for decision in routing.decide(routes, models, records.series_views(session, study, series_ids)):
         decisions.record(session, records.decision(study, decision, now))
         if not decision.matched:
             continue
@@ -131,7 +131,9 @@ def _route(
         # Two routes that ask the same of the same images get one job, which serves both.
         earlier["destinations"] = sorted({*earlier["destinations"], *values["destinations"]})
     made = [jobs.create(session, values) for values in wanted.values()]
-    jobs.supersede(session, study.id, study.revision, now)
+    keep = [] if problem else [job.id for job in made]
+    error = problem or "its series has other images by now, or no route asks for it any more"
+    jobs.supersede(session, study.id, now, keep=keep, error=error, series_ids=series_ids)
     return [job.id for job in made if job.state == JobState.QUEUED]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -42,10 +42,14 @@ def new_instance(stored: StoredInstance, attributes: dict[str, Any] | None, *, g
     )
 
 
-def series_views(session: Session, study: Study) -> list[routing.SeriesView]:
-    """A study's series as the routes see them."""
+def series_views(
+    session: Session, study: Study, only: Collection[int] | None = None
+) -> list[routing.SeriesView]:
+    """A study's series, or `only` those with these ids, as the routes see them."""
     views = []
     for series in study.series:
+        if only is not None and series.id not in only:
+            continue
         instances = studies.instances_of(session, series.id)
         counted = {"NumberOfSeriesRelatedInstances": len(instances)}
         views.append(

@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 
 from db import associations, decisions, deliveries, events, figures, jobs, results, studies
 from db.models import Decision, Delivery, Event, Job, Series, Study
-from db.states import StudyState
-from worker import completeness, heartbeat, routing, views
+from db.states import DeliveryState, StudyState
+from worker import completeness, evidence, heartbeat, routing, views
 
 
 def study_lines(session: Session, rows: list[Study]) -> list[views.StudyLine]:
@@ -28,7 +28,7 @@ def _study_line(row: Study, instances: int, now: datetime) -> views.StudyLine:
         by_state[job.state] = by_state.get(job.state, 0) + 1
     present = [job for job in row.jobs if job.revision == row.revision]
     failed = [job.error for job in present if job.state in ("failed", "skipped") and job.error]
-    problems = [completeness.shortfall(row.evidence), *failed]
+    problems = [evidence.shortfall(row.evidence), *failed]
     changed = max(at for at in (row.done_at, row.ready_at, row.last_instance_at) if at is not None)
     return views.StudyLine(
         study_instance_uid=row.study_instance_uid,
@@ -88,7 +88,23 @@ def delivery_line(row: Delivery) -> views.DeliveryLine:
         sent_at=row.sent_at,
         status=_status_text(row.status),
         comment=row.comment,
+        warning=row.state in (DeliveryState.SENT, DeliveryState.COMMITTED)
+        and bool(row.status and row.comment),
+        committed_at=row.committed_at,
+        commitment=_commitment(row),
     )
+
+
+def _commitment(row: Delivery) -> str:
+    """How the commitment stands that a delivery waits for; "" where it waits for none."""
+    if row.state != DeliveryState.SENT or not row.awaits_commitment:
+        return ""
+    asked = row.commitment
+    if asked is None:
+        return "to be asked for"
+    if row.next_attempt_at is None:
+        return f"asked for {row.commitment_attempts} times, no report yet"
+    return f"asked for {row.commitment_attempts} times: {asked.comment}; it is asked for again"
 
 
 def _status_text(status: int | None) -> str:

@@ -8,7 +8,18 @@ from datetime import UTC, datetime, timedelta
 
 from db import leases
 from db.models import Job
-from worker import attempts, commitment_ledger, deaths, enqueue, heartbeat, machine, nudges, pipeline, retention
+from worker import (
+    attempts,
+    commitment_ledger,
+    completeness,
+    deaths,
+    enqueue,
+    heartbeat,
+    machine,
+    nudges,
+    pipeline,
+    retention,
+)
 from worker.station import Station
 
 logger = logging.getLogger(__name__)
@@ -22,12 +33,12 @@ CARE_SECONDS = 2.0
 def run(station: Station, stop: threading.Event) -> None:
     """Sweep until `stop` is set; a failing sweep is logged and tried again."""
     with heartbeat.Heartbeat(station, "sweep"):
-        next_care = datetime.now(UTC)
+        next_care, looks = datetime.now(UTC), completeness.Looks()
         keeper = retention.Keeper(retention.open_store(station.database, station.settings), station.settings)
         while not stop.is_set():
             now = datetime.now(UTC)
             try:
-                close_studies(station, now)
+                close_studies(station, now, looks)
                 if now >= next_care:
                     care(station, now)
                     next_care = now + timedelta(seconds=CARE_SECONDS)
@@ -39,15 +50,19 @@ def run(station: Station, stop: threading.Event) -> None:
             stop.wait(TICK_SECONDS)
 
 
-def close_studies(station: Station, now: datetime) -> None:
+def close_studies(station: Station, now: datetime, looks: completeness.Looks | None = None) -> None:
     """Close what is complete and start its jobs."""
     node = station.settings.node
     follow = pipeline.close(
         station.database,
         routes=station.routes,
         models=station.shelf.rules,
-        quiet=timedelta(seconds=node.quiet_seconds),
-        long_quiet=timedelta(seconds=node.long_quiet_seconds),
+        patience=completeness.Patience(
+            quiet=timedelta(seconds=node.quiet_seconds),
+            long_quiet=timedelta(seconds=node.long_quiet_seconds),
+            counting=frozenset(peer.name for peer in station.settings.peers if peer.count != "none"),
+        ),
+        looks=looks,
         now=now,
     )
     enqueue.jobs(station.database, follow, station.settings.work)

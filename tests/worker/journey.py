@@ -25,7 +25,7 @@ from dicom_node.spool import Spool
 from tests.engines import build
 from tests.support import phantoms
 from tests.support.listening import data_set_bytes
-from worker import criteria, pipeline, status, views
+from worker import completeness, criteria, pipeline, status, views
 from worker.bench import Bench, Post
 from worker.loop_guard import ConfiguredGuard
 from worker.routing import RouteRule
@@ -104,6 +104,8 @@ class Journey:
     )
     open_sender: Callable[[Destination], Sender] | None = None
     guard: ConfiguredGuard = field(default_factory=lambda: ConfiguredGuard.of(Guard()))
+    #: Peers that are asked for their own number of images.
+    counting: frozenset[str] = frozenset()
     #: Grows with each worker that died.
     owner: int = 1
 
@@ -185,8 +187,7 @@ class Journey:
             self.database,
             routes=self.routes,
             models=self.shelf.rules,
-            quiet=QUIET,
-            long_quiet=LONG_QUIET,
+            patience=completeness.Patience(quiet=QUIET, long_quiet=LONG_QUIET, counting=self.counting),
             now=now,
         )
 
