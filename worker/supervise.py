@@ -38,10 +38,11 @@ class Role:
 
 
 class Child:
-    """One role's process, and its restarts."""
+    """One role's process, and its restarts; `tell` gets a sentence about each."""
 
-    def __init__(self, role: Role) -> None:
+    def __init__(self, role: Role, tell: Callable[[str], None] = lambda text: None) -> None:
         self.role = role
+        self._tell = tell
         self.process: subprocess.Popen[bytes] | None = None
         self.restarts = 0
         self._started = 0.0
@@ -66,7 +67,9 @@ class Child:
         self._failures = after_failures
         wait = BACK_OFF_SECONDS[min(after_failures, len(BACK_OFF_SECONDS) - 1)]
         self._start_at = now + wait
-        logger.error("%s %s; it starts again in %s s", self.role.name, what, wait)
+        text = f"{self.role.name} {what}; it starts again in {wait} s"
+        logger.error("%s", text)
+        self._tell(text)
 
     def _start(self, now: float) -> None:
         self._started = now
@@ -100,10 +103,13 @@ class Child:
 
 
 class Supervisor:
-    """Keeps roles alive until stopped; a context manager that stops them at its end."""
+    """Keeps roles alive until stopped; a context manager that stops them at its end.
 
-    def __init__(self, roles: Sequence[Role]) -> None:
-        self.children = [Child(role) for role in roles]
+    `tell` gets a sentence about each child that ended by itself, and must not wait for anybody.
+    """
+
+    def __init__(self, roles: Sequence[Role], tell: Callable[[str], None] = lambda text: None) -> None:
+        self.children = [Child(role, tell) for role in roles]
 
     def start(self, *names: str) -> None:
         """Start the named roles now."""

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from db import associations, migrate
 from db.base import Database
 from worker import broker, heartbeat, logs, supervise
+from worker.chronicle import Chronicle
 from worker.errors import BrokerError, ConfigurationError, WorkerError
 from worker.settings import Settings
 from worker.shelf import Shelf
@@ -36,7 +37,7 @@ def run(settings: Settings, stop: threading.Event, *, announce: bool = True) -> 
     with _alone(settings), Database(settings.database_url) as database:
         migrate.upgrade(database)
         started_at = datetime.now(UTC)
-        with Supervisor(roles(settings)) as supervisor:
+        with Chronicle(database) as chronicle, Supervisor(roles(settings), chronicle.tell) as supervisor:
             _start_broker(settings, supervisor, stop)
             watcher = threading.Thread(target=supervisor.watch, args=(stop,), name="watch")
             watcher.start()
