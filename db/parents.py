@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import select, tuple_, update
@@ -101,3 +102,23 @@ def _fill_attributes(session: Session, values: dict[str, Any]) -> None:
         .values(attributes=values["attributes"], series_description=values["series_description"])
         .execution_options(synchronize_session=False)
     )
+
+
+def describe_anew(session: Session, instance: NewInstance, attributes: dict[str, Any]) -> None:
+    """Let a file that took another's place speak for its series and study, as the first one did."""
+    if not attributes:
+        return
+    study = session.scalars(
+        select(Study).where(Study.study_instance_uid == instance.study_instance_uid)
+    ).one()
+    described = _study_row(replace(instance, attributes=attributes))
+    for name in ("patient_id", "accession_number", "study_date", "study_description"):
+        setattr(study, name, described[name])
+    series = session.scalars(
+        select(Series).where(
+            Series.study_id == study.id, Series.series_instance_uid == instance.series_instance_uid
+        )
+    ).one()
+    series.attributes = attributes
+    series.modality = clean(instance.modality, 16)
+    series.series_description = _text(attributes, "SeriesDescription", 128)

@@ -144,6 +144,7 @@ class Indexer:
             stored,
             guard=self._guard,
             read_series=self._read_series,
+            keep_last=self._station.settings.node.conflicts == "keep-last",
         )
 
     def _write_refusals(self, refused: list[RefusedInstance]) -> None:

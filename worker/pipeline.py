@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from db import decisions, deliveries, intake, jobs, leases, purging, studies
+from db import decisions, deliveries, intake, jobs, leases, parents, purging, studies
 from db.base import Database
 from db.models import Delivery, Job
 from db.states import JobState
@@ -48,10 +48,12 @@ def receive(
     *,
     guard: ConfiguredGuard,
     read_series: set[tuple[str, str]],
+    keep_last: bool = False,
 ) -> None:
     """Write rows for files that the listener made durable (or that the start-up scan found).
 
-    `read_series` remembers, between calls, the series whose attributes were read already.
+    `read_series` remembers, between calls, the series whose attributes were read already. Of two files of
+    one image the first is analysed; with `keep_last` the one that came last.
     """
     rows = []
     seen: set[tuple[str, str]] = set()
@@ -62,7 +64,9 @@ def receive(
         seen.add(key)
         rows.append(records.new_instance(stored, attributes, guarded=guard.reason(stored, attributes)))
     with database.write() as session:
-        intake.record_instances(session, rows)
+        changed = intake.record_instances(session, rows, keep_last=keep_last)
+        for row in {(row.study_instance_uid, row.series_instance_uid): row for row in changed}.values():
+            parents.describe_anew(session, row, _attributes(spool_root / row.path))
     read_series |= seen
 
 

@@ -14,9 +14,10 @@ from unittest import mock
 from pydicom.dataset import Dataset
 from sqlalchemy import select, update
 
-from db import associations, deliveries, jobs, leases, models, studies
+from db import associations, commitments, deliveries, jobs, leases, models, studies
 from db.base import Database
 from db.states import JobState
+from dicom_node.commitment import CommitmentAsk, CommitmentReport, Failure, FailureReason
 from dicom_node.instance import StoredInstance
 from dicom_node.senders import Destination, Sender
 from dicom_node.senders.files import FileToSend
@@ -25,7 +26,7 @@ from dicom_node.spool import Spool
 from tests.engines import build
 from tests.support import phantoms
 from tests.support.listening import data_set_bytes
-from worker import completeness, criteria, pipeline, status, views
+from worker import commitment_ledger, completeness, criteria, pipeline, status, views
 from worker.bench import Bench, Post
 from worker.loop_guard import ConfiguredGuard
 from worker.routing import RouteRule
@@ -103,7 +104,10 @@ class Journey:
         }
     )
     open_sender: Callable[[Destination], Sender] | None = None
+    ask_commitment: Callable[..., None] | None = None
     guard: ConfiguredGuard = field(default_factory=lambda: ConfiguredGuard.of(Guard()))
+    #: Whether node.conflicts is keep-last.
+    keep_last: bool = False
     #: Peers that are asked for their own number of images.
     counting: frozenset[str] = frozenset()
     #: Grows with each worker that died.
@@ -129,11 +133,26 @@ class Journey:
             results_root=self.storage / "results",
             destinations=self.destinations,
             open_sender=self.open_sender or self._memory,
+            ask_commitment=self.ask_commitment or self._promise,
             owner=f"worker-{self.owner}",
         )
 
     def _memory(self, destination: Destination) -> MemorySender:
         return self.pacs.setdefault(destination.name, MemorySender())
+
+    def _promise(self, destination: Destination, ask: CommitmentAsk, *, on_report: Any, **_: Any) -> None:
+        """A PACS in memory commits at once to what it has."""
+        has = {file.sop_instance_uid for file in self._memory(destination).sent}
+        missing = [each for each in ask.references if each.sop_instance_uid not in has]
+        on_report(
+            CommitmentReport(
+                transaction_uid=ask.transaction_uid,
+                committed=tuple(each for each in ask.references if each not in missing),
+                failed=tuple(
+                    Failure(reference=each, reason=FailureReason.NO_SUCH_INSTANCE) for each in missing
+                ),
+            )
+        )
 
     def sent(self, name: str = "pacs") -> list[FileToSend]:
         """What a destination got, in order."""
@@ -178,6 +197,7 @@ class Journey:
             self.storage / "spool",
             stored,
             guard=self.guard,
+            keep_last=self.keep_last,
             read_series=set() if read_series is None else read_series,
         )
 
@@ -199,15 +219,20 @@ class Journey:
         """Step 4."""
         pipeline.deliver(self.post, delivery_id)
 
+    def commit(self, delivery_id: int) -> None:
+        """Step 5."""
+        pipeline.commit(self.post, delivery_id)
+
     def arrive(self, made: Sequence[Dataset], **how: Any) -> list[int]:
         """Steps 1 and 2: the ids of the jobs to run."""
         self.receive(self.store(made, **how))
         return self.close()
 
     def follow(self, job_ids: Sequence[int]) -> None:
-        """Steps 3 and 4 of every job."""
+        """Steps 3, 4 and 5 of every job."""
         for delivery_id in [found for job_id in job_ids for found in self.analyse(job_id)]:
             self.deliver(delivery_id)
+            self.commit(delivery_id)
 
     def run(self, made: Sequence[Dataset], **how: Any) -> None:
         """The whole journey."""
@@ -227,18 +252,23 @@ class Journey:
         with self.database.write() as session:
             for job in leases.expired(session, datetime.now(UTC)):
                 leases.leave_running(session, job.id, JobState.QUEUED, owner=job.lease_owner, nudged_at=None)
+        commitment_ledger.look_after(self.post, datetime.now(UTC) + 2 * commitment_ledger.REPORT_WAIT)
+        self.expire()
         self.close()
         while True:
             now = datetime.now(UTC)
             with self.database.read() as session:
                 waiting = jobs.unheard(session, now=now, nudged_before=now)
                 due = deliveries.due(session, now=now, nudged_before=now)
-            if not waiting and not due:
+                unpromised = commitments.due(session, now=now, nudged_before=now)
+            if not waiting and not due and not unpromised:
                 return
             for job_id in waiting:
                 self.analyse(job_id)
             for delivery_id in due:
                 self.deliver(delivery_id)
+            for delivery_id in [*due, *unpromised]:
+                self.commit(delivery_id)
 
     def expire(self) -> None:
         """Let every lease and every wait be over."""
