@@ -5,10 +5,12 @@ DicomNodeError
 ├── SpoolFull               the disk is below its watermark
 ├── SeriesError             files of a series do not make a volume; `reason` is a stable word for it
 ├── GateError               a result object failed its read-back; it is kept and never sent
+├── CommitmentError         a storage commitment message that must not be taken, though it is well formed
 ├── QueryError              a peer did not answer a query, or not in words that can be used
 └── SendError               a destination could not be reached or refused the association
     ├── Unreachable         nothing answers there: host, port or network
-    └── ContextRefused      the destination does not take this kind of object
+    ├── ContextRefused      the destination does not take this kind of object
+    └── CommitmentRefused   the destination will not commit to what it stored
 """
 
 from __future__ import annotations
@@ -44,6 +46,10 @@ class GateError(DicomNodeError):
     """A result object does not read back as what it was made of."""
 
 
+class CommitmentError(DicomNodeError):
+    """A storage commitment message is not to be taken."""
+
+
 class QueryError(DicomNodeError):
     """A peer's answer to a query cannot be had or used."""
 
@@ -58,3 +64,7 @@ class Unreachable(SendError):
 
 class ContextRefused(SendError):
     """The destination accepted no presentation context for this object."""
+
+
+class CommitmentRefused(SendError):
+    """The destination will not commit to what it stored."""

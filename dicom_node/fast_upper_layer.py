@@ -24,10 +24,12 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Iterable
 from typing import Protocol
 
 from pynetdicom.association import Association
 from pynetdicom.dul import DULServiceProvider
+from pynetdicom.pdu_primitives import P_DATA
 
 from dicom_node.store_message import ProtocolError
 
@@ -39,8 +41,10 @@ _P_DATA_TF = 0x04
 _LONGEST = {0x01: 1 << 20, 0x02: 1 << 20, 0x03: 4, 0x05: 4, 0x06: 4, 0x07: 4}
 #: Some peers leave the item headers out when they keep to the maximum length (PS3.8 section D.1).
 _P_DATA_SLACK = 1024
-#: Bytes of one message that is not for storage: a C-ECHO has some 70.
+#: Bytes of one message that is not for storage, unless the association is allowed more: a C-ECHO has some 70.
 _LONGEST_OTHER_MESSAGE = 1 << 20
+#: Such messages that may wait for the association's own thread; one was agreed (PS3.7 section D.3.3.3).
+_MOST_WAITING = 8
 #: Seconds for which the thread waits for more before it goes back to pynetdicom's loop, and its slices.
 _LINGER, _SLICE = 1.0, 0.05
 #: Bytes that are thrown away after an abort before the connection is cut.
@@ -83,7 +87,10 @@ class StreamingUpperLayer(DULServiceProvider):  # type: ignore[misc]
         #: Set while no instance is in hand and the association's own thread is not held.
         self.quiet = threading.Event()
         self.quiet.set()
-        self._other_bytes = 0
+        #: Bytes of one message that is not for storage.
+        self.longest_message = _LONGEST_OTHER_MESSAGE
+        #: When the peer last said anything, by the monotonic clock.
+        self.heard_at = time.monotonic()
         #: Why this layer ended the association, for people; "" where it did not.
         self.end_reason = ""
         #: The peer broke the protocol: nothing that it sends is looked at any more.
@@ -106,6 +113,13 @@ class StreamingUpperLayer(DULServiceProvider):  # type: ignore[misc]
         if connection is not None:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
+
+    def say(self, message: Iterable[P_DATA]) -> None:
+        """Send all fragments of a message, and nothing else in between (PS3.7 section 6.3.1)."""
+        fragments = list(message)
+        # The reactor looks here before it reads: what arrives is answered after the last of these.
+        with self.to_provider_queue.mutex:
+            self.to_provider_queue.queue.extend(fragments)
 
     def _is_transport_event(self) -> bool:
         ended = self._is_broken or self.state_machine.current_state == "Sta13"
@@ -156,6 +170,7 @@ class StreamingUpperLayer(DULServiceProvider):  # type: ignore[misc]
         except ProtocolError as error:
             self._break_off(str(error))
         finally:
+            self.heard_at = time.monotonic()
             if held:
                 self.assoc._reactor_checkpoint.set()
                 self.quiet.set()
@@ -202,7 +217,7 @@ class StreamingUpperLayer(DULServiceProvider):  # type: ignore[misc]
                 if all(context.context_id != context_id for context in self.assoc.accepted_contexts):
                     raise ProtocolError("a message came on a presentation context that was not accepted")
                 rest = self._read(item_length - 2 + length, deadline)
-                self._count_other(item_length, last=control == 0x03)
+                self._require_room(len(rest))
                 self._hand_over(bytes((_P_DATA_TF, 0)), bytearray(item + rest))
                 return False
             self._item(sink, context_id, control, item_length - 2, deadline)
@@ -232,13 +247,16 @@ class StreamingUpperLayer(DULServiceProvider):  # type: ignore[misc]
         if response is not None:
             self.socket.send(response)
 
-    def _count_other(self, count: int, *, last: bool) -> None:
-        """Bound the memory of a message that pynetdicom collects."""
-        self._other_bytes += count
-        if self._other_bytes > _LONGEST_OTHER_MESSAGE:
+    def _require_room(self, count: int) -> None:
+        """Bound the memory of the messages that pynetdicom collects. Raises `ProtocolError`."""
+        dimse = self.assoc.dimse
+        if dimse.message is not None:
+            count += dimse.message.encoded_command_set.getbuffer().nbytes
+            count += dimse.message.data_set.getbuffer().nbytes
+        if count > self.longest_message:
             raise ProtocolError("a message that is not for storage is too long")
-        if last:
-            self._other_bytes = 0
+        if dimse.msg_queue.qsize() > _MOST_WAITING:
+            raise ProtocolError("more requests came at once than were agreed")
 
     def _hand_over(self, start: bytes, body: bytearray) -> None:
         """Let pynetdicom decode a PDU and queue its event, as its own `_read_pdu_data` does."""

@@ -18,7 +18,10 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import Verification
 
+from dicom_node import commitment_scp
 from dicom_node.access import KnownPeer, PeerBook
+from dicom_node.commitment_events import Caller, CommitmentEvents
+from dicom_node.commitment_scp import CommitmentScp
 from dicom_node.contexts import is_storage, storage_contexts
 from dicom_node.file_meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.listener_config import ListenerConfig
@@ -47,8 +50,6 @@ LOGGER = logging.getLogger(__name__)
 #: (result, source, diagnostic) of PS3.8 table 9-21: permanent, service user, and which title it was.
 _CALLED_AE_UNKNOWN = (0x01, 0x01, 0x07)
 _CALLING_AE_UNKNOWN = (0x01, 0x01, 0x03)
-#: Seconds that a peer has to answer our release while we stop.
-_RELEASE_SECONDS = 3.0
 
 
 @dataclass(kw_only=True)
@@ -67,12 +68,20 @@ class _Caller:
 class Listener:
     """Listens from construction (`with Listener(...)`) until `stop`."""
 
-    def __init__(self, config: ListenerConfig, spool: Spool, events: ListenerEvents) -> None:
+    def __init__(
+        self,
+        config: ListenerConfig,
+        spool: Spool,
+        events: ListenerEvents,
+        commitments: CommitmentEvents | None = None,
+    ) -> None:
+        """`commitments` None takes no storage commitment messages; only known peers may send any."""
         self._config = config
         self._spool = spool
         self._events = events
         self._book = PeerBook(config.peers)
         self._callers: dict[StorageAssociation, _Caller] = {}
+        self._commitments = CommitmentScp(commitments, self._who) if commitments is not None else None
         _quieten_pynetdicom()
         ae = _application_entity(config)
         self._server: StorageServer = ae.make_server(
@@ -83,6 +92,7 @@ class Listener:
                 (evt.EVT_RELEASED, self._on_released),
                 (evt.EVT_ABORTED, self._on_aborted),
                 (evt.EVT_REJECTED, self._on_rejected),
+                *(self._commitments.handlers if self._commitments is not None else ()),
             ],
             server_class=StorageServer,
             on_end=self._on_end,
@@ -123,7 +133,7 @@ class Listener:
         self._thread.join()
         deadline = time.monotonic() + self._config.stop_seconds
         threads = [
-            threading.Thread(target=_release, args=(association, deadline), name="release", daemon=True)
+            threading.Thread(target=association.wind_up, args=(deadline,), name="release", daemon=True)
             for association in {*associations, *self._server.active_associations}
         ]
         for thread in threads:
@@ -150,7 +160,10 @@ class Listener:
             association.kill()
             return
         proposed = request.presentation_context_definition_list
-        association.acceptor.supported_contexts = [*self._server.contexts, *storage_contexts(proposed)]
+        supported = [*self._server.contexts, *storage_contexts(proposed)]
+        if self._commitments is not None and caller.peer:
+            supported.append(commitment_scp.context())
+        association.acceptor.supported_contexts = supported
 
     def _rejection(self, caller: _Caller) -> tuple[tuple[int, int, int], str] | None:
         """Why this caller may not come in: what it is told, and what our people are told."""
@@ -178,6 +191,7 @@ class Listener:
         caller = self._callers[association]
         caller.opened = True
         self._tell(caller, AssociationEventKind.OPENED)
+        commitment_scp.allow(association)
         association.dul.sink = StoreReceiver(
             association_id=caller.association_id,
             source_ae_title=caller.calling_ae_title,
@@ -185,6 +199,15 @@ class Listener:
             spool=self._spool,
             events=self._events,
             guard=self._config.guard,
+        )
+
+    def _who(self, association: StorageAssociation) -> Caller:
+        known = self._callers[association]
+        return Caller(
+            association_id=known.association_id,
+            calling_ae_title=known.calling_ae_title,
+            address=known.address,
+            peer=known.peer,
         )
 
     def _on_released(self, event: evt.Event) -> None:
@@ -268,15 +291,6 @@ def _accepted(contexts: Iterable[PresentationContext]) -> dict[int, StorageConte
         for context in contexts
         if is_storage(UID(context.abstract_syntax))
     }
-
-
-def _release(association: StorageAssociation, deadline: float) -> None:
-    """End one association: after its instance in hand, with a release, or at the deadline without."""
-    if association.dul.quiet.wait(max(0.0, deadline - time.monotonic())) and association.is_established:
-        association.acse_timeout = _RELEASE_SECONDS
-        association.release()
-    association.dul.cut()
-    association.join(_RELEASE_SECONDS)
 
 
 def _quieten_pynetdicom() -> None:

@@ -3,6 +3,7 @@
 Replaced of pynetdicom, and why:
 
 Association.__init__, run_reactor   use StreamingUpperLayer; report the end of every association.
+Association._serve_request          takes answers to our own requests; serves N-EVENT-REPORT like all others.
 AssociationSocket._shutdown_socket  leaves a connection open that its peer closed first.
 RequestHandler._create_association  copied: it names the classes Association and AssociationSocket.
 _bind_defaults (both)               without the handlers that log what is exchanged.
@@ -15,8 +16,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import queue
 import socket
 import struct
+import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -24,11 +28,15 @@ from typing import Any
 from pynetdicom import evt
 from pynetdicom._globals import MODE_ACCEPTOR
 from pynetdicom.association import Association
+from pynetdicom.dimse_primitives import DIMSEPrimitive
 from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
 
 from dicom_node.fast_upper_layer import StreamingUpperLayer
 
 LOGGER = logging.getLogger(__name__)
+
+#: Seconds that a peer has to answer our release while we stop.
+_RELEASE_SECONDS = 3.0
 
 
 class StorageAssociation(Association):  # type: ignore[misc]
@@ -42,6 +50,31 @@ class StorageAssociation(Association):  # type: ignore[misc]
         # These setters reach into the upper layer's timers: again, for the new one.
         self.acse_timeout = self.ae.acse_timeout
         self.network_timeout = self.ae.network_timeout
+        #: The peer's answers to requests that we make on its association.
+        self.answers: queue.SimpleQueue[DIMSEPrimitive] = queue.SimpleQueue()
+        #: Whether a request of the peer is being served.
+        self.is_serving = False
+
+    def _serve_request(self, msg: DIMSEPrimitive, context_id: int) -> None:
+        """Serve a request in this association's own thread, or keep the answer to one of ours.
+
+        pynetdicom's way to send a request from an accepted association (`send_n_event_report`) takes whatever
+        message comes next for the answer, aborts where it is a request, and waits for this very thread to
+        pause, which never happens within it. Here every message comes this way instead, and each is told
+        from the other. pynetdicom starts a thread for each N-EVENT-REPORT request: a peer could start any
+        number, so they wait in the queue like the others.
+        """
+        if threading.current_thread() is not self:
+            self.dimse.msg_queue.put((context_id, msg))
+            return
+        if msg.MessageIDBeingRespondedTo is not None:
+            self.answers.put(msg)
+            return
+        self.is_serving = True
+        try:
+            super()._serve_request(msg, context_id)
+        finally:
+            self.is_serving = False
 
     def run_reactor(self) -> None:
         """Run until the association has ended, and say so."""
@@ -49,6 +82,14 @@ class StorageAssociation(Association):  # type: ignore[misc]
             super().run_reactor()
         finally:
             self._server.on_end(self)
+
+    def wind_up(self, deadline: float) -> None:
+        """End it: after its instance in hand, with a release, or at the deadline without."""
+        if self.dul.quiet.wait(max(0.0, deadline - time.monotonic())) and self.is_established:
+            self.acse_timeout = _RELEASE_SECONDS
+            self.release()
+        self.dul.cut()
+        self.join(_RELEASE_SECONDS)
 
     def _bind_defaults(self) -> None:
         """Bind pynetdicom's default handlers but not its logging ones: they print what is exchanged."""
