@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 import struct
 import subprocess
 import sys
@@ -167,6 +168,8 @@ def _serve(source: BinaryIO, target: IO[bytes]) -> None:
     while line := source.readline():
         request = json.loads(line)
         data = source.read(request["size"])
+        # Who asked may have died: then nobody else ends a decoder that hangs (alarm(2) needs no interpreter).
+        signal.alarm(2 * _TIME_LIMIT)
         try:
             values = _decoded(data, UID(request["syntax"]), request["options"])
         except (*elements.BROKEN, RuntimeError, OSError) as error:

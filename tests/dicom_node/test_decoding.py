@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from dicom_node import decoding, encoding, headers, pixels
 from dicom_node.decoding import Decoders
 from dicom_node.errors import SeriesError
 from dicom_node.series import read_series
+from tests.support.listening import until
 
 
 def values(path: Path, decoders: Decoders) -> np.ndarray:
@@ -79,6 +82,45 @@ def test_no_process_stays_behind(data: Path) -> None:
         assert process.poll() is None
     assert process.poll() is not None
     assert process.stdin is not None and process.stdin.closed
+
+
+_ASK_AND_WAIT = """
+import sys, time
+from pathlib import Path
+from dicom_node import decoding, encoding, headers, pixels
+with decoding.Decoders() as decoders:
+    image = headers.read(Path(sys.argv[1]))
+    pixels.stored_values(image, encoding.of(image.ds), decoders)
+    print(decoders._idle[0].pid, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_no_process_outlives_who_asked(data: Path) -> None:
+    path = next((data / "mr_compressed" / "jpeg-ls").glob("*.dcm"))
+    asker = subprocess.Popen([sys.executable, "-c", _ASK_AND_WAIT, path], stdout=subprocess.PIPE)
+    assert asker.stdout is not None
+    decoder = int(asker.stdout.readline())
+    asker.kill()
+    asker.wait()
+    asker.stdout.close()
+    until(lambda: not Path(f"/proc/{decoder}").exists(), "the decoder to end")
+
+
+_HANG = """
+import sys
+from dicom_node import decoding
+decoding._TIME_LIMIT = 1
+decoding._decoded = lambda *_: exec("while True: pass")
+decoding._serve(sys.stdin.buffer, sys.stdout.buffer)
+"""
+
+
+def test_a_decoder_that_hangs_ends_also_where_nobody_is_left_to_end_it() -> None:
+    request = b'{"size": 1, "syntax": "1.2.840.10008.1.2.4.80", "options": {}}\n?'
+    decoder = subprocess.Popen([sys.executable, "-c", _HANG], stdin=subprocess.PIPE)
+    decoder.communicate(request, timeout=60)
+    assert decoder.returncode == -signal.SIGALRM
 
 
 def test_uncompressed_series_start_no_process(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
