@@ -138,6 +138,16 @@ def holding(session: Session, study_id: int) -> Holding:
     return Holding(images=images, duplicates=int(duplicates), size=int(size) + int(made or 0))
 
 
+def _count_images(session: Session, study_id: int) -> int:
+    """How many images of the patient a study has: no results, and each once."""
+    images = (
+        select(func.count(Instance.id))
+        .join(Series, Series.id == Instance.series_id)
+        .where(Series.study_id == study_id, Series.guarded == "", Instance.conflicting.is_(False))
+    )
+    return session.scalar(images) or 0
+
+
 def image_paths(session: Session, study_id: int) -> list[str]:
     """The paths of a study's images, relative to the spool."""
     return list(
@@ -160,7 +170,7 @@ def doom(session: Session, study_id: int, *, known: Holding, unchanged_since: da
     study = session.get_one(Study, study_id, populate_existing=True)
     if held_back(session, study) or holding(session, study_id) != known:
         return False
-    values = {"purged_at": at, "purged_instances": known.images}
+    values = {"purged_at": at, "purged_instances": _count_images(session, study_id)}
     if not states.advance(session, Study, study_id, StudyState.DONE, StudyState.PURGED, **values):
         return False
     of_study = select(Series.id).where(Series.study_id == study_id)

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
+import logging
+import math
 import os
 import shutil
 import time
-from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Collection, Iterable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
 from dicom_node import digests, file_meta, header
+from dicom_node.errors import DataSetError
 from dicom_node.instance import StoredInstance
+
+LOGGER = logging.getLogger(__name__)
 
 #: Enough for the file meta and, nearly always, everything up to Series Instance UID.
 _HEAD_BYTES = 16 * 1024
+#: Names that are asked about at once.
+_SCAN_BATCH = 500
 #: In the spool's root; touched before a folder is removed, so that who holds it for durable looks again.
 _REMOVALS = "removals"
 #: How often a name is looked at that changes its file again and again.
@@ -54,6 +62,45 @@ def describe(root: Path, path: Path) -> StoredInstance:
         conflicting=path.stem != peeked.sop_instance_uid,
         equipment=peeked.equipment,
     )
+
+
+def scan(
+    root: Path,
+    *,
+    older_than: float = math.inf,
+    wanted: Callable[[list[str]], Collection[str]] = lambda names: names,
+) -> Iterator[StoredInstance]:
+    """Describe the files under final names that `wanted` picks from their names; changes nothing.
+
+    Series come in no order, the files of one as they were received, those alone that are older than
+    `older_than` (seconds since 1970). Only what is wanted is opened: a spool may hold millions of files.
+    Files that are no instances are reported to the log and left alone.
+    """
+    names = _names(root, older_than)
+    while batch := list(itertools.islice(names, _SCAN_BATCH)):
+        chosen = set(wanted(batch))
+        for name in batch:
+            if name not in chosen:
+                continue
+            try:
+                yield describe(root, root / name)
+            except (DataSetError, OSError) as error:
+                LOGGER.warning("spool file %s is not an instance: %s", name, error)
+
+
+def _names(root: Path, older_than: float) -> Iterator[str]:
+    """The names, relative to the spool, of the files that are old enough."""
+    for folder in root.glob("[0-9]*/[0-9]*"):
+        aged = sorted((_mtime(path), path) for path in folder.glob("*.dcm"))
+        yield from (str(path.relative_to(root)) for age, path in aged if age <= older_than)
+
+
+def _mtime(path: Path) -> float:
+    """When a file changed; at the end of time where it is gone."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return math.inf
 
 
 def stamp(descriptor: int) -> os.stat_result:
@@ -129,13 +176,12 @@ def remove_folder(folder: Path) -> None:
         sync_folder(folder.parent)
 
 
-def prune_partial(root: Path, *, older_than: timedelta, pattern: str = "*") -> int:
-    """Delete what has lain in `partial/` for longer; how many files that was."""
-    oldest = time.time() - older_than.total_seconds()
+def prune_partial(root: Path, *, before: datetime, pattern: str = "*") -> int:
+    """Delete what has lain in `partial/` since before a time; how many files that was."""
     pruned = 0
     for path in (root / "partial").glob(pattern):
         with contextlib.suppress(FileNotFoundError):
-            if path.stat().st_mtime <= oldest:
+            if changed_at(path.stat()) < before:
                 path.unlink()
                 pruned += 1
     return pruned

@@ -191,7 +191,7 @@ def settle(session: Session, study_id: int, patience: Patience, now: datetime) -
     if study.state != StudyState.RECEIVING:
         return None
     facts = gather(session, study)
-    wrong = problem(session, study)
+    wrong = problem(session, study) or _deleted(study, facts.whole)
     proof = evidence.judge(facts.whole, patience, now)
     if proof is not None:
         if not studies.close(session, study, evidence=proof, problem=wrong, at=now):
@@ -239,6 +239,16 @@ def waiting_for(session: Session, study: Study, now: datetime) -> list[str]:
         why = "; ".join([*decided.lacking, *decided.unsure])
         return [f"the long quiet time (node.long_quiet_seconds), for {why}: quiet for {heard:.0f} s"]
     return [f"the quiet time (node.quiet_seconds): quiet for {heard:.0f} s"]
+
+
+def _deleted(study: Study, whole: Scope) -> str:
+    """Why a part of a study whose files were deleted is not taken for the whole; "" where it is no part."""
+    if study.purged_at is None or whole.images >= study.purged_instances or whole.counted == whole.images:
+        return ""
+    return (
+        f"its files were deleted after their retention time, and only {whole.images} of its "
+        f"{study.purged_instances} images came again: send the whole study again"
+    )
 
 
 def problem(session: Session, study: Study) -> str:

@@ -194,10 +194,10 @@ class Keeper:
         spool = self._store.storage / purging.SPOOL
         pruned = 0
         if free_bytes(self._store.storage) < self._min_free_bytes:
-            pruned += stored_files.prune_partial(spool, older_than=timedelta(0), pattern="*.part")
+            pruned += stored_files.prune_partial(spool, before=now, pattern="*.part")
         if now >= self._prune_at:
             pruned += stored_files.prune_partial(
-                spool, older_than=timedelta(days=self._settings.partial_days)
+                spool, before=now - timedelta(days=self._settings.partial_days)
             )
             self._prune_at = now + PRUNE
         if pruned:

@@ -42,7 +42,7 @@ def test_an_old_file_is_removed_with_the_folders_that_it_leaves_empty(spool: Spo
     assert newest is not None
     assert stored_files.remove(path, unchanged_since=newest)
     stored_files.tidy(spool.root, [path.parent])
-    assert list(spool.scan()) == []
+    assert list(stored_files.scan(spool.root)) == []
     assert not path.parent.parent.exists()
     # Again, after a crash
     assert stored_files.remove(path, unchanged_since=newest)
@@ -184,9 +184,10 @@ def test_prune_deletes_only_what_is_old(spool: Spool) -> None:
     damaged = spool.root / "partial" / "c.damaged"
     for path in (old, new, damaged):
         path.write_bytes(b"x")
-    age(old, datetime.now(UTC) - timedelta(days=8))
-    assert stored_files.prune_partial(spool.root, older_than=timedelta(days=7)) == 1
+    now = datetime.now(UTC)
+    age(old, now - timedelta(days=8))
+    assert stored_files.prune_partial(spool.root, before=now - timedelta(days=7)) == 1
     assert not old.exists() and new.exists()
     # For want of space, all that was never acknowledged goes
-    assert stored_files.prune_partial(spool.root, older_than=timedelta(0), pattern="*.part") == 1
+    assert stored_files.prune_partial(spool.root, before=now, pattern="*.part") == 1
     assert damaged.exists()
