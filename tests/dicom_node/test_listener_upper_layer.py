@@ -9,6 +9,8 @@ from collections.abc import Callable
 import pytest
 from pynetdicom.acse import ACSE
 from pynetdicom.association import Association
+from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.dimse_messages import DIMSEMessage
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
 
@@ -20,10 +22,14 @@ REPLACED = {
     DULServiceProvider._is_transport_event: "8725ed03bb8fbdef",
     DULServiceProvider._decode_pdu: "fc71dd1bf853e1ce",
     DULServiceProvider.run_reactor: "e3a10eb3a0931e48",
+    DULServiceProvider._process_recv_primitive: "4c0ebbb3e646e35e",
     Association.__init__: "eb07516b8009ad8f",
     Association._bind_defaults: "4cada43c3a193724",
     Association.run_reactor: "ed8bbbe3b3d6ddae",
     Association._run_reactor: "f28838c5559e462a",
+    Association._serve_request: "2f24c1759cdf6c8c",
+    DIMSEMessage.decode_msg: "f51c777e841a76be",
+    DIMSEServiceProvider.receive_primitive: "5f99c86b14a15cef",
     Association.release: "c7d713502b77d702",
     ACSE._negotiate_as_acceptor: "fffd360957c42a8e",
     ACSE.send_reject: "700998293bbcb6c9",

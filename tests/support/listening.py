@@ -18,6 +18,7 @@ from pydicom.dataset import Dataset
 from pydicom.filewriter import dcmwrite
 
 from dicom_node import file_meta
+from dicom_node.commitment_events import CommitmentEvents
 from dicom_node.instance import StoredInstance
 from dicom_node.listener import AssociationEvent, Listener, ListenerConfig, RefusedInstance
 from dicom_node.spool import Spool
@@ -74,7 +75,13 @@ class Listening:
 
 
 @contextmanager
-def listening(root: Path, *, watermark_bytes: int = 0, **settings: object) -> Iterator[Listening]:
+def listening(
+    root: Path,
+    *,
+    watermark_bytes: int = 0,
+    commitments: CommitmentEvents | None = None,
+    **settings: object,
+) -> Iterator[Listening]:
     """A listener on a free port of this host that takes any caller, unless `settings` say otherwise."""
     chosen: dict[str, object] = {
         "ae_title": "SECONDREAD",
@@ -85,7 +92,8 @@ def listening(root: Path, *, watermark_bytes: int = 0, **settings: object) -> It
     }
     events = Recorder()
     with Spool(root, watermark_bytes=watermark_bytes) as spool:
-        with Listener(ListenerConfig(**chosen), spool, events) as listener:  # type: ignore[arg-type]
+        config = ListenerConfig(**chosen)  # type: ignore[arg-type]
+        with Listener(config, spool, events, commitments) as listener:
             yield Listening(listener, spool, events)
         left = [thread for thread in threading.enumerate() if "AcceptorThread" in thread.name]
         until(lambda: not any(thread.is_alive() for thread in left), "associations outlive the listener")
@@ -122,14 +130,16 @@ class Wire:
     def __exit__(self, *details: object) -> None:
         self.socket.close()
 
-    def associate(self, contexts: dict[int, tuple[str, list[str]]], *, called: str = "SECONDREAD") -> bytes:
+    def associate(
+        self, contexts: dict[int, tuple[str, list[str]]], *, called: str = "SECONDREAD", calling: str = "RAW"
+    ) -> bytes:
         """Ask for an association; the answering PDU."""
         items = _item(0x10, b"1.2.840.10008.3.1.1.1")
         for identifier, (abstract, transfers) in contexts.items():
             syntaxes = b"".join(_item(0x40, transfer.encode()) for transfer in transfers)
             items += _item(0x20, bytes((identifier, 0, 0, 0)) + _item(0x30, abstract.encode()) + syntaxes)
         items += _item(0x50, _item(0x51, struct.pack(">L", 16384)) + _item(0x52, b"1.2.3.4"))
-        titles = called.ljust(16).encode() + b"RAW".ljust(16)
+        titles = called.ljust(16).encode() + calling.ljust(16).encode()
         self.send_pdu(0x01, struct.pack(">HH", 1, 0) + titles + bytes(32) + items)
         return self.receive_pdu()
 
