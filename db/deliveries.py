@@ -228,10 +228,19 @@ def get(session: Session, delivery_id: int) -> Delivery:
 
 
 def newest(
-    session: Session, *, state: str | None = None, limit: int = 100, offset: int = 0
+    session: Session,
+    *,
+    state: str | None = None,
+    destination: str | None = None,
+    limit: int = 100,
+    offset: int = 0,
 ) -> list[Delivery]:
-    """Deliveries, newest first."""
-    statement = select(Delivery).options(selectinload(Delivery.result).selectinload(ResultObject.job))
+    """Deliveries, newest first, each with its result, job and newest commitment request."""
+    statement = select(Delivery).options(
+        selectinload(Delivery.result).selectinload(ResultObject.job), selectinload(Delivery.commitment)
+    )
+    if destination is not None:
+        statement = statement.where(Delivery.destination == destination)
     if state is not None:
         statement = statement.where(Delivery.state == state)
     return list(session.scalars(statement.order_by(Delivery.id.desc()).limit(limit).offset(offset)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -31,6 +31,14 @@ def note(
             association_id=association_id,
         )
     )
+
+
+def note_once(session: Session, kind: str, message: str, *, within: timedelta = timedelta(hours=1)) -> None:
+    """Write an event of no study, unless the same was written lately: its cause may repeat without end."""
+    lately = Event.at > datetime.now(UTC) - within
+    same = select(Event.id).where(lately, Event.kind == kind, Event.message == message).limit(1)
+    if session.scalar(same) is None:
+        note(session, kind, message)
 
 
 def of_study(session: Session, study_id: int) -> Sequence[Event]:

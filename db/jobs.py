@@ -174,6 +174,7 @@ def cancel(session: Session, job_id: int, at: datetime) -> bool:
         JobState.CANCELLED,
         lease_owner="",
         lease_until=None,
+        deadline_at=None,
         finished_at=at,
         reason="cancelled",
         error=f"cancelled by a person{before}",

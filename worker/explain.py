@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from rich.markup import escape
@@ -80,8 +81,8 @@ def job_tree(job: views.JobDetail, *, present: int | None = None) -> Tree:
     )
     if job.error:
         tree.add(f"[red]{escape(job.reason)}: {escape(job.error)}[/]")
-    for note in job.notes:
-        tree.add(f"note: {escape(note)}")
+    for note in [*_next(job), *(f"note: {escape(note)}" for note in job.notes)]:
+        tree.add(note)
     if job.engine:
         seconds = ", ".join(f"{stage} {value:.2f}" for stage, value in job.seconds.items())
         tree.add(f"engine {escape(job.engine)}; seconds: {seconds}")
@@ -102,11 +103,24 @@ def job_tree(job: views.JobDetail, *, present: int | None = None) -> Tree:
     return tree
 
 
+def _next(job: views.JobDetail) -> Iterator[str]:
+    """What the clock will do to a job."""
+    if job.not_before:
+        yield f"not before {job.not_before.astimezone():%H:%M:%S}, so that others go first"
+    if job.deadline_at:
+        yield f"is stopped at {job.deadline_at.astimezone():%H:%M:%S} where it has not ended by then"
+
+
 def _delivery(delivery: views.DeliveryLine) -> str:
     """A delivery's line."""
     again = f", again at {delivery.next_attempt_at.astimezone():%H:%M:%S}" if delivery.next_attempt_at else ""
+    warning = " [yellow]with a warning[/]" if delivery.warning else ""
     comment = f": {escape(delivery.comment)}" if delivery.comment else ""
-    return f"to {escape(delivery.destination)}: {_state(delivery.state)} {delivery.status}{again}{comment}"
+    promise = f"; commitment {escape(delivery.commitment)}" if delivery.commitment else ""
+    return (
+        f"to {escape(delivery.destination)}: {_state(delivery.state)}{warning} {delivery.status}"
+        f"{again}{comment}{promise}"
+    )
 
 
 def _evidence(answer: views.Why) -> str:

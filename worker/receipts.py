@@ -63,7 +63,9 @@ def settle(post: Post, row: Delivery, outcome: Outcome) -> None:
 def _sent(session: Session, post: Post, row: Delivery, outcome: Outcome, now: datetime) -> bool:
     """The destination has it; a remark of its own stays with it."""
     answer: dict[str, Any] = {"status": outcome.status, "comment": outcome.comment}
-    written = deliveries.sent(session, row.id, owner=post.owner, at=now, **answer)
+    destination = post.destinations.get(row.destination)
+    awaits = destination is not None and destination.commitment
+    written = deliveries.sent(session, row.id, owner=post.owner, at=now, awaits_commitment=awaits, **answer)
     if written:
         remark = "" if outcome.verdict is Verdict.DELIVERED else f", with a warning: {_said(outcome)}"
         kind = row.result.kind.upper()
@@ -90,8 +92,13 @@ def _not_sent(session: Session, post: Post, row: Delivery, outcome: Outcome, now
 def note_dead(session: Session, row: Delivery, comment: str) -> None:
     """The event that says that a delivery waits for a person now."""
     message = f"{row.result.kind} to {row.destination} is dead: {comment}"
-    ids = {"job_id": row.result.job_id, "study_id": row.result.job.study_id}
-    events.note(session, "dead-delivery", message, **ids)
+    events.note(
+        session,
+        "dead-delivery",
+        message,
+        job_id=row.result.job_id,
+        study_id=row.result.job.study_id,
+    )
 
 
 def _named(row: Delivery) -> str:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from db import associations, decisions, deliveries, events, figures, jobs, results, studies
 from db.models import Decision, Delivery, Event, Job, Series, Study
-from db.states import DeliveryState, StudyState
+from db.states import DeliveryState, JobState, StudyState
 from worker import completeness, evidence, heartbeat, routing, views
 
 
@@ -119,6 +119,8 @@ def job_detail(session: Session, job_id: int) -> views.JobDetail:
     row = jobs.get(session, job_id)
     return views.JobDetail(
         **_job_values(row),
+        not_before=row.not_before if row.state == JobState.QUEUED else None,
+        deadline_at=row.deadline_at,
         identity=row.identity,
         model_digest=row.model_digest,
         series_instance_uid=session.get_one(Series, row.series_id).series_instance_uid,

@@ -18,6 +18,7 @@ from worker import (
     machine,
     nudges,
     pipeline,
+    repair,
     retention,
 )
 from worker.station import Station
@@ -32,7 +33,7 @@ CARE_SECONDS = 2.0
 
 def run(station: Station, stop: threading.Event) -> None:
     """Sweep until `stop` is set; a failing sweep is logged and tried again."""
-    with heartbeat.Heartbeat(station, "sweep"):
+    with heartbeat.Heartbeat(station, "sweep"), repair.Repair(station) as repairs:
         next_care, looks = datetime.now(UTC), completeness.Looks()
         keeper = retention.Keeper(retention.open_store(station.database, station.settings), station.settings)
         while not stop.is_set():
@@ -40,7 +41,8 @@ def run(station: Station, stop: threading.Event) -> None:
             try:
                 close_studies(station, now, looks)
                 if now >= next_care:
-                    care(station, now)
+                    if "listen" in care(station, now):
+                        repairs.ask()
                     next_care = now + timedelta(seconds=CARE_SECONDS)
                 keeper.tick(now)
             except Exception:
@@ -68,12 +70,13 @@ def close_studies(station: Station, now: datetime, looks: completeness.Looks | N
     enqueue.jobs(station.database, follow, station.settings.work)
 
 
-def care(station: Station, now: datetime) -> None:
-    """Bury dead processes, take back expired leases, nudge again what may have been lost."""
-    deaths.bury(station, now)
+def care(station: Station, now: datetime) -> set[str]:
+    """Bury dead processes, take back expired leases, send lost messages again; the roles that died."""
+    died = deaths.bury(station, now)
     _take_back(station, now)
     commitment_ledger.look_after(station.post, now)
     nudges.send_again(station, now)
+    return died
 
 
 def _take_back(station: Station, now: datetime) -> None:

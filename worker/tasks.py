@@ -26,4 +26,15 @@ def analyse(job_id: int) -> None:
 @app.task(name="deliver")
 def deliver(delivery_id: int) -> None:
     """Send what is due of a job at a destination; the sweep repeats it where this fails."""
-    pipeline.deliver(station.here().post, delivery_id)
+    here = station.here()
+    pipeline.deliver(here.post, delivery_id)
+    pipeline.commit(here.post, delivery_id)
+    enqueue.next_delivery(here.database, delivery_id)
+
+
+@app.task(name="commit")
+def commit(delivery_id: int) -> None:
+    """Ask a destination to commit to what it took; the sweep repeats it where this fails."""
+    here = station.here()
+    pipeline.commit(here.post, delivery_id)
+    enqueue.next_delivery(here.database, delivery_id)

@@ -82,6 +82,11 @@ class DeliveryLine(View):
     sent_at: datetime | None
     status: str
     comment: str
+    #: Whether it was stored with a remark of the destination's.
+    warning: bool
+    committed_at: datetime | None
+    #: Where the destination has yet to commit to it: how that stands.
+    commitment: str
 
 
 class MeasurementLine(View):
@@ -134,6 +139,9 @@ class ObjectLine(View):
 class JobDetail(JobLine):
     """Everything about a job."""
 
+    #: A waiting job's next attempt, and when a running one's is stopped.
+    not_before: datetime | None
+    deadline_at: datetime | None
     identity: str
     model_digest: str
     series_instance_uid: str

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, Depends, HTTPException, Path, Query, Request, Response
 
+from db import dead_letters, results
 from db import deliveries as delivery_rows
 from db import events as event_rows
 from db import jobs as job_rows
-from db import results
 from db import studies as study_rows
 from db.states import DeliveryState, JobState, StudyState
 from worker import enqueue, status, views, web_guard
@@ -196,12 +196,38 @@ def cancel_job(here: Here, response: Response, id: RowID) -> views.Changed:
 def retry_delivery(here: Here, response: Response, after: BackgroundTasks, id: RowID) -> views.Changed:
     """DEAD -> PENDING, with a fresh schedule."""
     with here.database.write() as session:
-        done = delivery_rows.revive(session, id)
+        done = dead_letters.revive(session, id)
         session.expire_all()
         state = delivery_rows.get(session, id).state
     if done:
         after.add_task(enqueue.deliveries, here.database, [id])
     return _changed(response, id, state, done=done, words="will be sent again", verb="sent again")
+
+
+class Revived(views.View):
+    """How many dead deliveries are sent again."""
+
+    count: int
+    message: str
+
+
+@_guarded.post("/deliveries/retry", tags=["deliveries"], summary="Send all dead ones again")
+def retry_deliveries(
+    here: Here,
+    after: BackgroundTasks,
+    destination: Annotated[str | None, Query(max_length=64, description="Only to this peer.")] = None,
+) -> Revived:
+    """DEAD -> PENDING for each that can be sent again, with a fresh schedule."""
+    with here.database.read() as session:
+        dead = dead_letters.revivable(session, destination=destination)
+    revived = []
+    for delivery_id in dead:
+        # Each locks its study: one per transaction.
+        with here.database.write() as session:
+            if dead_letters.revive(session, delivery_id):
+                revived.append(delivery_id)
+    after.add_task(enqueue.deliveries, here.database, revived)
+    return Revived(count=len(revived), message=f"{len(revived)} will be sent again")
 
 
 def _changed(

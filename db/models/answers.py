@@ -13,6 +13,7 @@ from db.models.lengths import DIGEST, UID
 
 if TYPE_CHECKING:
     from db.models.arrivals import Study
+    from db.models.commitments import Commitment
 
 
 class Decision(Base):
@@ -188,3 +189,4 @@ class Delivery(Base):
     comment: Mapped[str] = mapped_column(Text, default="")
 
     result: Mapped[ResultObject] = relationship(back_populates="deliveries")
+    commitment: Mapped[Commitment | None] = relationship()

@@ -25,6 +25,8 @@ class Destination:
     #: STOW-RS: value of the Authorization header; never printed.
     authorization: str | None = None
     timeout_seconds: float = 30.0
+    #: Whether it is asked to commit to what it stored (PS3.4 J); C-STORE only.
+    commitment: bool = False
 
     def __repr__(self) -> str:
         return f"Destination({self.name!r}, {self.kind!r})"

@@ -39,9 +39,12 @@ _RELEASE_SECONDS = 5.0
 
 
 @contextmanager
-def open_association(destination: Destination, contexts: Sequence[Context]) -> Iterator[Any]:
+def open_association(
+    destination: Destination, contexts: Sequence[Context], handlers: Sequence[tuple[Any, Any]] = ()
+) -> Iterator[Any]:
     """An established pynetdicom Association, released at the end, aborted where the body raised.
 
+    `handlers` are pynetdicom's, for what the peer says of its own accord.
     Raises ContextRefused where the peer accepted the association but none of the contexts, Unreachable
     where there was no connection, and SendError where it rejected or aborted the association.
     """
@@ -57,6 +60,7 @@ def open_association(destination: Destination, contexts: Sequence[Context]) -> I
                 (evt.EVT_CONN_OPEN, _on_connected, [destination.timeout_seconds]),
                 (evt.EVT_DATA_SENT, _answer_at_once),
                 (evt.EVT_CONN_CLOSE, _wake_whoever_waits),
+                *handlers,
             ],
         )
     except socket.gaierror as error:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from db import deliveries, jobs, studies
+from db import dead_letters, deliveries, jobs, studies
 from db.base import Database
 from db.errors import NotFound
 from db.models import Delivery
@@ -203,8 +203,8 @@ def _dead(database: Database) -> tuple[int, list[int]]:
 def test_a_revived_delivery_begins_anew_and_so_does_its_job(database: Database) -> None:
     job_id, (first, second) = _dead(database)
     with database.write() as session:
-        assert deliveries.revive(session, first)
-        assert not deliveries.revive(session, first)
+        assert dead_letters.revive(session, first)
+        assert not dead_letters.revive(session, first)
     row = _get(database, first)
     assert (row.state, row.attempts, row.first_attempt_at, row.nudged_at) == ("pending", 0, None, None)
     with database.read() as session:
@@ -218,7 +218,7 @@ def test_a_revived_delivery_begins_anew_and_so_does_its_job(database: Database) 
         )
         assert deliveries.due(session, now=NOW, nudged_before=NOW) == [first]
     with database.write() as session:
-        assert deliveries.revive(session, second)
+        assert dead_letters.revive(session, second)
         for delivery_id in (first, second):
             assert deliveries.sent(session, delivery_id, owner="", at=NOW, status=0, comment="")
         assert jobs.settle_delivering(session, job_id, NOW) is JobState.DONE
@@ -232,7 +232,7 @@ def test_a_revival_beside_the_last_end_does_not_leave_the_job_failed(database: D
 
     def revive() -> bool:
         with database.write() as session:
-            return deliveries.revive(session, dead)
+            return dead_letters.revive(session, dead)
 
     with database.write() as session:
         assert deliveries.sent(session, last, owner="", at=NOW, status=0, comment="")
@@ -247,7 +247,7 @@ def test_a_revival_beside_the_last_end_does_not_leave_the_job_failed(database: D
 
 def test_an_unknown_delivery_is_not_found(database: Database) -> None:
     with database.write() as session:
-        for ask in (deliveries.get, deliveries.revive, rows.claim_all):
+        for ask in (deliveries.get, dead_letters.revive, rows.claim_all):
             with pytest.raises(NotFound, match="no delivery 99"):
                 ask(session, 99)
 

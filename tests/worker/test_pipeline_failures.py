@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 from rich.console import Console
 from sqlalchemy import update
 
-from db import deliveries, jobs, leases, models
+from db import dead_letters, jobs, leases, models
 from db.states import JobState
 from dicom_node.results import seg, sr
 from dicom_node.senders import Destination, open_sender
@@ -410,7 +410,7 @@ def test_what_is_refused_is_dead_and_the_rest_is_not(journey: Journey, due: list
     # When a person revives it
     journey.pacs["pacs"].answer = lambda file: 0
     with journey.database.write() as session:
-        assert deliveries.revive(session, due[1])
+        assert dead_letters.revive(session, due[1])
     assert (journey.job().state, journey.why().study.state) == ("delivering", "ready")
     journey.deliver(due[1])
     assert _states(journey) == [("sent", 1, "0x0000"), ("sent", 1, "0x0000")]
@@ -439,7 +439,7 @@ def test_after_72_hours_it_is_dead(journey: Journey, due: list[int]) -> None:
     assert journey.job().reason == "undelivered"
     # A revived one has another 72 hours
     with journey.database.write() as session:
-        assert deliveries.revive(session, due[0])
+        assert dead_letters.revive(session, due[0])
     journey.deliver(due[0])
     assert [state for state, _, _ in _states(journey)] == ["pending", "dead"]
 

@@ -1,4 +1,4 @@
-"""Commands that ask: studies, jobs, deliveries, findings, why. Every one takes --json."""
+"""Commands that ask: studies, jobs, findings, why. Every one takes --json."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 
-from db import deliveries as delivery_rows
 from db import jobs as job_rows
 from db import results as result_rows
 from db import studies as study_rows
@@ -31,28 +30,15 @@ _STUDY_COLUMNS = (
     "problem",
 )
 _JOB_COLUMNS = ("id", "model", "state", "attempts", "age_seconds", "engine", "reason", "error")
-_DELIVERY_COLUMNS = (
-    "id",
-    "job_id",
-    "kind",
-    "destination",
-    "state",
-    "attempts",
-    "next_attempt_at",
-    "status",
-    "comment",
-)
 _FINDING_COLUMNS = ("study_instance_uid", "model", "key", "segment", "value", "unit", "explanation")
 
 jobs_app = typer.Typer(help="The jobs: list, show, retry, cancel.", no_args_is_help=False)
-deliveries_app = typer.Typer(help="The deliveries: list, retry.", no_args_is_help=False)
 
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
     app.command()(studies)
     app.add_typer(jobs_app, name="jobs")
-    app.add_typer(deliveries_app, name="deliveries")
     app.command()(findings)
     app.command()(why)
 
@@ -121,32 +107,6 @@ def cancel_job(job_id: int, config: ConfigOption = None, data: DataOption = None
     edge.console.print(f"job {job_id} is cancelled")
 
 
-@deliveries_app.command("list")
-def list_deliveries(
-    config: ConfigOption = None,
-    data: DataOption = None,
-    state: StateOption = None,
-    limit: LimitOption = 50,
-    as_json: JsonOption = False,
-) -> None:
-    """List the deliveries, newest first."""
-    with edge.database(config, data) as database, database.read() as session:
-        lines = [status.delivery_line(row) for row in delivery_rows.newest(session, state=state, limit=limit)]
-    edge.show(lines, as_json=as_json, columns=_DELIVERY_COLUMNS)
-
-
-@deliveries_app.command("retry")
-def retry_delivery(delivery_id: int, config: ConfigOption = None, data: DataOption = None) -> None:
-    """Send a dead delivery again."""
-    with edge.database(config, data) as database:
-        with database.write() as session:
-            state = delivery_rows.get(session, delivery_id).state
-            if not delivery_rows.revive(session, delivery_id):
-                raise WorkerError(f"delivery {delivery_id} is {state}; only a dead one can be retried")
-        enqueue.deliveries(database, [delivery_id])
-    edge.console.print(f"delivery {delivery_id} is due again")
-
-
 def findings(
     config: ConfigOption = None,
     data: DataOption = None,
@@ -189,9 +149,3 @@ def why(
 def _jobs(context: typer.Context, config: ConfigOption = None, data: DataOption = None) -> None:
     if context.invoked_subcommand is None:
         list_jobs(config=config, data=data)
-
-
-@deliveries_app.callback(invoke_without_command=True)
-def _deliveries(context: typer.Context, config: ConfigOption = None, data: DataOption = None) -> None:
-    if context.invoked_subcommand is None:
-        list_deliveries(config=config, data=data)
