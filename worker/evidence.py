@@ -115,7 +115,7 @@ class Scope:
         One that lacks images that are here, and has others that are not, still has more.
         """
         said = self.count
-        if said is None or said.total is None or not self._is_current(said):
+        if said is None or said.total is None or not self.is_current(said):
             return None
         if self.whole:
             lacking = sum(max(0, images - self.arrived.get(uid, 0)) for uid, images in said.series.items())
@@ -126,7 +126,8 @@ class Scope:
             else None
         )
 
-    def _is_current(self, said: Count) -> bool:
+    def is_current(self, said: Count) -> bool:
+        """Whether nothing has come since the sender was asked."""
         if self.whole:
             return dict(said.arrived) == dict(self.arrived)
         return all(said.arrived.get(uid) == images for uid, images in self.arrived.items())
@@ -134,7 +135,7 @@ class Scope:
     def awaits_count(self, counting: frozenset[str]) -> bool:
         """Whether a sender that is asked has not answered since the last image came."""
         said = self.count
-        if said is not None and self._is_current(said):
+        if said is not None and self.is_current(said):
             return not said.answered
         return any(row.peer in counting for row in self.carriers)
 

@@ -95,6 +95,14 @@ class Peer(_Section):
             _ae_title(self.ae_title)
         return self
 
+    @model_validator(mode="after")
+    def _can_be_asked(self) -> Peer:
+        if self.count == "qido" and not (self.qido_url or self.stow_url):
+            raise ValueError("count: qido needs the peer's qido_url, e.g. http://pacs:8042/dicom-web")
+        if self.count == "cfind" and (self.ae_title in ("", "*") or "/" in self.host):
+            raise ValueError("count: cfind needs the peer's own ae_title and host, not a network of them")
+        return self
+
 
 class Route(_Section):
     """Which series which model gets, and where its results go."""

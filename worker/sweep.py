@@ -12,6 +12,7 @@ from worker import (
     attempts,
     commitment_ledger,
     completeness,
+    counting,
     deaths,
     enqueue,
     heartbeat,
@@ -33,7 +34,7 @@ CARE_SECONDS = 2.0
 
 def run(station: Station, stop: threading.Event) -> None:
     """Sweep until `stop` is set; a failing sweep is logged and tried again."""
-    with heartbeat.Heartbeat(station, "sweep"), repair.Repair(station) as repairs:
+    with heartbeat.Heartbeat(station, "sweep"), repair.Repair(station) as repairs, counting.running(station):
         next_care, looks = datetime.now(UTC), completeness.Looks()
         keeper = retention.Keeper(retention.open_store(station.database, station.settings), station.settings)
         while not stop.is_set():
