@@ -8,13 +8,12 @@ import logging
 import os
 import secrets
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
 from dicom_node import digests, stored_files
-from dicom_node.errors import DataSetError, SpoolFull
+from dicom_node.errors import SpoolFull
 from dicom_node.file_meta import FileMetaTemplate
 from dicom_node.incoming import BUFFER_BYTES, Incoming
 from dicom_node.instance import StoredInstance
@@ -102,23 +101,6 @@ class Spool:
             )
         finally:
             incoming.set_aside()
-
-    def scan(self) -> Iterator[StoredInstance]:
-        """Every file under its final name, association unknown; changes nothing.
-
-        Series come in no order, the files of one as they were received. Reads 16 KiB a file: the digest
-        stands in the file meta. Files that are no instances are reported to the log and left alone.
-        """
-        for folder in self.root.glob("[0-9]*/[0-9]*"):
-            yield from sorted(self._described(folder), key=lambda stored: stored.received_at)
-
-    def _described(self, folder: Path) -> Iterator[StoredInstance]:
-        """The files of one series, in no order."""
-        for path in folder.glob("*.dcm"):
-            try:
-                yield stored_files.describe(self.root, path)
-            except (DataSetError, OSError) as error:
-                LOGGER.warning("spool file %s is not an instance: %s", path.relative_to(self.root), error)
 
     def open(self, path: Path) -> BinaryIO:
         """Open a stored file by the path of its `StoredInstance`."""

@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
-from db import associations, events, intake, purging, refusals
+from db import associations, events, refusals
 from dicom_node.instance import StoredInstance
 from dicom_node.listener import AssociationEvent, RefusedInstance
-from dicom_node.spool import Spool
 from dicom_node.statuses import StoreStatus
 from worker import pipeline
 from worker.loop_guard import ConfiguredGuard
@@ -26,8 +25,6 @@ BATCH_SECONDS = 0.1
 BATCH_SIZE = 200
 #: Series whose attributes are known to be read; forgotten all at once when there are more.
 MOST_SERIES = 50_000
-#: A file younger than this may still be reported by the listener that took it.
-FRESH_SECONDS = 5.0
 #: Wait before a batch that the database refused is tried again.
 RETRY_SECONDS = 2.0
 
@@ -38,8 +35,8 @@ class Indexer:
     """Implements the listener's events. Use as a context manager: its end writes what is queued.
 
     The order of an association's reports is kept: its instances have rows before it is closed.
-    A database that is away delays rows; files are safe in the spool, and a start-up scan finds those
-    whose rows were never written.
+    A database that is away delays rows; files are safe in the spool, and the sweep finds those whose
+    rows were never written.
     """
 
     def __init__(self, station: Station) -> None:
@@ -62,20 +59,6 @@ class Indexer:
         """An instance was answered with a failure."""
         self._queue.put(refusal)
 
-    def scan(self, spool: Spool) -> int:
-        """Queue the files that have no row; return how many. Those that just arrived are still reported."""
-        found = 0
-        for batch in _batches(spool, older_than=time.time() - FRESH_SECONDS):
-            with self._station.database.read() as session:
-                missing = set(intake.paths_without_rows(session, [str(stored.path) for stored in batch]))
-                # Asked after the rows, which a purge takes away in the same moment as it dooms the files.
-                missing -= purging.doomed_among(session, sorted(missing))
-            for stored in batch:
-                if str(stored.path) in missing and (spool.root / stored.path).exists():
-                    self._queue.put(stored)
-                    found += 1
-        return found
-
     def _run(self) -> None:
         while True:
             batch, ended = self._next_batch()
@@ -87,7 +70,7 @@ class Indexer:
                     # Rows must come in the end; nothing that was acknowledged may be forgotten.
                     logger.exception("%s reports could not be written (attempt %s)", len(batch), attempt)
                     if self._stopping and attempt >= 3:
-                        logger.error("giving up at shutdown; the next start-up scan will find the files")
+                        logger.error("giving up at shutdown; the sweep will find the files")
                         return
                     time.sleep(RETRY_SECONDS)
             if ended:
@@ -211,19 +194,6 @@ def _association_row(event: AssociationEvent, process_id: str) -> dict[str, obje
         "outcome": "rejected" if rejected else "open",
         "reason": event.reason,
     }
-
-
-def _batches(spool: Spool, *, older_than: float) -> Iterator[list[StoredInstance]]:
-    """The spool's files in batches."""
-    batch: list[StoredInstance] = []
-    for stored in spool.scan():
-        if stored.received_at.timestamp() <= older_than:
-            batch.append(stored)
-        if len(batch) >= BATCH_SIZE:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def _forever() -> Iterator[int]:

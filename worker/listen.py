@@ -8,7 +8,7 @@ import threading
 from dicom_node.listener import KnownPeer, Listener, ListenerConfig
 from dicom_node.spool import Spool
 from worker import heartbeat, loop_guard
-from worker.indexer import FRESH_SECONDS, Indexer
+from worker.indexer import Indexer
 from worker.settings import Settings
 from worker.station import Station
 
@@ -29,7 +29,6 @@ def run(station: Station, stop: threading.Event) -> None:
     ):
         with Listener(listener_config(settings), spool, indexer) as listener:
             logger.info("listening as %s on port %s", settings.node.ae_title, listener.port)
-            threading.Thread(target=_repair, args=(indexer, spool, stop), name="scan", daemon=True).start()
             stop.wait()
         logger.info("no longer listening")
 
@@ -48,26 +47,3 @@ def listener_config(settings: Settings) -> ListenerConfig:
         stop_seconds=STOP_SECONDS,
         guard=loop_guard.at_the_door(settings.guard),
     )
-
-
-def _repair(indexer: Indexer, spool: Spool, stop: threading.Event) -> None:
-    """Give rows to files whose rows were never written, because their process died in between.
-
-    A second look finds those that were too fresh for the first: who starts again at once after a death
-    comes within seconds of the last file, whose sender was told that it is safe.
-    """
-    _scan(indexer, spool)
-    if not stop.wait(FRESH_SECONDS + 1):
-        _scan(indexer, spool)
-
-
-def _scan(indexer: Indexer, spool: Spool) -> None:
-    """One look through the spool; receiving goes on where it fails."""
-    try:
-        found = indexer.scan(spool)
-    except Exception:
-        # Receiving goes on without the repair; the next start tries it again.
-        logger.exception("the start-up scan failed; files without rows stay without until the next start")
-        return
-    if found:
-        logger.info("the start-up scan found %s files without rows and gives them some", found)

@@ -20,7 +20,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from dicom_node import header, own_uids, results
+from dicom_node import header, own_uids, results, stored_files
 from dicom_node.equipment import NOBODY, Equipment
 from dicom_node.errors import DataSetError
 from dicom_node.incoming import BUFFER_BYTES
@@ -271,7 +271,7 @@ def test_the_scan_sees_what_the_listener_saw(tmp_path: Path) -> None:
                 sop_instance_uid=str(ds.SOPInstanceUID),
                 transfer_syntax_uid=EXPLICIT,
             )
-        assert sorted(stored.equipment.ours for stored in here.spool.scan()) == [False, True]
+        assert sorted(stored.equipment.ours for stored in stored_files.scan(here.spool.root)) == [False, True]
 
 
 def test_the_digest_still_decides() -> None:

@@ -9,7 +9,7 @@ import logging
 import multiprocessing
 import os
 from collections.abc import Iterator
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pydicom
@@ -158,7 +158,7 @@ def test_a_damaged_file_makes_room_for_the_instance_and_is_kept(spool: Spool, da
     [aside] = (spool.root / "partial").iterdir()
     assert aside.read_bytes() == damaged
     # It is kept from now on, however old the file was
-    assert stored_files.prune_partial(spool.root, older_than=timedelta(days=1)) == 0
+    assert stored_files.prune_partial(spool.root, before=datetime.now(UTC) - timedelta(days=1)) == 0
     assert store(spool, ds).duplicate
 
 
@@ -269,7 +269,7 @@ def test_a_failed_disk_keeps_what_came(spool: Spool, monkeypatch: pytest.MonkeyP
 
     # Then no final name exists, and the bytes were set aside
     assert [name.split("/")[0] for name in files(spool)] == ["partial"]
-    assert list(spool.scan()) == []
+    assert list(stored_files.scan(spool.root)) == []
 
 
 def test_scan_finds_all_and_changes_nothing(spool: Spool, caplog: pytest.LogCaptureFixture) -> None:
@@ -284,7 +284,7 @@ def test_scan_finds_all_and_changes_nothing(spool: Spool, caplog: pytest.LogCapt
     before = files(spool)
 
     with caplog.at_level(logging.WARNING):
-        found = {instance.path: instance for instance in spool.scan()}
+        found = {instance.path: instance for instance in stored_files.scan(spool.root)}
 
     # Then each is described as it was when stored, but for the association
     assert set(found) == {instance.path for instance in stored}
@@ -318,7 +318,7 @@ def test_scan_computes_a_digest_that_another_program_did_not_leave(spool: Spool)
     path.parent.mkdir(parents=True)
     ds.save_as(path, enforce_file_format=True)
 
-    (found,) = spool.scan()
+    (found,) = stored_files.scan(spool.root)
 
     assert found.sha256 == hashlib.sha256(data_set(ds)).hexdigest()
 
@@ -349,7 +349,7 @@ def test_what_a_dead_process_left_is_set_aside(tmp_path: Path) -> None:
     names = files(another)
     assert len([name for name in names if name.startswith("partial/")]) == 1
     assert len([name for name in names if name.startswith("incoming/")]) == 1
-    assert list(another.scan()) == []
+    assert list(stored_files.scan(another.root)) == []
     in_hand.set_aside()
     living.close()
     another.close()
@@ -385,7 +385,7 @@ def test_two_processes_store_one_uid_at_once(tmp_path: Path, same: bool) -> None
     # Then one of them was first, and the other knows that it was not; no bytes are lost
     assert answers == ([(False, False), (True, False)] if same else [(False, False), (False, True)])
     spool = Spool(tmp_path, watermark_bytes=0)
-    assert len(list(spool.scan())) == (1 if same else 2)
+    assert len(list(stored_files.scan(spool.root))) == (1 if same else 2)
     spool.close()
 
 

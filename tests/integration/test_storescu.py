@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from dicom_node import stored_files
 from dicom_node.file_meta import decode
 from dicom_node.listener import KnownPeer
 from dicom_node.spool import Spool
@@ -337,7 +338,7 @@ def test_kill_loses_no_acknowledged_image(tmp_path: Path) -> None:
     # Then each of them is there, whole
     assert 20 <= len(acknowledged) < len(made)
     with Spool(spool, watermark_bytes=0) as opened:
-        found = {stored.sop_instance_uid: stored for stored in opened.scan()}
+        found = {stored.sop_instance_uid: stored for stored in stored_files.scan(opened.root)}
     sent = {ds.SOPInstanceUID: ds for ds in made}
     for uid in acknowledged:
         assert data_set_bytes(spool / found[uid].path) == data_set_bytes(sent[uid])

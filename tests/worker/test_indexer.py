@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -18,13 +17,11 @@ from sqlalchemy.exc import OperationalError
 from db import models
 from dicom_node.instance import StoredInstance
 from dicom_node.listener import AssociationEvent, RefusedInstance
-from dicom_node.spool import Spool
 from dicom_node.statuses import StoreStatus
 from tests.worker import journey as journeys
 from tests.worker import night
-from worker import indexer, pipeline
+from worker import indexer, repair
 from worker.indexer import Indexer
-from worker.loop_guard import ConfiguredGuard
 from worker.station import Station
 
 
@@ -250,7 +247,11 @@ def test_duplicates_are_counted_once_whatever_is_repeated(
 
 
 def test_a_shutdown_does_not_wait_for_a_database_that_stays_away(
-    here: Station, stored: list[StoredInstance], away: Away, caplog: pytest.LogCaptureFixture
+    here: Station,
+    stored: list[StoredInstance],
+    away: Away,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     caplog.set_level(logging.INFO)
     began = time.monotonic()
@@ -258,64 +259,12 @@ def test_a_shutdown_does_not_wait_for_a_database_that_stays_away(
         for one in stored:
             writing.instance(one)
     assert time.monotonic() - began < 5
-    assert "the next start-up scan will find the files" in caplog.text
+    assert "the sweep will find the files" in caplog.text
     # And it does
     away.on = False
-    _age(here)
-    with Spool(here.settings.spool, watermark_bytes=0) as spool, Indexer(here) as writing:
-        assert writing.scan(spool) == 6
+    monkeypatch.setattr(repair, "FRESH_SECONDS", 0.0)
+    assert repair.look(here) == 6
     assert _count(here, models.Instance) == 6
-
-
-# The start-up scan --------------------------------------------------------------------------------
-
-
-def _age(here: Station) -> None:
-    """Let the files be from a minute ago."""
-    before = time.time() - 60
-    for path in here.settings.spool.glob("[0-9]*/*/*.dcm"):
-        os.utime(path, (before, before))
-
-
-def test_the_scan_finds_files_without_rows_and_only_those(
-    here: Station, stored: list[StoredInstance], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    guard = ConfiguredGuard.of(here.settings.guard)
-    pipeline.receive(here.database, here.settings.spool, stored[:2], guard=guard, read_series=set())
-    _age(here)
-    (here.settings.spool / "1.2" / "3.4").mkdir(parents=True)
-    (here.settings.spool / "1.2" / "3.4" / "5.6.dcm").write_bytes(b"not DICOM")
-    monkeypatch.setattr(indexer, "BATCH_SIZE", 4)
-    with Spool(here.settings.spool, watermark_bytes=0) as spool:
-        with Indexer(here) as writing:
-            assert writing.scan(spool) == 4
-        assert _count(here, models.Instance) == 6
-        with Indexer(here) as writing:
-            assert writing.scan(spool) == 0
-    assert [row.association_id for row in _all(here, models.Instance)] == ["a1", "a1", None, None, None, None]
-    (study,) = _all(here, models.Study)
-    assert study.patient_id == journeys.ID
-
-
-def test_the_scan_leaves_alone_what_is_just_being_reported(
-    here: Station, stored: list[StoredInstance]
-) -> None:
-    with Spool(here.settings.spool, watermark_bytes=0) as spool, Indexer(here) as writing:
-        assert writing.scan(spool) == 0
-
-
-def test_the_scan_s_files_are_reported_by_the_listener_too(
-    here: Station, stored: list[StoredInstance]
-) -> None:
-    _age(here)
-    with Spool(here.settings.spool, watermark_bytes=0) as spool, Indexer(here) as writing:
-        for one in stored[:3]:
-            writing.instance(one)
-        writing.scan(spool)
-        for one in stored[3:]:
-            writing.instance(one)
-    assert _count(here, models.Instance) == 6
-    assert {row.duplicates for row in _all(here, models.Instance)} == {0}
 
 
 def test_the_end_writes_what_is_queued(here: Station, stored: list[StoredInstance]) -> None:

@@ -315,11 +315,11 @@ def test_a_sweep_that_fails_is_repeated(
 ) -> None:
     failures, original = [], sweep.care
 
-    def care(*args: Any) -> None:
+    def care(*args: Any) -> set[str]:
         if len(failures) < 2:
             failures.append(1)
             raise OSError("the database is away")
-        original(*args)
+        return original(*args)
 
     monkeypatch.setattr(sweep, "care", care)
     monkeypatch.setattr(sweep, "CARE_SECONDS", 0.05)
