@@ -20,7 +20,7 @@ from dicom_node.listener import AssociationEvent, RefusedInstance
 from dicom_node.statuses import StoreStatus
 from tests.worker import journey as journeys
 from tests.worker import night
-from worker import indexer, repair
+from worker import indexer, pipeline, repair
 from worker.indexer import Indexer
 from worker.station import Station
 
