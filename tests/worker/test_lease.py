@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 import time
 from collections.abc import Callable
@@ -10,13 +11,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from db import jobs, leases, models
 from db.models import Job
 from db.states import JobState
 from tests.worker import journey as journeys
 from tests.worker.journey import Journey
-from worker import pipeline
+from worker import explain, pipeline
 from worker.bench import Bench
 from worker.lease import Lease
 from worker.limits import Limits
@@ -169,3 +171,20 @@ def test_the_process_ends_even_where_the_database_is_away(
     assert ended.times == 1
     # The sweep will write its row
     assert journey.job().state == "running"
+
+
+def test_why_says_when_a_job_is_stopped_and_when_it_comes_again(journey: Journey, ended: Ended) -> None:
+    job = claimed(journey)
+    assert job.deadline_at is not None
+    assert (journey.job().deadline_at, journey.job().not_before) == (job.deadline_at, None)
+    assert f"is stopped at {job.deadline_at.astimezone():%H:%M:%S}" in said(journey)
+    with Lease(bench(journey, ended), job, Limits(soft=LENGTH, hard=LENGTH)) as lease:
+        until(lambda: lease.lost)
+    assert journey.job().deadline_at is None and journey.job().not_before is not None
+    assert f"not before {journey.job().not_before.astimezone():%H:%M:%S}" in said(journey)
+
+
+def said(journey: Journey) -> str:
+    out = io.StringIO()
+    Console(file=out, width=200).print(explain.why_tree(journey.why()))
+    return out.getvalue()
