@@ -22,6 +22,27 @@ KINDS = ("seg", "sr")
 _IS_MAXIMUM = 2**31 - 1
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """A report of ours, as another object refers to it (PS3.3 Table C.17-3)."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Predecessor:
+    """The earlier answer of the same model about the same series, whose place a result takes."""
+
+    #: Its place among these answers; 1 is the first one's.
+    revision: int
+    #: The time that its objects bear; aware UTC.
+    created_at: datetime
+    #: None where it had no report.
+    report: Report | None
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ResultContext:
     """Where a job's results belong and where they come from.
@@ -41,6 +62,8 @@ class ResultContext:
     secondread_version: str
     #: Time zone of the dates written, where the source does not name its own; None: this machine's.
     zone: tzinfo | None = None
+    #: None where this is the first answer.
+    predecessor: Predecessor | None = None
 
     def __post_init__(self) -> None:
         if self.created_at.utcoffset() is None:
@@ -53,6 +76,11 @@ class ResultContext:
         return own_uids.make(self.job_identity, *parts)
 
     @property
+    def revision(self) -> int:
+        """The place of this answer among those of the same model about the same series; 1 is the first."""
+        return 1 if self.predecessor is None else self.predecessor.revision + 1
+
+    @property
     def device_uid(self) -> str:
         """The model's UID: a retrained model is another device (IHE AIR)."""
         return own_uids.make("device", self.model.digest)
@@ -61,7 +89,9 @@ class ResultContext:
         """A Series Number that sorts behind the source's, the same for every retry."""
         of_source = self.header.get("SeriesNumber")
         number = int(of_source) if of_source not in (None, "") else 0
-        own = 91 + KINDS.index(kind)
+        # Those of a later answer behind those that they replace, as far as two digits reach.
+        later = min(self.revision - 1, 3) * len(KINDS)
+        own = 91 + later + KINDS.index(kind)
         # Viewers sort the series list by this number: 3 -> 391, 392.
         return number * 100 + own if 0 <= number <= (_IS_MAXIMUM - own) // 100 else 9900 + own
 
@@ -102,8 +132,11 @@ class ResultContext:
         Timezone Offset From UTC holds for every date in the object, the study's own included
         (PS3.3 C.12.1.1.8), so ours must be on the clock that the source uses.
         """
-        zone = _offset(self.timezone_offset or "") or self.zone
-        return self.created_at.astimezone(zone)
+        return self.on_study_clock(self.created_at)
+
+    def on_study_clock(self, moment: datetime) -> datetime:
+        """A moment as the study's dates would say it."""
+        return moment.astimezone(_offset(self.timezone_offset or "") or self.zone)
 
     def source_uids(self) -> Iterable[str]:
         """SOP Instance UIDs of the source images, in slice order."""

@@ -103,8 +103,7 @@ def describe(context: ResultContext, contents: Sequence[str]) -> str:
     Viewers cut it in their series lists, after some 20 characters: what must be seen comes first. At
     most 64 characters (PS3.5, LO): of `contents`, as many as fit, then how many more.
     """
-    model = context.model
-    start = "AI unverified (research)" if model.research_only else "AI unverified"
+    model, start = context.model, standing(context)
     made_by = f"{model.name} {model.version}"
     for count in range(len(contents), 0, -1):
         more = f" +{len(contents) - count}" if count < len(contents) else ""
@@ -112,3 +111,12 @@ def describe(context: ResultContext, contents: Sequence[str]) -> str:
         if len(text) <= _DESCRIPTION_LENGTH:
             return text.replace("\\", "/")
     return f"{start}: {made_by}"[:_DESCRIPTION_LENGTH].replace("\\", "/")
+
+
+def standing(context: ResultContext) -> str:
+    """What must be known before anything else, e.g. "AI rev 2 unverified (research, replaces rev 1)"."""
+    marks = ["research"] if context.model.research_only else []
+    if context.predecessor is not None:
+        marks.append(f"replaces rev {context.predecessor.revision}")
+    start = "AI unverified" if context.predecessor is None else f"AI rev {context.revision} unverified"
+    return f"{start} ({', '.join(marks)})" if marks else start

@@ -31,10 +31,11 @@ class Group:
 def groups(context: ResultContext, findings: Findings) -> tuple[Group, ...]:
     """One group for each segment, for each set of segments measured together, and for each finding.
 
-    There is always at least one: a model that looked and found nothing says so.
+    There is always at least one: a model that looked and found nothing says so. Where the report takes an
+    earlier one's place, that is said first.
     """
     parts = (_of_segments(context, findings), _of_unions(context, findings), _of_findings(context, findings))
-    return tuple(chain.from_iterable(parts)) or (_empty(context),)
+    return (*_of_history(context), *(tuple(chain.from_iterable(parts)) or (_empty(context),)))
 
 
 def computed(measurements: Iterable[Measurement]) -> tuple[Measurement, ...]:
@@ -94,6 +95,22 @@ def _of_findings(context: ResultContext, findings: Findings) -> Iterator[Group]:
             segments=tuple(item for item in findings.segments if item.number in numbers),
             finding=finding,
             comment=_words(finding),
+        )
+
+
+def _of_history(context: ResultContext) -> Iterator[Group]:
+    """What the report replaces, where it does."""
+    earlier = context.predecessor
+    if earlier is not None:
+        moment = context.on_study_clock(earlier.created_at)
+        yield Group(
+            tracking_uid=context.uid("tracking", "revision"),
+            tracking_id=f"{context.model.name}/rev {context.revision}",
+            comment=(
+                f"Rev {context.revision}: replaces rev {earlier.revision} of {moment:%Y-%m-%d %H:%M:%S}, "
+                "since images came late or were replaced. "
+                f"This report is of {len(context.source.datasets)} images."
+            ),
         )
 
 

@@ -10,7 +10,7 @@ from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from pydicom.dataset import Dataset
 
 from dicom_node.results import codes, explicit, header, outline
-from dicom_node.results.context import ResultContext
+from dicom_node.results.context import Report, ResultContext
 from engines.findings import Code, Findings, Measurement, Segment
 
 #: Our addition to CID 7021 "Measurement Report Document Titles" (PS3.16; the group is extensible): OHIF
@@ -45,6 +45,11 @@ def build(context: ResultContext, findings: Findings, segmentation: Dataset | No
     )
     _separate(document)
     explicit.set_sequence(document, 0x0040A375, _evidence(context, segmentation))
+    if context.predecessor is not None and context.predecessor.report is not None:
+        # The report that this one is a new version of (PS3.3 C.17.2).
+        explicit.set_sequence(
+            document, 0x0040A360, _study(context, [_predecessor(context.predecessor.report)])
+        )
     header.finish(document, context, header.describe(context, ["measurements"]))
     return document
 
@@ -65,12 +70,26 @@ def _evidence(context: ResultContext, segmentation: Dataset | None) -> bytes:
     series = [_series(context.source.datasets)]
     if segmentation is not None:
         series.append(_series([segmentation]))
+    return _study(context, series)
+
+
+def _predecessor(report: Report) -> bytes:
+    """The series of an earlier report, with that report."""
+    ds = Dataset()
+    ds.SOPClassUID = report.sop_class_uid
+    ds.SOPInstanceUID = report.sop_instance_uid
+    ds.SeriesInstanceUID = report.series_instance_uid
+    return _series([ds])
+
+
+def _study(context: ResultContext, series: Sequence[bytes]) -> bytes:
+    """The source's study and those of its series that are referred to (PS3.3 Table C.17-3)."""
     study = explicit.text(0x0020000D, "UI", str(context.header.StudyInstanceUID))
     return explicit.item(explicit.sequence(0x00081115, *series), study)
 
 
 def _series(instances: Sequence[Dataset]) -> bytes:
-    """A series and those of its instances that are evidence (PS3.3 Table 10-4)."""
+    """A series and those of its instances that are referred to (PS3.3 Table 10-4)."""
     references = [explicit.item(explicit.reference(instance)) for instance in instances]
     uid = explicit.text(0x0020000E, "UI", str(instances[0].SeriesInstanceUID))
     return explicit.item(explicit.sequence(0x00081199, *references), uid)

@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 
 from dicom_node import elements, headers
 from dicom_node.errors import GateError
-from dicom_node.results import verify_seg, verify_sr
+from dicom_node.results import header, verify_seg, verify_sr
 from dicom_node.results.context import ResultContext
 from engines.findings import Findings
 
@@ -75,6 +75,8 @@ def check_identity(ds: Dataset, kind: str, context: ResultContext) -> None:
     _compare(ds, expected)
     if str(ds.file_meta.MediaStorageSOPInstanceUID) != expected["SOPInstanceUID"]:
         raise GateError("the file meta names another instance than the data set")
+    if not elements.text(ds, "SeriesDescription").startswith(header.standing(context)):
+        raise GateError("the Series Description does not say how the result is to be taken")
 
 
 def _compare(ds: Dataset, expected: dict[str, str]) -> None:

@@ -52,6 +52,7 @@ def check(ds: Dataset, context: ResultContext, findings: Findings, segmented: bo
     for uid, group in expected.items():
         _check_group(groups[uid], group, context, segmented)
     _check_evidence(ds, context, segmented)
+    _check_predecessor(ds, context)
 
 
 def read_groups(ds: Dataset) -> dict[str, Group]:
@@ -147,14 +148,35 @@ def _check_evidence(ds: Dataset, context: ResultContext, segmented: bool) -> Non
     expected = set(context.source_uids())
     if segmented:
         expected.add(context.uid("seg", "instance"))
-    listed = [
-        str(instance.ReferencedSOPInstanceUID)
-        for study in ds.get("CurrentRequestedProcedureEvidenceSequence") or ()
+    listed = [uids[-1] for uids in _references(ds, "CurrentRequestedProcedureEvidenceSequence")]
+    if set(listed) != expected or len(listed) != len(expected):
+        raise GateError("the evidence is not the source images and the Segmentation")
+
+
+def _check_predecessor(ds: Dataset, context: ResultContext) -> None:
+    """The predecessor must be the report whose place this one takes, and no other."""
+    report = context.predecessor.report if context.predecessor is not None else None
+    expected = []
+    if report is not None:
+        study = str(context.header.StudyInstanceUID)
+        expected = [(study, report.series_instance_uid, report.sop_class_uid, report.sop_instance_uid)]
+    if _references(ds, "PredecessorDocumentsSequence") != expected:
+        raise GateError("the predecessor is not the report whose place this one takes")
+
+
+def _references(ds: Dataset, keyword: str) -> list[tuple[str, str, str, str]]:
+    """Study, series, SOP class and SOP instance of each reference (PS3.3 Table C.17-3)."""
+    return [
+        (
+            str(study.StudyInstanceUID),
+            str(series.SeriesInstanceUID),
+            str(instance.ReferencedSOPClassUID),
+            str(instance.ReferencedSOPInstanceUID),
+        )
+        for study in ds.get(keyword) or ()
         for series in study.ReferencedSeriesSequence
         for instance in series.ReferencedSOPSequence
     ]
-    if set(listed) != expected or len(listed) != len(expected):
-        raise GateError("the evidence is not the source images and the Segmentation")
 
 
 def _walk(ds: Dataset) -> Iterator[Dataset]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from dicom_node import results
 from dicom_node.results import sr
+from dicom_node.results.context import Predecessor, Report
 from engines.findings import Code
 from tests.support import peers, phantoms
 from tests.support import results as cases
@@ -58,6 +59,46 @@ def test_dciodvfy_finds_no_error_in_a_segmentation_with_an_empty_segment(tmp_pat
     labels[3, 4, 5] = 2
     for path in make(tmp_path, "axial", mask=labels):
         assert "Error" not in run("dciodvfy", "-new", path)
+
+
+def make_later(folder: Path) -> list[Path]:
+    """Results that take the place of earlier ones, and those, which come first."""
+    source = cases.series(cases.LIES["axial"])
+    first = cases.context(source)
+    report = Report(
+        sop_class_uid="1.2.840.10008.5.1.4.1.1.88.34",
+        sop_instance_uid=first.uid("sr", "instance"),
+        series_instance_uid=first.uid("sr", "series"),
+    )
+    earlier = Predecessor(revision=1, created_at=first.created_at, report=report)
+    second = cases.context(source, job_identity="0" * 64, predecessor=earlier)
+    made = [
+        item
+        for name, context in (("first", first), ("second", second))
+        for item in results.make_results(context, cases.findings(source), ("seg", "sr"), folder / name)
+    ]
+    assert [item.problem for item in made] == [""] * 4
+    return [item.path for item in made]
+
+
+@pytest.mark.peer("dicom3tools")
+def test_dciodvfy_finds_no_error_in_results_that_replace_others(tmp_path: Path) -> None:
+    later = make_later(tmp_path)
+    for path in later:
+        assert "Error" not in run("dciodvfy", "-new", path)
+    assert "Error" not in run("dcentvfy", *later)
+
+
+@pytest.mark.peer("pixelmed")
+@pytest.mark.peer("dcmtk")
+def test_the_report_that_replaces_another_fits_its_template_and_names_it(tmp_path: Path) -> None:
+    _, first, _, second = make_later(tmp_path)
+    said = run("DicomSRValidator", second)
+    assert "IOD validation complete" in said
+    assert "Error" not in said, said
+    predecessors = [line for line in run("dsrdump", second).splitlines() if "Predecessor" in line]
+    assert len(predecessors) == 1 and predecessors[0].split()[-1] == "1"
+    assert "Predecessor" not in run("dsrdump", first)
 
 
 @pytest.mark.peer("dicom3tools")
