@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from db import commitments, deliveries, events, jobs, studies
 from db.models import Commitment, Delivery
 from dicom_node.commitment import CommitmentAsk, CommitmentReport, Reference
+from dicom_node.errors import CommitmentError
 from dicom_node.senders import Destination, Verdict, commitment, retry
 from worker import hold, receipts
 from worker.bench import Post
@@ -120,16 +121,13 @@ def look_after(post: Post, now: datetime) -> None:
 def report(post: Post, said: CommitmentReport, *, calling_ae_title: str) -> None:
     """Write what a destination reports: SENT -> COMMITTED, or to be sent again, or DEAD.
 
-    It may come twice, late, from somebody else, and about objects that nobody asked about: that changes
-    nothing but the events.
+    It may come late, twice, and name objects that were never sent: that changes nothing else. Raises
+    CommitmentError where nobody waits for it, or who reports is not who was asked.
     """
     now = datetime.now(UTC)
     with post.database.write() as session:
-        request = commitments.by_transaction(session, said.transaction_uid)
-        problem = _problem(post, request, calling_ae_title)
-        if problem or request is None:
-            _remark(session, problem)
-            return
+        known = commitments.by_transaction(session, said.transaction_uid)
+        request = _asked(post, known, calling_ae_title)
         failed = {each.reference.sop_instance_uid: each.reason for each in said.failed}
         named = {each.sop_instance_uid for each in said.committed} | failed.keys()
         comment = f"{len(said.committed)} committed, {len(failed)} failed"
@@ -139,23 +137,34 @@ def report(post: Post, said: CommitmentReport, *, calling_ae_title: str) -> None
             return
         strangers = commitments.unknown_among(session, request.destination, named)
         if strangers:
-            _remark(
-                session, f"{request.destination} reported on {strangers} objects it was never sent; ignored"
-            )
+            message = f"{request.destination} reported on {strangers} objects it was never sent; ignored"
+            events.note_once(session, "commitment", message)
         for row in rows:
             _decide(session, request, row, {each.sop_instance_uid for each in said.committed}, failed, now)
         _settle_jobs(session, rows, now)
     logger.info("commitment %s of %s: %s", request.id, request.destination, comment)
 
 
-def _problem(post: Post, request: Commitment | None, calling_ae_title: str) -> str:
-    """Why a report does not count; "" where it does."""
+def _asked(post: Post, request: Commitment | None, calling_ae_title: str) -> Commitment:
+    """The request that a report is about. Raises CommitmentError."""
     if request is None:
-        return f"{calling_ae_title} reported on a storage commitment that nobody asked for; ignored"
+        raise CommitmentError(f"{calling_ae_title} reports on a storage commitment that nobody asked for")
     destination = post.destinations.get(request.destination)
     if destination is None or destination.ae_title != calling_ae_title.strip():
-        return f"{calling_ae_title} reported on a storage commitment that {request.destination} was asked for; ignored"
-    return ""
+        raise CommitmentError(
+            f"{calling_ae_title} reports on a storage commitment that {request.destination} was asked for"
+        )
+    return request
+
+
+def report_here(post: Post, request: Request, said: CommitmentReport) -> None:
+    """A report on the association that asked; that it is refused is an event, as it is at the listener."""
+    try:
+        report(post, said, calling_ae_title=request.destination.ae_title)
+    except CommitmentError as error:
+        with post.database.write() as session:
+            events.note_once(session, "commitment", f"{error}; ignored")
+        raise
 
 
 def _decide(
@@ -221,12 +230,6 @@ def _settle_jobs(session: Session, rows: Sequence[Delivery], now: datetime) -> N
     for job_id, study_id in sorted({(row.result.job_id, row.result.job.study_id) for row in rows}):
         if jobs.settle_delivering(session, job_id, now):
             studies.finish_if_ended(session, study_id, now)
-
-
-def _remark(session: Session, message: str) -> None:
-    """An event; one that repeats itself is written once, for whoever sends it may do so without end."""
-    logger.warning("%s", message)
-    events.note_once(session, "commitment", message)
 
 
 def _named(request: Request) -> tuple[int, str, int]:

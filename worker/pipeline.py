@@ -271,13 +271,12 @@ def commit(post: Post, delivery_id: int) -> None:
     request = ledger.begin(post, delivery_id)
     if request is None:
         return
-    report = partial(ledger.report, post, calling_ae_title=request.destination.ae_title)
     try:
         with Hold(post.database, request.delivery_ids, owner=post.owner):
             post.ask_commitment(
                 request.destination,
                 request.ask,
-                on_report=report,
+                on_report=partial(ledger.report_here, post, request),
                 wait_seconds=ledger.STAY_SECONDS,
                 is_over=partial(ledger.is_over, post, request),
             )

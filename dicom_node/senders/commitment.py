@@ -15,6 +15,7 @@ from dicom_node import commitment, errors
 from dicom_node.commitment import CommitmentAsk, CommitmentReport, FailureReason
 from dicom_node.senders import Destination, Verdict, contexts, statuses
 from dicom_node.senders.association import open_association
+from dicom_node.statuses import NormalizedStatus
 
 #: Storage Commitment Push Model, in a syntax that every peer has.
 CONTEXTS = contexts.ways((commitment.SOP_CLASS_UID, str(ExplicitVRLittleEndian)))
@@ -153,12 +154,13 @@ class _Conversation:
     def _receive(self, event: Any) -> tuple[int, Dataset | None]:
         """EVT_N_EVENT_REPORT: a status, once whoever is told has written it down (PS3.7 10.1.1.1.8)."""
         try:
-            context = event.context
-            ds = commitment.read(event.request.EventInformation.getvalue(), str(context.transfer_syntax))
+            data = event.request.EventInformation
+            syntax = str(event.context.transfer_syntax)
+            ds = commitment.read(data.getvalue() if data else b"", syntax)
             report = commitment.decode_report(event.event_type, ds)
-        except (errors.DataSetError, AttributeError):  # AttributeError: it has no Event Information
-            return 0x0115, None  # invalid argument value
-        self._on_report(report)
+            self._on_report(report)
+        except (errors.DataSetError, errors.CommitmentError):
+            return NormalizedStatus.INVALID_ARGUMENT, None
         if report.transaction_uid == self._request.transaction_uid:
             self._reported.set()
-        return 0x0000, None
+        return NormalizedStatus.SUCCESS, None
