@@ -1,4 +1,4 @@
-"""Studies: which are settled, what carried them, what they hold, and how they close."""
+"""Studies: what carried them, what they hold, and how they close."""
 
 from __future__ import annotations
 
@@ -13,29 +13,6 @@ from db import states
 from db.errors import FilesGone, NotFound
 from db.models import Association, Instance, Job, Series, Study
 from db.states import JOB_ENDED, JobState, StudyState
-
-
-def settled(session: Session, *, quiet_before: datetime) -> list[Study]:
-    """Studies that still receive, heard nothing since `quiet_before`, and have no open association."""
-    # From the few open associations to their studies, not from every study to all its files.
-    arriving = (
-        select(Series.study_id)
-        .join(Instance, Instance.series_id == Series.id)
-        .join(Association, Association.id == Instance.association_id)
-        .where(Association.outcome == "open")
-    )
-    return list(
-        session.scalars(
-            select(Study)
-            .where(
-                Study.state == StudyState.RECEIVING.value,
-                Study.last_instance_at <= quiet_before,
-                Study.id.not_in(arriving),
-            )
-            .options(selectinload(Study.series))
-            .order_by(Study.last_instance_at)
-        )
-    )
 
 
 def carriers(session: Session, study_id: int) -> list[Association]:
@@ -200,7 +177,9 @@ def count(session: Session, *, state: str | None = None, attention: bool = False
 def _chosen(state: str | None, attention: bool) -> list[ColumnElement[bool]]:
     """The conditions of a list."""
     conditions = [] if state is None else [Study.state == state]
-    return [*conditions, _needs_a_person()] if attention else conditions
+    # Of one whose images were deleted nobody can do anything any more.
+    wanting = [Study.state != StudyState.PURGED.value, _needs_a_person()]
+    return [*conditions, *wanting] if attention else conditions
 
 
 def _needs_a_person() -> ColumnElement[bool]:

@@ -1,4 +1,4 @@
-"""Studies: settled, closed on evidence, finished with the last job, asked about."""
+"""Studies: closed on evidence, finished with the last job, asked about."""
 
 from __future__ import annotations
 
@@ -30,65 +30,24 @@ def _associate(database: Database, association_id: str, outcome: str = "open") -
             associations.close(session, association_id, outcome=outcome, at=NOW)
 
 
-def _settled(database: Database, quiet_before: object = NOW) -> list[str]:
-    with database.read() as session:
-        return [study.study_instance_uid for study in studies.settled(session, quiet_before=quiet_before)]  # type: ignore[arg-type]
-
-
-def test_a_study_settles_when_it_was_quiet_long_enough(database: Database) -> None:
-    with database.write() as session:
-        rows.receive(session)
-    assert _settled(database, NOW - SECOND) == []
-    assert _settled(database, NOW) == ["1.2.1"]
-
-
-def test_settled_studies_come_longest_quiet_first_with_their_series(database: Database) -> None:
-    with database.write() as session:
-        for number in (2, 1, 3):
-            rows.receive(session, f"1.2.{number}", received_at=NOW - number * SECOND)
-    assert _settled(database) == ["1.2.3", "1.2.2", "1.2.1"]
-    with database.read() as session:
-        found = studies.settled(session, quiet_before=NOW)
-    assert [len(study.series) for study in found] == [1, 1, 1]
-
-
-def test_an_open_association_holds_its_own_study_back_only(database: Database) -> None:
-    _associate(database, "a1")
-    with database.write() as session:
-        rows.receive(session, "1.2.1", association_id="a1")
-        rows.receive(session, "1.2.2", association_id="unheard-of")
-        rows.receive(session, "1.2.3")
-    assert _settled(database) == ["1.2.2", "1.2.3"]
-
-
-@pytest.mark.parametrize("outcome", ["released", "aborted", "lost"])
-def test_an_association_that_ended_holds_nothing_back(database: Database, outcome: str) -> None:
-    _associate(database, "a1", outcome)
-    with database.write() as session:
-        rows.receive(session, association_id="a1")
-    assert _settled(database) == ["1.2.1"]
-
-
-def test_one_open_association_of_several_is_enough(database: Database) -> None:
+def test_a_study_knows_what_carried_it(database: Database) -> None:
     _associate(database, "a1", "released")
     _associate(database, "a2")
     with database.write() as session:
         intake.record_instances(
             session, [new_instance(1, association_id="a1"), new_instance(2, association_id="a2")]
         )
-    assert _settled(database) == []
     with database.read() as session:
         study = studies.by_uid(session, "1.2.1")
         assert [a.id for a in studies.carriers(session, study.id)] == ["a1", "a2"]
 
 
-def test_a_closed_study_is_not_settled_again(database: Database) -> None:
+def test_a_closed_study_keeps_what_said_so(database: Database) -> None:
     with database.write() as session:
         study = rows.receive(session)
         assert studies.close(
             session, study, evidence={"signal": "quiet", "count": 1}, problem="two patients", at=NOW
         )
-    assert _settled(database) == []
     with database.read() as session:
         study = studies.by_uid(session, "1.2.1")
     assert (study.state, study.ready_at, study.problem) == ("ready", NOW, "two patients")
