@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from worker import edge
-from worker.commands import ask, maintain, model, post, roles, trial
+from worker.commands import ask, keep, maintain, model, post, roles, trial
 from worker.version import VERSION
 
 
@@ -45,7 +45,7 @@ def _root(
 ) -> None: ...
 
 
-for group in (trial, roles, ask, post, maintain):
+for group in (trial, roles, keep, ask, post, maintain):
     group.add_to(app)
 app.add_typer(model.app, name="models", help="The model packages.")
 

@@ -29,6 +29,8 @@ def why_tree(answer: views.Why) -> Tree:
     )
     if study.problem:
         tree.add(f"[red]{escape(study.problem)}[/]")
+    if study.purged_at is not None:
+        tree.add(f"[yellow]{escape(words.purged(study.purged_at, again=study.state != 'purged'))}[/]")
     arrived = tree.add(f"arrived: {study.instances} images in {len(answer.series)} series")
     for series in answer.series:
         name = escape(series.description or "without description")
@@ -96,7 +98,8 @@ def job_tree(job: views.JobDetail, *, present: int | None = None) -> Tree:
         )
     for made in job.objects:
         problem = f"  [red]{escape(made.problem)}[/]" if made.problem else ""
-        branch = tree.add(f"{made.kind.upper()} {made.sop_instance_uid}{problem}")
+        gone = f"  [yellow]its file was deleted on {made.purged_at:%Y-%m-%d}[/]" if made.purged_at else ""
+        branch = tree.add(f"{made.kind.upper()} {made.sop_instance_uid}{problem}{gone}")
         for delivery in job.deliveries:
             if delivery.sop_instance_uid == made.sop_instance_uid:
                 branch.add(_delivery(delivery))

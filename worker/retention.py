@@ -48,34 +48,59 @@ class Store:
     storage: Path
     #: Judges a file that came again, where its listener could not.
     guard: ConfiguredGuard
+    #: Of two files with one SOP Instance UID, whether the last one is analysed.
+    keep_last: bool = False
 
 
 def open_store(database: Database, settings: Settings) -> Store:
     """The store that the configuration describes."""
-    return Store(database=database, storage=settings.storage, guard=ConfiguredGuard.of(settings.guard))
+    return Store(
+        database=database,
+        storage=settings.storage,
+        guard=ConfiguredGuard.of(settings.guard),
+        keep_last=settings.node.conflicts == "keep-last",
+    )
 
 
-def purge(store: Store, study: Study, *, now: datetime, untouched_for: timedelta) -> str:
-    """Take a study's files from its rows, so that `delete_doomed` deletes them; "" or why it may not be.
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What one would delete of a study, and whether one may."""
+
+    holding: purging.Holding
+    #: The newest change of its images' files.
+    newest: datetime
+    #: Why not; "" where it may go.
+    reason: str
+
+
+def look(store: Store, study: Study, *, now: datetime, untouched_for: timedelta) -> Look:
+    """Look at a study's rows and files, and change nothing.
 
     Files that came, or came again, within `untouched_for` hold it back.
     """
     with store.database.read() as session:
-        known = purging.holding(session, study.id)
-        paths = purging.image_paths(session, study.id)
+        holding = purging.holding(session, study.id)
+        reason = purging.held_back(session, session.get_one(Study, study.id))
+        paths = [] if reason else purging.image_paths(session, study.id)
     spool = store.storage / purging.SPOOL
     newest = stored_files.newest_change(spool / path for path in paths) or study.last_instance_at
-    if newest > now - untouched_for:
-        return f"an image of it came, or came again, at {newest.astimezone():%Y-%m-%d %H:%M:%S}"
+    if not reason and newest > now - untouched_for:
+        reason = f"an image of it came, or came again, at {newest.astimezone():%Y-%m-%d %H:%M:%S}"
+    return Look(holding=holding, newest=newest, reason=reason)
+
+
+def purge(store: Store, study: Study, seen: Look, *, now: datetime) -> str:
+    """Take a study's files from its rows, so that `delete_doomed` deletes them; "" or why it may not be."""
+    if seen.reason:
+        return seen.reason
     with store.database.write() as session:
-        reason = purging.held_back(session, session.get_one(Study, study.id))
-        if reason:
-            return reason
-        if not purging.doom(session, study.id, known=known, unchanged_since=newest, at=now):
-            return "images came in this very moment"
-        message = f"its files were deleted: {known.images} images, {known.size / 1e6:.1f} MB with its results"
+        if not purging.doom(session, study.id, known=seen.holding, unchanged_since=seen.newest, at=now):
+            reason = purging.held_back(session, session.get_one(Study, study.id))
+            return reason or "images came in this very moment"
+        size = seen.holding.size / 1e6
+        message = f"its files were deleted: {seen.holding.images} images, {size:.1f} MB with its results"
         events.note(session, "purged", message, study_id=study.id)
-    logger.info("study %s is purged: %s images", study.study_instance_uid, known.images)
+    logger.info("study %s is purged: %s images", study.study_instance_uid, seen.holding.images)
     return ""
 
 
@@ -124,7 +149,9 @@ def _keep(store: Store, path: Path, now: datetime) -> bool:
         return True
     if stored.received_at > now - REPORTED:
         return False
-    pipeline.receive(store.database, spool, [stored], guard=store.guard, read_series=set())
+    pipeline.receive(
+        store.database, spool, [stored], guard=store.guard, read_series=set(), keep_last=store.keep_last
+    )
     return True
 
 
@@ -171,7 +198,8 @@ class Keeper:
     def _purge_one(self, now: datetime) -> bool:
         """Purge the oldest study that is past its time, or whose space is wanted."""
         for study in self._candidates(now):
-            reason = purge(self._store, study, now=now, untouched_for=REST)
+            seen = look(self._store, study, now=now, untouched_for=REST)
+            reason = purge(self._store, study, seen, now=now)
             if not reason:
                 return True
             logger.debug("study %s is not purged: %s", study.study_instance_uid, reason)

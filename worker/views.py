@@ -35,6 +35,8 @@ class StudyLine(View):
     description: str
     modalities: list[str]
     instances: int
+    #: When its files were deleted: `instances` counts those that went, or came again since.
+    purged_at: datetime | None = None
     #: How many of its series are results that came back: the loop guard keeps them from the models.
     guarded: int
     received_at: datetime
@@ -134,6 +136,7 @@ class ObjectLine(View):
     sha256: str
     verified: bool
     problem: str
+    purged_at: datetime | None = None
 
 
 class JobDetail(JobLine):

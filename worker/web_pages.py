@@ -22,7 +22,7 @@ PAGE_ROWS = 50
 _EVENTS = 12
 
 PageNumber = Annotated[int, Query(ge=1, le=1_000_000)]
-Show = Literal["all", "attention", "receiving", "ready", "done"]
+Show = Literal["all", "attention", "receiving", "ready", "done", "purged"]
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 
@@ -115,10 +115,12 @@ def job(request: Request, here: Here, id: RowID) -> HTMLResponse:
 def picture(here: Here, id: RowID, name: str) -> AnyResponse:
     """One picture of a job; only what the job's own folder lists can be asked for."""
     with here.database.read() as session:
-        identity = status.job_detail(session, id).identity
-    for path in _pictures(here.settings.results / identity):
+        detail = status.job_detail(session, id)
+    for path in _pictures(here.settings.results / detail.identity):
         if path.name == name:
             return FileResponse(path, media_type="image/png")
+    if any(made.purged_at for made in detail.objects):
+        raise HTTPException(410, f"the pictures of job {id} were deleted with its study's files")
     raise HTTPException(404, f"job {id} has no such picture")
 
 

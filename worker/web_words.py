@@ -96,6 +96,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "size": size,
     "number": number,
     "unit": words.unit,
+    "purged": words.purged,
     "plain": plain,
 }
 

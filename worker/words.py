@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 #: UCUM codes as reports write them.
 _UNITS = {"[hnsf'U]": "HU", "1": "", "{}": "", "mm3": "mm³", "cm3": "cm³", "mm2": "mm²"}
 
@@ -12,3 +14,9 @@ TOGETHER = "all together"
 def unit(ucum: str) -> str:
     """A UCUM unit as it is written in reports."""
     return _UNITS.get(ucum, ucum)
+
+
+def purged(at: datetime, again: bool = False) -> str:
+    """What became of the files of a study, or of a job."""
+    sentence = f"Purged on {at.astimezone():%Y-%m-%d}: its images and results were deleted"
+    return f"{sentence}; images came again since." if again else f"{sentence}; what was found stays known."

@@ -12,11 +12,9 @@ from db import jobs, models, purging, studies
 from db.errors import FilesGone
 from dicom_node import stored_files
 from dicom_node.instance import StoredInstance
-from dicom_node.spool import Spool
 from tests.worker import journey as journeys
 from tests.worker.journey import Crashing, Journey
-from worker import indexer, retention, settings
-from worker.indexer import Indexer
+from worker import repair, retention, settings
 from worker.loop_guard import ConfiguredGuard
 from worker.retention import Keeper, Store
 from worker.sections import Guard, Retention
@@ -40,7 +38,9 @@ def keeper(journey: Journey, **values: Any) -> Keeper:
 def purge(journey: Journey, uid: str = journeys.STUDY, *, now: datetime = LATER) -> str:
     with journey.database.read() as session:
         study = studies.by_uid(session, uid)
-    return retention.purge(store_of(journey), study, now=now, untouched_for=retention.REST)
+    store = store_of(journey)
+    seen = retention.look(store, study, now=now, untouched_for=retention.REST)
+    return retention.purge(store, study, seen, now=now)
 
 
 def finish(journey: Journey, *, now: datetime = LATER) -> None:
@@ -65,7 +65,7 @@ def folders(journey: Journey) -> list[str]:
 
 
 def rescan(journey: Journey) -> None:
-    """The start-up scan of a listener that begins anew, long after the last file came."""
+    """A look through the spool, long after the last file came."""
     here = Station(
         settings=settings.Settings(storage=journey.storage),
         database=journey.database,
@@ -73,8 +73,7 @@ def rescan(journey: Journey) -> None:
         process_id="listener",
         started_at=LATER,
     )
-    with Indexer(here) as writing, Spool(journey.storage / "spool", watermark_bytes=0) as spool:
-        writing.scan(spool)
+    repair.look(here)
 
 
 def state(journey: Journey) -> str:
@@ -84,7 +83,7 @@ def state(journey: Journey) -> str:
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """No file is too fresh for the scan."""
-    monkeypatch.setattr(indexer, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(repair, "FRESH_SECONDS", 0.0)
 
 
 def test_a_purged_study_still_tells_what_was_found(journey: Journey) -> None:
@@ -152,7 +151,7 @@ def test_a_purge_that_dies_goes_on(journey: Journey, target: str, calls: int) ->
                 pass
 
     journey.die(sweep)
-    # A start-up scan in between makes nothing of what is still there
+    # A look through the spool in between makes nothing of what is still there
     before = len(journey.rows(models.Instance))
     rescan(journey)
     assert len(journey.rows(models.Instance)) == before

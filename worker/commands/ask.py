@@ -1,4 +1,4 @@
-"""Commands that ask: studies, jobs, findings, why. Every one takes --json."""
+"""Commands that ask: jobs, findings, why. Every one takes --json."""
 
 from __future__ import annotations
 
@@ -19,16 +19,6 @@ from worker.errors import ConfigurationError, WorkerError
 StateOption = Annotated[str | None, typer.Option("--state", help="Only those in this state.")]
 LimitOption = Annotated[int, typer.Option("--limit", min=1, help="At most so many, newest first.")]
 
-_STUDY_COLUMNS = (
-    "study_instance_uid",
-    "patient_id",
-    "accession_number",
-    "state",
-    "modalities",
-    "instances",
-    "jobs",
-    "problem",
-)
 _JOB_COLUMNS = ("id", "model", "state", "attempts", "age_seconds", "engine", "reason", "error")
 _FINDING_COLUMNS = ("study_instance_uid", "model", "key", "segment", "value", "unit", "explanation")
 
@@ -37,23 +27,9 @@ jobs_app = typer.Typer(help="The jobs: list, show, retry, cancel.", no_args_is_h
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
-    app.command()(studies)
     app.add_typer(jobs_app, name="jobs")
     app.command()(findings)
     app.command()(why)
-
-
-def studies(
-    config: ConfigOption = None,
-    data: DataOption = None,
-    state: StateOption = None,
-    limit: LimitOption = 50,
-    as_json: JsonOption = False,
-) -> None:
-    """List the studies that arrived, newest first."""
-    with edge.database(config, data) as database, database.read() as session:
-        lines = status.study_lines(session, study_rows.newest(session, state=state, limit=limit))
-    edge.show(lines, as_json=as_json, columns=_STUDY_COLUMNS)
 
 
 @jobs_app.command("list")
