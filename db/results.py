@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from db import states
 from db.models import Delivery, Finding, Job, Measurement, ResultObject, Segment, Series, Study
-from db.states import DeliveryState
+from db.states import JOB_ENDED, DeliveryState
 
 
 def replace_findings(
@@ -66,6 +66,15 @@ def replace_objects(
         for delivery in _deliveries(session, row.id, destinations, at=at)
         if delivery.state == DeliveryState.PENDING
     ]
+
+
+def barren(session: Session, identities: Sequence[str]) -> set[str]:
+    """Those of the jobs' identities whose job ended and made no object that has a row."""
+    ended = Job.state.in_([state.value for state in JOB_ENDED])
+    made = select(ResultObject.id).where(ResultObject.job_id == Job.id)
+    return set(
+        session.scalars(select(Job.identity).where(Job.identity.in_(identities), ended, ~made.exists()))
+    )
 
 
 def _deliveries(

@@ -1,4 +1,4 @@
-"""Files that have no row get one: the spool is the truth about images, whatever became of their listener."""
+"""Files that have no row get one, or go: images are the spool's truth, results can be made again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import TracebackType
 
 from db import intake, purging
 from dicom_node import stored_files
-from worker import pipeline
+from worker import leftovers, pipeline
 from worker.loop_guard import ConfiguredGuard
 from worker.station import Station
 
@@ -25,7 +25,7 @@ _BATCH = 200
 
 
 class Repair:
-    """Looks through the spool in a thread of its own: when it starts, when asked to, and every hour."""
+    """Looks through the storage in a thread of its own: when it starts, when asked to, and every hour."""
 
     def __init__(self, station: Station) -> None:
         self._station = station
@@ -34,7 +34,7 @@ class Repair:
         self._thread = threading.Thread(target=self._run, name="repair", daemon=True)
 
     def ask(self) -> None:
-        """A listener died: have a look as soon as its last files are old enough."""
+        """A process died: have a look as soon as its last files are old enough."""
         self._asked.set()
 
     def _run(self) -> None:
@@ -49,9 +49,10 @@ class Repair:
     def _look(self) -> None:
         try:
             look(self._station)
+            leftovers.remove(self._station)
         except Exception:
             # The database may be away; the next look finds the same files.
-            logger.exception("the spool could not be looked through; it is tried again")
+            logger.exception("the storage could not be looked through; it is tried again")
             self._asked.set()
 
     def __enter__(self) -> Repair:
@@ -68,7 +69,7 @@ class Repair:
 
 
 def look(station: Station) -> int:
-    """Give rows to the files that have none; how many those were."""
+    """Give rows to the images that have none; how many those were."""
     root, found = station.settings.spool, 0
     guard, read_series = ConfiguredGuard.of(station.settings.guard), set[tuple[str, str]]()
 

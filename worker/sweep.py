@@ -42,7 +42,7 @@ def run(station: Station, stop: threading.Event) -> None:
             try:
                 close_studies(station, now, looks)
                 if now >= next_care:
-                    if "listen" in care(station, now):
+                    if care(station, now):
                         repairs.ask()
                     next_care = now + timedelta(seconds=CARE_SECONDS)
                 keeper.tick(now)

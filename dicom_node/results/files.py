@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import tempfile
 from pathlib import Path
@@ -17,15 +19,28 @@ def write(ds: Dataset, path: Path) -> None:
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
+            # The lock goes when the process does, however it ends: see `remove_unfinished`.
+            fcntl.flock(file, fcntl.LOCK_EX)
             ds.save_as(file, enforce_file_format=True)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).chmod(0o640)
-        Path(name).replace(path)
+            Path(name).chmod(0o640)
+            Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+def remove_unfinished(folder: Path) -> int:
+    """Delete what dead processes left under temporary names; how many files that was."""
+    removed = 0
+    for path in folder.glob(".*.dcm.*"):
+        with contextlib.suppress(BlockingIOError, FileNotFoundError), path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+            removed += 1
+    return removed
 
 
 def _sync_folder(folder: Path) -> None:
