@@ -1,8 +1,8 @@
-"""Jobs: made once per identity, waiting, superseded, cancelled, retried."""
+"""Jobs: made once per identity, waiting, cancelled, retried."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -69,37 +69,6 @@ def mark_nudged(session: Session, job_ids: Sequence[int], at: datetime) -> None:
         .where(Job.id.in_(job_ids))
         .values(nudged_at=at)
         .execution_options(synchronize_session=False)
-    )
-
-
-def supersede(
-    session: Session,
-    study_id: int,
-    at: datetime,
-    *,
-    keep: Collection[int],
-    error: str,
-    series_ids: Collection[int] | None = None,
-) -> int:
-    """Cancel jobs of a study, or of these series of it, that wait and are none to `keep`; return how many."""
-    own = () if series_ids is None else (Job.series_id.in_(series_ids),)
-    waiting = session.scalars(
-        select(Job.id).where(
-            Job.study_id == study_id, Job.state == JobState.QUEUED.value, Job.id.not_in(keep), *own
-        )
-    ).all()
-    return sum(
-        states.advance(
-            session,
-            Job,
-            job_id,
-            JobState.QUEUED,
-            JobState.CANCELLED,
-            reason="superseded",
-            error=error,
-            finished_at=at,
-        )
-        for job_id in waiting
     )
 
 

@@ -27,6 +27,8 @@ def claim(
     deadline_at: datetime | None = None,
 ) -> Job | None:
     """QUEUED -> RUNNING for `owner`; None where it is not to be had (taken, ended, not yet due)."""
+    # Who supersedes jobs has the study's lock and wants theirs; and no image comes in before the commit.
+    jobs.lock_study(session, job_id)
     taken = states.advance(
         session,
         Job,

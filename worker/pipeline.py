@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from db import decisions, deliveries, intake, jobs, leases, parents, purging, studies
+from db import decisions, deliveries, intake, jobs, leases, parents, purging, studies, supersession
 from db.base import Database
 from db.models import Delivery, Job
 from db.states import JobState
@@ -24,7 +24,7 @@ from dicom_node import results as dicom_results
 from dicom_node import series as dicom_series
 from dicom_node.errors import CommitmentRefused, DataSetError, SendError, SeriesError
 from dicom_node.instance import StoredInstance
-from dicom_node.results.context import ResultContext
+from dicom_node.results.context import Predecessor, ResultContext
 from dicom_node.senders import Destination, Outcome, Verdict
 from engines import predict
 from engines.errors import EngineError
@@ -137,8 +137,8 @@ def _route(
     made = [jobs.create(session, values) for values in wanted.values()]
     keep = [] if problem else [job.id for job in made]
     error = problem or "its series has other images by now, or no route asks for it any more"
-    jobs.supersede(session, study.id, now, keep=keep, error=error, series_ids=series_ids)
-    return [job.id for job in made if job.state == JobState.QUEUED]
+    supersession.supersede(session, study.id, now, keep=keep, error=error, series_ids=series_ids)
+    return [job.id for job in made if job.id in keep and job.state == JobState.QUEUED]
 
 
 # 3. Analyse: a model answers ----------------------------------------------------------------------
@@ -163,11 +163,14 @@ def analyse(bench: Bench, job_id: int, *, send: Callable[[list[int]], None] | No
         if images is None:
             _supersede(session, job, bench.owner)
             return []
+        supersession.settle_predecessor(session, job)
+        predecessor = records.predecessor(session, job)
     logger.info("job %s: %s on study %s", job.id, job.model, job.study.study_instance_uid)
     watch = Stopwatch()
     try:
         with Lease(bench, job, allowed):
-            analysis = _analyse(bench, job, [bench.spool_root / row.path for row in images], watch)
+            paths = [bench.spool_root / row.path for row in images]
+            analysis = _analyse(bench, job, paths, predecessor, watch)
     except SeriesError as error:
         return outcomes.fail(bench, job, error.reason, str(error), watch)
     except EngineError as error:
@@ -197,7 +200,9 @@ def _supersede(session: Session, job: Job, owner: str) -> None:
     logger.warning("job %s: its series no longer holds just the images that it was made for", job.id)
 
 
-def _analyse(bench: Bench, job: Job, paths: Sequence[Path], watch: Stopwatch) -> Analysis:
+def _analyse(
+    bench: Bench, job: Job, paths: Sequence[Path], predecessor: Predecessor | None, watch: Stopwatch
+) -> Analysis:
     """Files -> volume -> findings -> objects, read back."""
     package = bench.shelf.package(job.model)
     with watch("load"):
@@ -213,6 +218,7 @@ def _analyse(bench: Bench, job: Job, paths: Sequence[Path], watch: Stopwatch) ->
         engine=findings.engine,
         created_at=job.created_at,
         secondread_version=version.VERSION,
+        predecessor=predecessor,
     )
     with watch("encode"):
         folder = bench.results_root / job.identity

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy.orm import Session
 
-from db import studies
+from db import studies, supersession
 from db.models import Instance, Job, Series, Study
 from db.new_instance import NewInstance
 from db.states import JobState
 from dicom_node.instance import StoredInstance
 from dicom_node.results import ResultFile
+from dicom_node.results.context import Predecessor, Report
 from engines import labels
 from engines.findings import Findings
 from worker import routing
@@ -58,6 +59,7 @@ def series_views(
                 series_instance_uid=series.series_instance_uid,
                 attributes={**(series.attributes or {}), **counted},
                 sop_instance_uids=tuple(instance.sop_instance_uid for instance in instances),
+                changed=_changed(instances),
                 guarded=series.guarded,
             )
         )
@@ -96,7 +98,12 @@ def job(
         "model": model.name,
         "model_version": model.version,
         "model_digest": model.digest,
-        "identity": _identity(model.digest, said.series.series_instance_uid, said.series.sop_instance_uids),
+        "identity": _identity(
+            model.digest,
+            said.series.series_instance_uid,
+            said.series.sop_instance_uids,
+            said.series.changed,
+        ),
         "destinations": list(send_to),
         "state": JobState.QUEUED.value,
         "attempts": 0,
@@ -108,9 +115,22 @@ def job(
     }
 
 
-def _identity(digest: str, series_instance_uid: str, sop_instance_uids: Sequence[str]) -> str:
+def _identity(
+    digest: str, series_instance_uid: str, sop_instance_uids: Sequence[str], changed: Mapping[str, str]
+) -> str:
     # The series is a parameter: senders exist that give one SOP Instance UID to two studies' images.
-    return routing.identity(digest, sop_instance_uids, {"series": series_instance_uid})
+    parameters: dict[str, Any] = {"series": series_instance_uid}
+    if changed:
+        parameters["changed"] = dict(changed)
+    return routing.identity(digest, sop_instance_uids, parameters)
+
+
+def _changed(images: Sequence[Instance]) -> dict[str, str]:
+    """Which bytes are meant, of images whose bytes took the place of others under their SOP Instance UID.
+
+    Counted too: where the first bytes come back, the answer about them is a new one, after that about others.
+    """
+    return {row.sop_instance_uid: f"{row.sha256[:16]}.{row.changes}" for row in images if row.changes}
 
 
 def own_instances(session: Session, job: Job) -> list[Instance] | None:
@@ -122,9 +142,29 @@ def own_instances(session: Session, job: Job) -> list[Instance] | None:
     present = studies.instances_of(session, job.series_id)
     for chosen in (present, [row for row in present if row.revision <= job.revision]):
         uids = [row.sop_instance_uid for row in chosen]
-        if _identity(job.model_digest, series.series_instance_uid, uids) == job.identity:
+        identity = _identity(job.model_digest, series.series_instance_uid, uids, _changed(chosen))
+        if identity == job.identity:
             return chosen
     return None
+
+
+def predecessor(session: Session, job: Job) -> Predecessor | None:
+    """The answer whose place this job's takes; None where it is the first."""
+    line = supersession.predecessors(session, job)
+    if not line:
+        return None
+    reports = [
+        Report(
+            sop_class_uid=made.sop_class_uid,
+            sop_instance_uid=made.sop_instance_uid,
+            series_instance_uid=made.series_instance_uid,
+        )
+        for made in line[0].results
+        if made.kind == "sr" and made.verified
+    ]
+    return Predecessor(
+        revision=len(line), created_at=line[0].created_at, report=reports[0] if reports else None
+    )
 
 
 def skipped(reason: str, error: str, now: datetime) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from worker import criteria
@@ -21,6 +21,8 @@ class SeriesView:
     #: Keyword -> value, of the first instance, with NumberOfSeriesRelatedInstances counted.
     attributes: Mapping[str, Any]
     sop_instance_uids: tuple[str, ...]
+    #: Of images whose bytes took the place of others: which bytes are meant, by SOP Instance UID.
+    changed: Mapping[str, str] = field(default_factory=dict)
     #: Why the loop guard lets no model have it; "" where nothing speaks against it.
     guarded: str = ""
 

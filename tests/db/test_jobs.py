@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from db import deliveries, figures, intake, jobs, leases, studies
+from db import deliveries, figures, intake, jobs, leases, studies, supersession
 from db.base import Database
 from db.errors import NotFound
 from db.models import Job
@@ -55,7 +55,7 @@ def test_a_job_whose_images_did_not_change_goes_over_to_the_new_revision(databas
         study = studies.by_uid(session, "1.2.1")
         study.revision = 2
         assert rows.make_job(session, study, "a").id == job_id
-        assert jobs.supersede(session, study.id, NOW, keep=[job_id], error="late") == 0
+        assert supersession.supersede(session, study.id, NOW, keep=[job_id], error="late") == 0
     assert (_get(database, job_id).revision, _get(database, job_id).state) == (2, "running")
 
 
@@ -64,7 +64,7 @@ def test_a_superseded_job_that_is_wanted_again_waits_again(database: Database) -
     with database.write() as session:
         study = studies.by_uid(session, "1.2.1")
         study.revision = 3
-        assert jobs.supersede(session, study.id, NOW, keep=[], error="late") == 1
+        assert supersession.supersede(session, study.id, NOW, keep=[], error="late") == 1
     with database.write() as session:
         made = rows.make_job(session, studies.by_uid(session, "1.2.1"), "a")
         assert (made.id, made.state, made.revision, made.reason) == (job_id, "queued", 3, "")
@@ -166,19 +166,6 @@ def test_unheard_jobs_are_those_whose_message_may_be_lost(database: Database) ->
         assert jobs.unheard(session, now=NOW, nudged_before=ago) == [fresh, lost]
         assert jobs.unheard(session, now=NOW, nudged_before=ago, limit=1) == [fresh]
         assert jobs.unheard(session, now=NOW + SECOND, nudged_before=ago) == [fresh, lost, later]
-
-
-def test_supersede_cancels_what_waits_and_leaves_what_runs(database: Database) -> None:
-    waiting, running = _queued(database, "a"), _running(database, "b")
-    with database.write() as session:
-        study = studies.by_uid(session, "1.2.1")
-        study.revision = 2
-        current = rows.make_job(session, study, "c").id
-        assert jobs.supersede(session, study.id, NOW, keep=[current], error="late", series_ids=[0]) == 0
-        assert jobs.supersede(session, study.id, NOW, keep=[current], error="late") == 1
-    job = _get(database, waiting)
-    assert (job.state, job.reason, job.finished_at) == ("cancelled", "superseded", NOW)
-    assert (_get(database, running).state, _get(database, current).state) == ("running", "queued")
 
 
 def _deliver(database: Database, objects: int = 2) -> tuple[int, list[int]]:
@@ -346,7 +333,7 @@ def test_a_late_image_beside_a_job_that_ends_does_not_lock_both_out(database: Da
         assert studies.close(session, study, evidence={}, problem="", at=NOW)
         ending = together.Meanwhile(end)
         kept = rows.make_job(session, study, "a").id
-        jobs.supersede(session, study_id, NOW, keep=[kept], error="late")
+        supersession.supersede(session, study_id, NOW, keep=[kept], error="late")
     assert ending.answer() is True
     with database.read() as session:
         assert (jobs.get(session, job_id).state, jobs.get(session, job_id).revision) == ("done", 2)

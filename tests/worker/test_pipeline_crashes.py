@@ -72,7 +72,7 @@ def test_receive_half_of_a_series_and_die(journey: Journey, undisturbed: dict[st
         crash_after("db.studies.close"),
         crash_before("db.decisions.record"),
         crash_after("db.jobs.create"),
-        crash_after("db.jobs.supersede"),
+        crash_after("db.supersession.supersede"),
         crash_after("db.studies.finish_if_ended"),
         crash_after("worker.pipeline.close"),
     ],

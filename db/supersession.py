@@ -1,0 +1,111 @@
+"""Supersession: what newer images make of the jobs and results that were there before."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+
+from sqlalchemy import Select, and_, or_, select
+from sqlalchemy.orm import Session, selectinload
+
+from db import states
+from db.models import Delivery, Job, ResultObject
+from db.states import DeliveryState, JobState
+
+#: A delivery in one of these states has left, or may leave.
+_LEAVES = tuple(state.value for state in (DeliveryState.PENDING, DeliveryState.SENT, DeliveryState.COMMITTED))
+
+
+def supersede(
+    session: Session,
+    study_id: int,
+    at: datetime,
+    *,
+    keep: Collection[int],
+    error: str,
+    series_ids: Collection[int] | None = None,
+) -> int:
+    """Cancel jobs of a study, or of these series of it, that are none to `keep`; return how many.
+
+    Both those that wait and those that run: the worker of one that runs notices it, and its result is
+    dropped. What delivers goes on: half a set of results at a destination would be worse than an old one.
+    """
+    own = () if series_ids is None else (Job.series_id.in_(series_ids),)
+    open_jobs = session.execute(
+        select(Job.id, Job.state)
+        .where(
+            Job.study_id == study_id,
+            Job.state.in_([JobState.QUEUED.value, JobState.RUNNING.value]),
+            Job.id.not_in(keep),
+            *own,
+        )
+        .order_by(Job.id)
+        # A job that waits may be claimed in this moment: then it is one that runs.
+        .with_for_update(key_share=True)
+    ).all()
+    return sum(_cancel(session, job_id, JobState(state), error, at) for job_id, state in open_jobs)
+
+
+def _cancel(session: Session, job_id: int, state: JobState, error: str, at: datetime) -> bool:
+    """QUEUED or RUNNING -> CANCELLED."""
+    return states.advance(
+        session,
+        Job,
+        job_id,
+        state,
+        JobState.CANCELLED,
+        lease_owner="",
+        lease_until=None,
+        deadline_at=None,
+        reason="superseded",
+        error=error,
+        finished_at=at,
+    )
+
+
+def settle_predecessor(session: Session, job: Job) -> None:
+    """Fix which job's results those of this one, which was just claimed, take the place of.
+
+    It is settled for good once the job has results: they name it, and are made again byte for byte.
+    """
+    made = select(ResultObject.id).where(ResultObject.job_id == job.id)
+    if session.scalar(made.limit(1)) is None:
+        job.supersedes_id = session.scalar(_earlier(job))
+
+
+def _earlier(job: Job) -> Select[int]:
+    """The newest earlier job about the same series whose results left, may leave, or had nowhere to go."""
+    results = (
+        select(ResultObject.id)
+        .outerjoin(Delivery, Delivery.result_id == ResultObject.id)
+        .where(
+            ResultObject.job_id == Job.id,
+            ResultObject.verified.is_(True),
+            or_(Delivery.state.in_(_LEAVES), and_(Delivery.id.is_(None), Job.state == JobState.DONE.value)),
+        )
+    )
+    return (
+        select(Job.id)
+        .where(
+            Job.study_id == job.study_id,
+            Job.series_id == job.series_id,
+            Job.model == job.model,
+            Job.id < job.id,
+            results.exists(),
+        )
+        .order_by(Job.id.desc())
+        .limit(1)
+    )
+
+
+def predecessors(session: Session, job: Job) -> list[Job]:
+    """The jobs in whose line this one stands, newest first, with their results."""
+    found: list[Job] = []
+    wanted: int | None = job.supersedes_id
+    while wanted is not None:
+        earlier = session.scalars(
+            select(Job).where(Job.id == wanted).options(selectinload(Job.results))
+        ).one()
+        found.append(earlier)
+        wanted = earlier.supersedes_id
+    return found
