@@ -189,7 +189,7 @@ def _needs_a_person() -> ColumnElement[bool]:
         Job.revision == Study.revision,
         Job.state.in_([JobState.FAILED.value, JobState.SKIPPED.value]),
     )
-    incomplete = Study.evidence["refused"].as_integer() > 0
+    incomplete = Study.evidence["missing"].as_integer() > 0
     return or_(Study.problem != "", incomplete, ended_badly.exists())
 
 

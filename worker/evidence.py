@@ -244,6 +244,21 @@ def _numbers(scope: Scope, signal: Signal) -> dict[str, Any]:
     return found | ({"missing": missing} if missing else {})
 
 
+def in_words(evidence: Mapping[str, Any]) -> str:
+    """What decided, with its numbers."""
+    said = (
+        f"{evidence['signal']}, quiet for {evidence['quiet_seconds']:.1f} s "
+        f"(needed {evidence['needed_seconds']:.0f} s)"
+    )
+    if "named" in evidence:
+        said += f"; {evidence['named']} of {evidence['instances']} images were named in requests"
+    if "counted" in evidence:
+        said += f"; {evidence['counted_by']} has {evidence['counted']}, {evidence['instances']} arrived"
+    if "not_counted" in evidence:
+        said += f"; no number of images: {evidence['not_counted']}"
+    return said
+
+
 def shortfall(evidence: dict[str, Any] | None) -> str:
     """What the evidence says is missing of a closed study, in words; "" where nothing is.
 

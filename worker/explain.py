@@ -8,6 +8,7 @@ from typing import Any
 from rich.markup import escape
 from rich.tree import Tree
 
+from worker import evidence as evidences
 from worker import views, words
 
 _YES, _NO = "[green]yes[/]", "[red]no[/] "
@@ -38,6 +39,8 @@ def why_tree(answer: views.Why) -> Tree:
         line = arrived.add(
             f"{modality} {name}, {series.instances} images  [dim]{series.series_instance_uid}[/]"
         )
+        if series.evidence:
+            line.add(f"complete before its study: {escape(evidences.in_words(series.evidence))}")
         if series.guarded:
             line.add(f"[yellow]guarded: {escape(series.guarded)}[/]")
     tree.add(_evidence(answer))
@@ -134,10 +137,7 @@ def _evidence(answer: views.Why) -> str:
     carriers = (
         ", ".join(f"{row['peer']} ({row['outcome']})" for row in evidence["associations"]) or "none known"
     )
-    return (
-        f"complete: {evidence['signal']}, quiet for {evidence['quiet_seconds']:.1f} s "
-        f"(needed {evidence['needed_seconds']:.0f} s); carried by {escape(carriers)}"
-    )
+    return f"complete: {escape(evidences.in_words(evidence))}; carried by {escape(carriers)}"
 
 
 def _state(state: str) -> str:

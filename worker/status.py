@@ -180,6 +180,8 @@ def why(session: Session, study_instance_uid: str) -> views.Why:
                 description=series.series_description,
                 instances=counts.get(series.id, 0),
                 guarded=series.guarded,
+                complete_at=series.complete_at,
+                evidence=series.evidence,
             )
             for series in study.series
         ],

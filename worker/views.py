@@ -21,6 +21,9 @@ class SeriesView(View):
     instances: int
     #: Why the loop guard lets no model have it; "" where nothing speaks against it.
     guarded: str
+    #: When it was complete by itself, before its study, and what said so; None where it was not.
+    complete_at: datetime | None = None
+    evidence: dict[str, Any] | None = None
 
 
 class StudyLine(View):

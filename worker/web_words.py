@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from worker import words
+from worker import evidence, words
 
 #: UCUM units as radiologists write them.
 
@@ -98,6 +98,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "unit": words.unit,
     "purged": words.purged,
     "plain": plain,
+    "proof": evidence.in_words,
 }
 
 
