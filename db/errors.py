@@ -2,6 +2,7 @@
 
 DatabaseError
 ├── FilesGone               the files of this study were deleted
+├── DifferentRequest        a Transaction UID that a peer used for other instances before
 ├── IllegalTransition       a state change that the table of transitions does not have
 ├── NotFound                no row with this key
 └── UnknownRevision         the schema is of a newer version of the program
@@ -16,6 +17,10 @@ class DatabaseError(Exception):
 
 class FilesGone(DatabaseError):
     """The files of this study were deleted."""
+
+
+class DifferentRequest(DatabaseError):
+    """The peer used this Transaction UID for other instances before."""
 
 
 class IllegalTransition(DatabaseError):

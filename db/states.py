@@ -124,7 +124,9 @@ TRANSITIONS: dict[type[StrEnum], dict[tuple[StrEnum, StrEnum], str]] = {
     },
     RequestState: {
         (RequestState.PENDING, RequestState.ANSWERED): "x: the peer took the report",
-        (RequestState.PENDING, RequestState.DEAD): "y: out of time",
+        (RequestState.PENDING, RequestState.DEAD): "y: it cannot be told, or out of time",
+        (RequestState.ANSWERED, RequestState.PENDING): "aa: the peer asked again",
+        (RequestState.DEAD, RequestState.PENDING): "aa: the peer asked again",
     },
 }
 

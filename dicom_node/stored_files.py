@@ -115,6 +115,18 @@ def changed_at(status: os.stat_result) -> datetime:
     return datetime.fromtimestamp(status.st_mtime, UTC)
 
 
+def is_as_received(path: Path, *, size: int, sha256: str) -> bool:
+    """Whether a file is there, as long as it was, with the digest that was written with its last byte.
+
+    Reads 1 KiB: what a disk did to the bytes behind that is not seen.
+    """
+    try:
+        with path.open("rb") as file:
+            return os.fstat(file.fileno()).st_size == size and digests.stated(file) == sha256
+    except (OSError, DataSetError):
+        return False
+
+
 def newest_change(paths: Iterable[Path]) -> datetime | None:
     """When the newest of the files was received, or received again; None where none of them is there."""
     newest: datetime | None = None

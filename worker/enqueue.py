@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from kombu.exceptions import OperationalError
 from sqlalchemy.orm import Session
 
+from db import commitment_requests
 from db import deliveries as delivery_rows
 from db import jobs as job_rows
 from db.base import Database
@@ -47,6 +48,11 @@ def next_delivery(database: Database, delivery_id: int) -> None:
 def commitments(database: Database, delivery_ids: Sequence[int]) -> None:
     """Nudge the senders about deliveries whose commitment is to be asked for."""
     _send(database, "commit", delivery_ids, delivery_rows.mark_nudged, time_limits={})
+
+
+def answers(database: Database, request_ids: Sequence[int]) -> None:
+    """Nudge the senders about peers that are to be told what we hold."""
+    _send(database, "answer", request_ids, commitment_requests.mark_nudged, time_limits={})
 
 
 def _send(

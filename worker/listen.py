@@ -8,6 +8,7 @@ import threading
 from dicom_node.listener import KnownPeer, Listener, ListenerConfig
 from dicom_node.spool import Spool
 from worker import heartbeat, loop_guard
+from worker.commitment_desk import CommitmentDesk
 from worker.indexer import Indexer
 from worker.settings import Settings
 from worker.station import Station
@@ -26,8 +27,9 @@ def run(station: Station, stop: threading.Event) -> None:
         Spool(settings.spool, watermark_bytes=watermark) as spool,
         heartbeat.Heartbeat(station, "listen"),
         Indexer(station) as indexer,
+        CommitmentDesk(station) as desk,
     ):
-        with Listener(listener_config(settings), spool, indexer) as listener:
+        with Listener(listener_config(settings), spool, indexer, desk) as listener:
             logger.info("listening as %s on port %s", settings.node.ae_title, listener.port)
             stop.wait()
         logger.info("no longer listening")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-from db import commitments, deliveries, jobs
+from db import commitment_requests, commitments, deliveries, jobs
 from worker import broker, enqueue
 from worker.errors import BrokerError
 from worker.station import Station
@@ -37,9 +37,11 @@ def send_again(station: Station, now: datetime) -> None:
         delivery_ids = _unheard(partial(deliveries.due, session, now=now), waiting["deliver"], now)
         # Who sends the last result asks at once: these are few, and not in a hurry.
         commitment_ids = commitments.due(session, now=now, nudged_before=now - ASK_AGAIN)
+        request_ids = commitment_requests.due(session, now=now, nudged_before=now - ASK_AGAIN)
     enqueue.jobs(station.database, job_ids, station.settings.work)
     enqueue.deliveries(station.database, delivery_ids)
     enqueue.commitments(station.database, commitment_ids)
+    enqueue.answers(station.database, request_ids)
 
 
 def _unheard(due: Callable[..., list[int]], waiting: int, now: datetime) -> list[int]:

@@ -29,7 +29,12 @@ accept_content = ["json"]
 
 task_queues = [Queue(name) for name in QUEUES]
 task_default_queue = "cpu"
-task_routes = {"analyse": {"queue": "cpu"}, "deliver": {"queue": "deliver"}, "commit": {"queue": "deliver"}}
+task_routes = {
+    "analyse": {"queue": "cpu"},
+    "deliver": {"queue": "deliver"},
+    "commit": {"queue": "deliver"},
+    "answer": {"queue": "deliver"},
+}
 task_create_missing_queues = False
 worker_prefetch_multiplier = 1
 # A child loads its models before it says that it is up. By default it is killed after 4 s, and the next one too.

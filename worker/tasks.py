@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from functools import partial
 
-from worker import enqueue, outcomes, pipeline, station
+from worker import commitment_answers, enqueue, outcomes, pipeline, station
 from worker.app import app
 
 logger = logging.getLogger(__name__)
@@ -38,3 +38,9 @@ def commit(delivery_id: int) -> None:
     here = station.here()
     pipeline.commit(here.post, delivery_id)
     enqueue.next_delivery(here.database, delivery_id)
+
+
+@app.task(name="answer")
+def answer(request_id: int) -> None:
+    """Tell a peer that asked for storage commitment what we hold; the sweep repeats it where this fails."""
+    commitment_answers.answer(commitment_answers.clerk(station.here()), request_id)

@@ -40,11 +40,14 @@ _RELEASE_SECONDS = 5.0
 
 @contextmanager
 def open_association(
-    destination: Destination, contexts: Sequence[Context], handlers: Sequence[tuple[Any, Any]] = ()
+    destination: Destination,
+    contexts: Sequence[Context],
+    handlers: Sequence[tuple[Any, Any]] = (),
+    roles: Sequence[Any] = (),
 ) -> Iterator[Any]:
     """An established pynetdicom Association, released at the end, aborted where the body raised.
 
-    `handlers` are pynetdicom's, for what the peer says of its own accord.
+    `handlers` are pynetdicom's, for what the peer says of its own accord; `roles` are its role selections.
     Raises ContextRefused where the peer accepted the association but none of the contexts, Unreachable
     where there was no connection, and SendError where it rejected or aborted the association.
     """
@@ -56,6 +59,7 @@ def open_association(
             destination.port,
             contexts=[build_context(abstract, transfer) for abstract, transfer in contexts],
             ae_title=destination.ae_title,
+            ext_neg=list(roles),
             evt_handlers=[
                 (evt.EVT_CONN_OPEN, _on_connected, [destination.timeout_seconds]),
                 (evt.EVT_DATA_SENT, _answer_at_once),

@@ -425,4 +425,5 @@ def _command(request: Any, name: str) -> bytes:
     message = getattr(dimse_messages, name)()
     message.primitive_to_message(request)
     message.command_set.CommandDataSetType = 0x0001
-    return encoded(message.command_set)
+    data: bytes = encoded(message.command_set)
+    return data
