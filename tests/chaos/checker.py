@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import struct
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -63,13 +64,17 @@ def check(
     report.counts["images acknowledged"] = len(entries)
     report.counts["objects in the PACS"] = len(objects)
     _check_images(report, entries, storage / "spool")
-    _check_spool(report, storage / "spool", query)
-    _check_results_folder(report, storage / "results", query)
+    check_files(report, storage, query)
     _check_studies(report, entries, query)
     _check_doubles(report, objects)
     _check_answers(report, entries, objects)
     _check_ledger_of_deliveries(report, objects, query)
     return report
+
+
+def read_ledger(path: Path) -> list[Acknowledged]:
+    """What senders wrote down."""
+    return [Acknowledged(**json.loads(line)) for line in path.read_text().splitlines()]
 
 
 def _check_images(report: Report, entries: Sequence[Acknowledged], spool: Path) -> None:
@@ -91,6 +96,12 @@ def _data_set_digest(path: Path) -> str:
         return ""
     (length,) = struct.unpack_from("<L", content, 140)
     return hashlib.sha256(content[144 + length :]).hexdigest()
+
+
+def check_files(report: Report, storage: Path, query: Query) -> None:
+    """No file without a row, no row without a file."""
+    _check_spool(report, storage / "spool", query)
+    _check_results_folder(report, storage / "results", query)
 
 
 def _check_spool(report: Report, spool: Path, query: Query) -> None:

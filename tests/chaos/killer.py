@@ -39,8 +39,12 @@ class Killer:
     #: Seconds until what was killed ran again, by name.
     back: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     failures: list[BaseException] = field(default_factory=list)
+    _rng: random.Random = field(init=False)
     _undoing: list[threading.Thread] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self._rng = random.Random(f"victims-{self.seed}")
 
     def run(self, faults: Sequence[Fault]) -> None:
         """Carry out the faults at their times; returns when all are undone."""
@@ -82,7 +86,7 @@ class Killer:
         """SIGKILL, and wait until it runs again; `up` is started again by us."""
         victims = self.node.find(target)
         if target.endswith("-child") and victims:
-            victims = [random.Random(f"{self.seed}-{len(self.back)}").choice(victims)]
+            victims = [self._rng.choice(victims)]
         if not victims:
             # It was hit a moment ago and is not back yet.
             self.counts[f"missed {target}"] += 1

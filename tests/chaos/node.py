@@ -15,6 +15,8 @@ from tests.acceptance.installation import Installation, alive, children, command
 #: A service manager's patience before it starts a service again.
 RESTART_SECONDS = 1.0
 READY_SECONDS = 120.0
+#: More than `up` gives its children.
+STOP_SECONDS = 60.0
 
 
 class Node:
@@ -90,20 +92,29 @@ class Node:
             if alive(pid):
                 os.kill(pid, signal.SIGKILL)
 
-    def end(self) -> None:
-        """Stop in order; whatever is left then is killed."""
-        family = self.family()
+    def stop(self) -> int | None:
+        """Stop in order; the exit code, None where it had to be killed."""
+        self.family()
         process = self.made.process
         assert process is not None
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(60)
+            code: int | None = process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+            code = None
         if process.stdout is not None:
             process.stdout.close()
-        self._family.update(family)
+        return code
+
+    def left(self) -> list[str]:
+        """What still runs of all families there ever were."""
+        return [command_line(pid) for pid in self._family if self._is_ours(pid)]
+
+    def end(self) -> None:
+        """Stop in order; whatever is left then is killed."""
+        self.stop()
         self.kill([pid for pid in self._family if self._is_ours(pid)])
 
     def _is_ours(self, pid: int) -> bool:
@@ -112,7 +123,7 @@ class Node:
             environment = Path(f"/proc/{pid}/environ").read_bytes()
         except OSError:
             return False
-        return str(self.made.config).encode() in environment or str(self.made.folder).encode() in environment
+        return alive(pid) and str(self.made.folder).encode() in environment
 
 
 def role(pid: int) -> str:

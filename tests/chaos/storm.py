@@ -169,9 +169,18 @@ def blow(
     seconds = time.monotonic() - began
     calm = _wait_for_calm(scene, ledger, calm_within)
     ledger.write(scene.node.made.folder / "ledger.jsonl")
+    stopped, left = scene.node.stop(), scene.node.left()
+    # What dies in the last moment is tidied up by the next start; then nothing may be left.
+    scene.node.start()
+    calm += _wait_for_calm(scene, ledger, calm_within)
+    _wait_for_tidiness(scene)
     report = checker.check(
         ledger.entries(), storage=scene.storage, query=scene.query, held=scene.receiver.objects()
     )
+    if stopped != 0:
+        report.wrong("no orderly end", f"`up` ended with {stopped}")
+    for command in left:
+        report.wrong("process left", command)
     if missing := storm.studies * storm.slices - sum(not entry.other_bytes for entry in ledger.entries()):
         report.wrong("image never taken", f"{missing} images were not acknowledged in the end")
     return Outcome(
@@ -200,6 +209,17 @@ def _wait_for_calm(scene: Scene, ledger: Ledger, within: float) -> float:
             return time.monotonic() - began
         time.sleep(0.25)
     return within
+
+
+def _wait_for_tidiness(scene: Scene, *, within: float = 30) -> None:
+    """Until the sweep's first looks are over: the checker says whether they found everything."""
+    deadline = time.monotonic() + within
+    while time.monotonic() < deadline:
+        report = Report()
+        checker.check_files(report, scene.storage, scene.query)
+        if report.kept:
+            return
+        time.sleep(1)
 
 
 @contextmanager
