@@ -10,6 +10,9 @@ from sqlalchemy.orm import Session
 
 from db.models import Event, Instance, Series
 
+#: Kinds of which there may be thousands at once; one event says so in their place.
+_MANY = ("refused-for-space",)
+
 
 def note(
     session: Session,
@@ -56,5 +59,6 @@ def of_study(session: Session, study_id: int) -> Sequence[Event]:
 
 
 def newest(session: Session, limit: int = 50) -> Sequence[Event]:
-    """The newest events of all, newest first."""
-    return session.scalars(select(Event).order_by(Event.at.desc(), Event.id.desc()).limit(limit)).all()
+    """The newest events of all, newest first, without those that only their study's list tells one by one."""
+    listed = select(Event).where(Event.kind.not_in(_MANY))
+    return session.scalars(listed.order_by(Event.at.desc(), Event.id.desc()).limit(limit)).all()

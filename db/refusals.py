@@ -15,6 +15,8 @@ from db.models import Event, Instance, Series
 #: Keys that a single statement may name; SQLite allows 32,766 variables.
 _CHUNK = 500
 _KIND = "refused"
+#: For want of space: one event for each image, but listed only with its study; see `db.space`.
+FOR_SPACE = "refused-for-space"
 #: By the loop guard, by policy: no study misses it.
 _LOOPED_KIND = "refused-by-guard"
 #: What `note` writes, read back: the status, and the SOP Instance UID where it was known.
@@ -38,13 +40,16 @@ def note(
     sop_instance_uid: str,
     reason: str,
     looped: bool = False,
+    for_space: bool = False,
 ) -> None:
     """Write the event of an image that was answered with a failure. `reason` must hold no patient data.
 
-    `looped`: the loop guard refused it; that is no image that its study misses.
+    `looped`: the loop guard refused it; that is no image that its study misses. `for_space`: for want of
+    space, and for nothing else.
     """
+    kind = _LOOPED_KIND if looped else FOR_SPACE if for_space else _KIND
     message = f"0x{status:04X} for {sop_instance_uid or 'an object'}: {reason}"
-    events.note(session, _LOOPED_KIND if looped else _KIND, message, association_id=association_id)
+    events.note(session, kind, message, association_id=association_id)
 
 
 def missing(session: Session, association_ids: Iterable[str]) -> Missing:
@@ -55,7 +60,9 @@ def missing(session: Session, association_ids: Iterable[str]) -> Missing:
     carriers = list(association_ids)
     refused: dict[str, int] = {}
     found = session.execute(
-        select(Event.id, Event.message).where(Event.kind == _KIND, Event.association_id.in_(carriers))
+        select(Event.id, Event.message).where(
+            Event.kind.in_([_KIND, FOR_SPACE]), Event.association_id.in_(carriers)
+        )
     )
     for event_id, message in found:
         said = _MESSAGE.match(message)

@@ -67,6 +67,7 @@ def _storage(settings: Settings) -> Iterator[Finding]:
     free = shutil.disk_usage(existing).free // 2**20
     enough = free > settings.node.min_free_mb
     remark = f"{folder}, {free} MiB free, 0xA700 below {settings.node.min_free_mb} MiB"
+    remark += "" if settings.retention.free_mb or settings.retention.days else "; nothing is deleted by itself"
     if not enough:
         remark += ": every image is refused now; free space or lower node.min_free_mb"
     yield Finding(subject="storage", healthy=enough, remark=remark)

@@ -141,6 +141,7 @@ class Indexer:
                     sop_instance_uid=refusal.sop_instance_uid,
                     reason=refusal.reason,
                     looped=refusal.status is StoreStatus.LOOPED,
+                    for_space=refusal.for_space,
                 )
 
     def _write_endings(self, ended: list[AssociationEvent]) -> None:

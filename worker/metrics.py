@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from enum import StrEnum
 
 from prometheus_client import CollectorRegistry
@@ -17,7 +18,7 @@ from prometheus_client.registry import Collector
 
 from db import figures
 from db.states import DeliveryState, JobState, StudyState
-from worker import readiness, status, version, views
+from worker import retention, space, status, version, views
 from worker.station import Station
 
 #: Stage durations are those of so many newest jobs.
@@ -40,6 +41,7 @@ class RowCollector(Collector):
             arrived = figures.arrivals(session)
             happened = figures.events_by_kind(session)
             stages = figures.stage_seconds(session, limit=STAGE_WINDOW)
+            kept = retention.figures(session, datetime.now(UTC))
         yield _labelled(
             GaugeMetricFamily(
                 "secondread_build", "The version of this process; always 1.", labels=["version"]
@@ -66,9 +68,28 @@ class RowCollector(Collector):
         yield GaugeMetricFamily(
             "secondread_storage_free_bytes",
             "Free space on the spool's disk.",
-            value=readiness.free_bytes(self._station),
+            value=space.free_bytes(self._station.settings.storage),
         )
+        yield from _kept(kept)
         yield stage_quantiles(stages)
+
+
+def _kept(kept: retention.Figures) -> Iterator[Metric]:
+    """Space: for how long there is too little, what may go, what is going."""
+    for name, text, value in (
+        (
+            "space_short_seconds",
+            "For how long images are refused for want of space; 0 where they are taken.",
+            kept.short_seconds,
+        ),
+        ("doomed_files", "Purged files that are still to be deleted.", kept.doomed),
+        (
+            "oldest_purgeable_seconds",
+            "Age of the last image of the oldest study whose files may be deleted; 0 where there is none.",
+            kept.oldest_seconds,
+        ),
+    ):
+        yield GaugeMetricFamily(f"secondread_{name}", text, value=value)
 
 
 def _counts(snapshot: views.Snapshot) -> Iterator[Metric]:

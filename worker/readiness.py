@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from functools import cache
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from db import migrate
-from worker import broker, status, views
+from worker import broker, space, status, views
 from worker.errors import BrokerError
 from worker.station import Station
 
@@ -71,9 +70,8 @@ def _broker(station: Station) -> views.Check:
 
 def _disk(station: Station) -> views.Check:
     """The spool's disk has more free space than the listener needs to accept images."""
-    free = free_bytes(station)
-    needed = station.settings.node.min_free_mb * 1024 * 1024
-    found = f"{free / 1e9:.1f} GB free, {needed / 1e9:.1f} GB needed"
+    free, needed = space.free_bytes(station.settings.storage), space.needed_bytes(station.settings)
+    found = f"{space.megabytes(free)} free, {space.megabytes(needed)} needed{_shortage(station)}"
     if free < needed:
         return _fails(
             "disk",
@@ -83,9 +81,16 @@ def _disk(station: Station) -> views.Check:
     return _holds("disk", found)
 
 
-def free_bytes(station: Station) -> int:
-    """Free space on the spool's disk, as the listener sees it."""
-    return shutil.disk_usage(station.settings.storage).free
+def _shortage(station: Station) -> str:
+    """Since when images are refused for want of space; "" where none is, or nobody knows."""
+    try:
+        short = space.shortage(station.database)
+    except SQLAlchemyError:
+        return ""
+    if short is None:
+        return ""
+    since, count = short
+    return f"; images are refused since {since.astimezone():%Y-%m-%d %H:%M:%S}, {count} so far"
 
 
 def _models(station: Station) -> views.Check:

@@ -7,17 +7,19 @@ goes on. What came again in between is kept, whoever was told that we have it (s
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from sqlalchemy.orm import Session
+
 from db import events, purging
+from db import space as episodes
 from db.base import Database
 from db.models import DoomedFile, Study
 from dicom_node import stored_files
 from dicom_node.errors import DataSetError
-from worker import pipeline
+from worker import pipeline, space
 from worker.loop_guard import ConfiguredGuard
 from worker.settings import Settings
 
@@ -167,13 +169,36 @@ def _delete_results(store: Store, row: DoomedFile) -> None:
             purging.forget(session, [row.id])
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Figures:
+    """What the metrics say."""
+
+    #: For how long images are refused for want of space; 0 where they are taken.
+    short_seconds: float
+    #: Files that are still to be deleted.
+    doomed: int
+    #: Age of the last image of the oldest study that may be purged; 0 where there is none.
+    oldest_seconds: float
+
+
+def figures(session: Session, now: datetime) -> Figures:
+    """The figures as they are now."""
+    since = episodes.short_since(session)
+    oldest = purging.oldest(session, quiet_before=now - REST, limit=1)
+    return Figures(
+        short_seconds=(now - since).total_seconds() if since else 0.0,
+        doomed=purging.count_doomed(session),
+        oldest_seconds=(now - oldest[0].last_instance_at).total_seconds() if oldest else 0.0,
+    )
+
+
 class Keeper:
     """Deletes by the configuration: `tick` does one small step where there is something to do."""
 
     def __init__(self, store: Store, settings: Settings) -> None:
         self._store = store
         self._settings = settings.retention
-        self._min_free_bytes = settings.node.min_free_mb * 1024 * 1024
+        self._min_free_bytes = space.needed_bytes(settings)
         self._after = 0
         self._look_at = self._prune_at = datetime.min.replace(tzinfo=UTC)
 
@@ -210,7 +235,7 @@ class Keeper:
         days = self._settings.days
         quiet_before = now - REST
         wanted = self._settings.free_mb
-        if wanted is None or free_bytes(self._store.storage) >= wanted * 1024 * 1024:
+        if wanted is None or space.free_bytes(self._store.storage) >= wanted * 1024 * 1024:
             if days is None:
                 return []
             quiet_before = min(quiet_before, now - timedelta(days=days))
@@ -221,18 +246,13 @@ class Keeper:
         """Delete what broke off on its way in and was never acknowledged: in time, or where space is short."""
         spool = self._store.storage / purging.SPOOL
         pruned = 0
-        if free_bytes(self._store.storage) < self._min_free_bytes:
+        if space.free_bytes(self._store.storage) < self._min_free_bytes:
             pruned += stored_files.prune_partial(spool, before=now, pattern="*.part")
         if now >= self._prune_at:
             pruned += stored_files.prune_partial(
                 spool, before=now - timedelta(days=self._settings.partial_days)
             )
+            space.forget(self._store.database, now)
             self._prune_at = now + PRUNE
         if pruned:
             logger.info("%s files that broke off on their way in were deleted", pruned)
-
-
-def free_bytes(storage: Path) -> int:
-    """Free space on the storage's disk, as the listener sees it."""
-    disk = os.statvfs(storage)
-    return disk.f_bavail * disk.f_frsize

@@ -84,6 +84,12 @@ class Settings(BaseSettings):
             twice = {name for name in names if names.count(name) > 1}
             if twice:
                 raise ValueError(f"{kind}: two have the name {sorted(twice)[0]!r}")
+        wanted = self.retention.free_mb
+        if wanted is not None and wanted <= self.node.min_free_mb:
+            raise ValueError(
+                f"retention.free_mb: {wanted} is not more than node.min_free_mb ({self.node.min_free_mb}): "
+                "images would be refused before anything is deleted"
+            )
         known = {peer.name for peer in self.peers}
         for route in self.routes:
             for name in route.send_to:

@@ -21,6 +21,7 @@ from worker import (
     pipeline,
     repair,
     retention,
+    space,
 )
 from worker.station import Station
 
@@ -77,6 +78,7 @@ def care(station: Station, now: datetime) -> set[str]:
     _take_back(station, now)
     commitment_ledger.look_after(station.post, now)
     nudges.send_again(station, now)
+    space.watch(station.database, station.settings, now)
     return died
 
 

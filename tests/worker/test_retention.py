@@ -316,7 +316,7 @@ def test_by_space_the_oldest_go_until_there_is_enough(
         journey.run(other(number), association=f"a{number}")
     # Given a disk with 30 MB more for each study that is gone
     free = lambda _: (100 - 10 * sum(1 for _ in (journey.storage / "spool").glob("1.*"))) * 1024 * 1024  # noqa: E731
-    monkeypatch.setattr(retention, "free_bytes", free)
+    monkeypatch.setattr(retention.space, "free_bytes", free)
     # Then within the hour nothing goes, whatever the space
     assert work(keeper(journey, free_mb=85), datetime.now(UTC)) == 0
     # And then as many as must, the oldest first
@@ -367,12 +367,12 @@ def test_what_broke_off_is_deleted_in_time_or_for_space(
     for name in ("a.part", "b.damaged"):
         (partial / name).write_bytes(b"x")
     kept = keeper(journey, partial_days=1)
-    monkeypatch.setattr(retention, "free_bytes", lambda _: 1 << 60)
+    monkeypatch.setattr(retention.space, "free_bytes", lambda _: 1 << 60)
     now = datetime.now(UTC)
     assert not kept.tick(now)
     assert len(list(partial.iterdir())) == 2
     # Where space is short, what was never acknowledged goes at once
-    monkeypatch.setattr(retention, "free_bytes", lambda _: 1)
+    monkeypatch.setattr(retention.space, "free_bytes", lambda _: 1)
     assert not kept.tick(now + timedelta(seconds=10))
     assert [path.name for path in partial.iterdir()] == ["b.damaged"]
     assert not kept.tick(now + timedelta(days=1, hours=1))
