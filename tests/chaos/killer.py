@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import redis
@@ -128,15 +129,11 @@ class Killer:
         )
 
     def _flush(self) -> None:
-        """Redis forgets everything."""
-        client = redis.Redis(unix_socket_path=str(broker.socket_path(self.node.made.folder / "data")))
         try:
-            client.flushall()
+            flush(self.node)
             self.counts["flush"] += 1
         except redis.RedisError:
             self.counts["missed flush"] += 1
-        finally:
-            client.close()
 
     def _for_a_while(self, fault: Fault, do: Callable[[], object], undo: Callable[[], object]) -> None:
         """Do something now and undo it after the fault's time, unless the like is still going on."""
@@ -168,3 +165,23 @@ class Killer:
         thread = threading.Thread(target=kept, name=name, daemon=True)
         self._undoing.append(thread)
         thread.start()
+
+
+def flush(node: Node) -> None:
+    """Redis forgets everything. Raises redis.RedisError."""
+    with closing(_client(node)) as client:
+        client.flushall()
+
+
+def ping(node: Node) -> bool:
+    """Whether Redis answers."""
+    try:
+        with closing(_client(node)) as client:
+            return bool(client.ping())
+    except redis.RedisError:
+        return False
+
+
+def _client(node: Node) -> redis.Redis:
+    path = str(broker.socket_path(node.made.folder / "data"))
+    return redis.Redis(unix_socket_path=path, socket_timeout=5)
