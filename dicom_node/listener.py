@@ -6,24 +6,20 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-from pydicom.uid import UID
-from pynetdicom import AE, evt
+from pynetdicom import evt
 from pynetdicom.pdu_primitives import A_ASSOCIATE
-from pynetdicom.presentation import PresentationContext
-from pynetdicom.sop_class import Verification
 
-from dicom_node import commitment_scp
+from dicom_node import application_entity, commitment_scp
 from dicom_node.access import KnownPeer, PeerBook
 from dicom_node.commitment_events import Caller, CommitmentEvents
 from dicom_node.commitment_scp import CommitmentScp
-from dicom_node.contexts import is_storage, storage_contexts
-from dicom_node.file_meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicom_node.contexts import storage_contexts
+from dicom_node.door import Door
 from dicom_node.listener_config import ListenerConfig
 from dicom_node.listener_events import (
     AssociationEvent,
@@ -31,9 +27,10 @@ from dicom_node.listener_events import (
     ListenerEvents,
     RefusedInstance,
 )
-from dicom_node.receiver import StorageContext, StoreReceiver
+from dicom_node.receiver import StoreReceiver
 from dicom_node.spool import Spool
 from dicom_node.storage_server import StorageAssociation, StorageServer
+from dicom_node.turned_away import TurnedAway
 
 __all__ = [
     "AssociationEvent",
@@ -50,6 +47,8 @@ LOGGER = logging.getLogger(__name__)
 #: (result, source, diagnostic) of PS3.8 table 9-21: permanent, service user, and which title it was.
 _CALLED_AE_UNKNOWN = (0x01, 0x01, 0x07)
 _CALLING_AE_UNKNOWN = (0x01, 0x01, 0x03)
+#: Seconds that a rejected caller has to close its connection.
+_FAREWELL_SECONDS = 2.0
 
 
 @dataclass(kw_only=True)
@@ -82,8 +81,8 @@ class Listener:
         self._book = PeerBook(config.peers)
         self._callers: dict[StorageAssociation, _Caller] = {}
         self._commitments = CommitmentScp(commitments, self._who) if commitments is not None else None
-        _quieten_pynetdicom()
-        ae = _application_entity(config)
+        application_entity.quieten_pynetdicom()
+        ae = application_entity.configured(config)
         self._server: StorageServer = ae.make_server(
             (config.host, config.port),
             evt_handlers=[
@@ -91,11 +90,16 @@ class Listener:
                 (evt.EVT_ACSE_SENT, self._on_acse_sent),
                 (evt.EVT_RELEASED, self._on_released),
                 (evt.EVT_ABORTED, self._on_aborted),
-                (evt.EVT_REJECTED, self._on_rejected),
                 *(self._commitments.handlers if self._commitments is not None else ()),
             ],
             server_class=StorageServer,
             on_end=self._on_end,
+            door=Door(
+                self._on_turned_away,
+                max_associations=config.max_associations,
+                max_waiting=config.max_waiting,
+                patience=config.association_timeout,
+            ),
         )
         ae._servers.append(self._server)
         self._thread = threading.Thread(
@@ -155,6 +159,7 @@ class Listener:
         rejection = self._rejection(caller)
         if rejection is not None:
             diagnosis, reason = rejection
+            association.dul.artim_timer.timeout = _FAREWELL_SECONDS
             association.acse.send_reject(*diagnosis)
             self._tell(caller, AssociationEventKind.REJECTED, reason)
             association.kill()
@@ -195,7 +200,7 @@ class Listener:
         association.dul.sink = StoreReceiver(
             association_id=caller.association_id,
             source_ae_title=caller.calling_ae_title,
-            contexts=_accepted(association.accepted_contexts),
+            contexts=application_entity.accepted(association.accepted_contexts),
             spool=self._spool,
             events=self._events,
             guard=self._config.guard,
@@ -226,11 +231,15 @@ class Listener:
             return f"the peer was silent for {self._config.network_timeout:g} s"
         return "the listener stopped" if self._stopped else "the peer aborted it"
 
-    def _on_rejected(self, event: evt.Event) -> None:
-        """pynetdicom rejected by itself: too many associations."""
-        self._tell(
-            self._callers[event.assoc], AssociationEventKind.REJECTED, "too many associations are open"
+    def _on_turned_away(self, away: TurnedAway) -> None:
+        """A connection did not get as far as an association."""
+        caller = _Caller(
+            association_id=str(uuid.uuid4()),
+            calling_ae_title=away.calling,
+            called_ae_title=away.called,
+            address=away.address,
         )
+        self._tell(caller, AssociationEventKind.REJECTED, away.reason)
 
     def _on_end(self, association: StorageAssociation) -> None:
         """The association's thread ends; some ways out tell nobody."""
@@ -265,36 +274,3 @@ class Listener:
             self._events.association(happened)
         except Exception as error:  # noqa: BLE001 - instances are still to be received
             LOGGER.error("an association event is not recorded: %s", type(error).__name__)
-
-
-def _application_entity(config: ListenerConfig) -> AE:
-    """pynetdicom's view of the configuration."""
-    ae = AE(ae_title=config.ae_title)
-    ae.maximum_pdu_size = config.max_pdu
-    ae.maximum_associations = config.max_associations
-    ae.acse_timeout = config.association_timeout
-    ae.dimse_timeout = config.network_timeout
-    ae.network_timeout = config.network_timeout
-    ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
-    ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-    # Storage contexts are chosen for each association from what it proposes.
-    ae.add_supported_context(Verification)
-    return ae
-
-
-def _accepted(contexts: Iterable[PresentationContext]) -> dict[int, StorageContext]:
-    """The accepted storage contexts by presentation context ID."""
-    return {
-        context.context_id: StorageContext(
-            sop_class_uid=str(context.abstract_syntax), transfer_syntax_uid=str(context.transfer_syntax[0])
-        )
-        for context in contexts
-        if is_storage(UID(context.abstract_syntax))
-    }
-
-
-def _quieten_pynetdicom() -> None:
-    """Keep pynetdicom from writing what is exchanged, patient names among it, into the log."""
-    logger: Any = logging.getLogger("pynetdicom")
-    if logger.getEffectiveLevel() < logging.WARNING:
-        logger.setLevel(logging.WARNING)

@@ -21,7 +21,10 @@ class ListenerConfig:
     require_known_peers: bool = True
     #: The longest P-DATA-TF PDU that we offer to take; DCMTK sends no longer ones than this default.
     max_pdu: int = 128 * 1024
+    #: In all; a fifth of them is kept for others than the address that has the most.
     max_associations: int = 32
+    #: Connections that have not asked for an association yet; each is one file descriptor.
+    max_waiting: int = 256
     #: Seconds that a connection may take to ask for an association.
     association_timeout: float = 15.0
     #: Seconds without a byte after which an association is aborted.

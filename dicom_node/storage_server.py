@@ -7,9 +7,8 @@ Association._serve_request          takes answers to our own requests; serves N-
 AssociationSocket._shutdown_socket  leaves a connection open that its peer closed first.
 RequestHandler._create_association  copied: it names the classes Association and AssociationSocket.
 _bind_defaults (both)               without the handlers that log what is exchanged.
-AssociationServer.server_bind, get_request, verify_request, handle_error
-                                    several processes on one port, time-outs on sockets, a bound on
-                                    connections, no traceback on standard error.
+AssociationServer.server_bind, get_request, process_request, server_close
+                                    several processes on one port, time-outs on sockets, a door.
 """
 
 from __future__ import annotations
@@ -31,6 +30,7 @@ from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import DIMSEPrimitive
 from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
 
+from dicom_node.door import Door
 from dicom_node.fast_upper_layer import StreamingUpperLayer
 
 LOGGER = logging.getLogger(__name__)
@@ -81,6 +81,7 @@ class StorageAssociation(Association):  # type: ignore[misc]
         try:
             super().run_reactor()
         finally:
+            self._server.door.left(self.requestor.address_info.address)
             self._server.on_end(self)
 
     def wind_up(self, deadline: float) -> None:
@@ -141,9 +142,13 @@ class StorageServer(AssociationServer):  # type: ignore[misc]
 
     request_queue_size = 128
 
-    def __init__(self, *args: Any, on_end: Callable[[StorageAssociation], None], **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, on_end: Callable[[StorageAssociation], None], door: Door, **kwargs: Any
+    ) -> None:
         self.on_end = on_end
+        self.door = door
         super().__init__(*args, request_handler=StorageRequestHandler, **kwargs)
+        door.open(self.finish_request)
         # pynetdicom collects garbage every 60th poll, that is each 30 s at its default interval.
         self._gc = [0, 299]
 
@@ -164,13 +169,14 @@ class StorageServer(AssociationServer):  # type: ignore[misc]
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connection, address
 
-    def verify_request(self, request: Any, client_address: Any) -> bool:
-        """Bound the connections that have not asked for an association; others are rejected politely."""
-        return bool(len(self.active_associations) < 2 * self.ae.maximum_associations + 8)
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Have a connection wait at the door: what it asks for is not here yet."""
+        self.door.knock(request, client_address)
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Log a connection that failed before it had an association."""
-        LOGGER.error("a connection from %s failed before its association", client_address[0])
+    def server_close(self) -> None:
+        """Close the port, and the door."""
+        super().server_close()
+        self.door.close()
 
     def _bind_defaults(self) -> None:
         for event in evt._INTERVENTION_EVENTS:

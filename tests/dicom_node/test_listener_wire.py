@@ -57,7 +57,7 @@ def test_a_claim_of_4_gib_before_association_costs_no_memory(tmp_path: Path, kin
 
         assert resident_bytes() - before < 16 * MEBIBYTE
         assert sent < 100 * MEBIBYTE
-        assert node.events.associations == []
+        assert "rejected" in node.events.kinds
 
 
 def test_a_claim_of_4_gib_in_an_association_is_aborted(tmp_path: Path) -> None:
@@ -308,21 +308,3 @@ def test_a_storage_data_set_may_not_change_context(tmp_path: Path) -> None:
 
         assert ended(wire)
         node.events.wait("aborted")
-
-
-def test_connections_without_association_are_bounded(tmp_path: Path) -> None:
-    with listening(tmp_path, max_associations=1, association_timeout=5.0) as node:
-        idle = [socket.create_connection(("127.0.0.1", node.port), timeout=10) for _ in range(40)]
-        closed = 0
-        for connection in idle:
-            connection.settimeout(0.05)
-            try:
-                closed += connection.recv(1) == b""
-            except ConnectionResetError:
-                closed += 1
-            except TimeoutError:
-                pass
-        for connection in idle:
-            connection.close()
-
-    assert closed >= 20
