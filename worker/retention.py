@@ -111,6 +111,9 @@ def delete_doomed(store: Store, *, after: int, now: datetime) -> int | None:
 
     Safe to repeat after a crash at any point, and safe beside another that does the same.
     """
+    if not (store.storage / purging.SPOOL).is_dir():
+        # A storage that is not mounted: what is not seen there is not gone.
+        return None
     with store.database.read() as session:
         rows = purging.doomed(session, after=after, limit=STEP_FILES)
         again = purging.recorded_among(session, rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from datetime import datetime, timedelta
 
 import httpx
 import pytest
@@ -16,18 +16,17 @@ from tests.worker.test_commands import Command, _count, here, run  # noqa: F401 
 from worker.station import Station
 
 
-def files_of(here: Station, uid: str) -> list[Any]:  # noqa: F811 - the fixture
-    """The rows of a study's images."""
-    with here.database.read() as session:
-        return [
-            row for row in session.query(models.Instance) if f"{uid}/" in row.path or row.path.startswith(uid)
-        ]
+@pytest.fixture(autouse=True)
+def _spool(here: Station) -> None:  # noqa: F811 - the fixture
+    """Images that have rows and no files."""
+    here.settings.spool.mkdir()
 
 
 def test_a_dry_run_says_what_would_go_and_changes_nothing(run: Command, here: Station) -> None:  # noqa: F811
     data = ["--data", here.settings.storage]
     before = _count(here, models.Instance)
-    said = run("studies", "purge", "--older-than", "1m", "--dry-run", "--json", *data)
+    tomorrow = f"{datetime.now() + timedelta(days=1):%Y-%m-%d}"  # noqa: DTZ005 - as a person would write it
+    said = run("studies", "purge", "--older-than", tomorrow, "--dry-run", "--json", *data)
     assert said.exit_code == 0, said.stderr
     lines = {line["study_instance_uid"]: line for line in json.loads(said.stdout)}
     assert (lines[night.CHEST]["verdict"], lines[night.CHEST]["images"], lines[night.CHEST]["reason"]) == (
@@ -36,10 +35,8 @@ def test_a_dry_run_says_what_would_go_and_changes_nothing(run: Command, here: St
         "",
     )
     assert lines[night.CHEST]["bytes"] > 0
-    assert (lines[night.UNDELIVERED]["verdict"], lines[night.UNDELIVERED]["reason"][-80:]) == (
-        "stays",
-        "retry it, or cancel job 3 where its result is not to be sent any more"[-80:],
-    ) or "is dead: retry it" in lines[night.UNDELIVERED]["reason"]
+    assert lines[night.UNDELIVERED]["verdict"] == "stays"
+    assert "is dead: retry it, or cancel job" in lines[night.UNDELIVERED]["reason"]
     assert "has not ended" in lines[night.RUNNING]["reason"]
     assert _count(here, models.Instance) == before
     assert _count(here, models.Study, models.Study.state == "purged") == 0
@@ -134,7 +131,7 @@ def test_the_page_and_the_api_say_that_the_files_are_gone(run: Command, here: St
         assert "Pulmonary emphysema" in study.text
         job = client.get(f"/jobs/{job_id}")
         assert job.status_code == 200 and "its images and results were deleted" in job.text
-        assert "<img" not in job.text
+        assert "/pictures/" not in job.text
         gone = client.get(f"/jobs/{job_id}/pictures/axial-1.png")
         assert gone.status_code == 410 and "were deleted with its study" in gone.text
         listed = client.get("/?show=purged")
