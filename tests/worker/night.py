@@ -17,7 +17,7 @@ from db.states import JobState
 from tests.db import rows
 from tests.engines import build
 from tests.worker import answer
-from worker import broker, pipeline, sections, settings, station
+from worker import broker, completeness, pipeline, sections, settings, station
 from worker.station import Station
 
 #: The chest CT that went well.
@@ -161,8 +161,10 @@ def close(here: Station, now: datetime) -> None:
         here.database,
         routes=here.routes,
         models=here.shelf.rules,
-        quiet=timedelta(seconds=node.quiet_seconds),
-        long_quiet=timedelta(seconds=node.long_quiet_seconds),
+        patience=completeness.Patience(
+            quiet=timedelta(seconds=node.quiet_seconds),
+            long_quiet=timedelta(seconds=node.long_quiet_seconds),
+        ),
         now=now,
     )
 
