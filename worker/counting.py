@@ -78,16 +78,16 @@ class Asker:
         """Ask until `ended` is set."""
         while not ended.wait(TICK_SECONDS):
             try:
-                for row in self._due(datetime.now(UTC)):
+                for row in self.due(datetime.now(UTC)):
                     if ended.is_set():
                         return
-                    self._consider(row, datetime.now(UTC))
+                    self.consider(row, datetime.now(UTC))
             except Exception:
                 # The database may be away; nobody is asked meanwhile, and studies close on other evidence.
                 logger.exception("%s was not asked for its number of images; trying again", self.peer.name)
                 ended.wait(MOST_SECONDS)
 
-    def _due(self, now: datetime) -> list[counts.Receiving]:
+    def due(self, now: datetime) -> list[counts.Receiving]:
         """Studies that are worth a look: new, or with new images, or asked about long ago."""
         with self._database.read() as session:
             rows = counts.receiving(session)
@@ -103,7 +103,7 @@ class Asker:
         """Whether an answer would be there by the end of the quiet time, and not long before."""
         return now - since >= self._quiet / 2
 
-    def _consider(self, row: counts.Receiving, now: datetime) -> None:
+    def consider(self, row: counts.Receiving, now: datetime) -> None:
         """Ask about one study, if there is something to ask."""
         with self._database.read() as session:
             study = session.get(Study, row.id)
@@ -158,7 +158,9 @@ class Asker:
             total=None,
             problem="",
         )
-        self._put(question, now, datetime.now(UTC), replace(said, **answer))
+        # A moment later, whatever the clock says: who looks for a new answer compares it.
+        at = max(datetime.now(UTC), now + timedelta(microseconds=1))
+        self._put(question, now, at, replace(said, **answer))
 
     def _put(self, question: _Question, seen: datetime | None, at: datetime, count: Count) -> bool:
         with self._database.write() as session:
@@ -173,19 +175,20 @@ class Asker:
             found = query.count(self._destination, question.study_instance_uid, by=_protocol(self.peer))
         except (errors.SendError, errors.QueryError) as error:
             slow = time.monotonic() - began >= self._destination.timeout_seconds / 2
-            self._fail(str(error), rest=slow or isinstance(error, errors.SendError))
+            logger.warning("no number of images: %s", error)
+            if slow or isinstance(error, errors.SendError):
+                self._rest(str(error), now)
             return {"problem": str(error)}
         self._failures = 0
         if found is None:
             return {"problem": f"{self.peer.name}: does not know the study"}
         return {"series": dict(found.series), "total": found.total}
 
-    def _fail(self, problem: str, *, rest: bool) -> None:
-        logger.warning("no number of images: %s", problem)
-        if rest:
-            self._problem = problem
-            self._rests_until = datetime.now(UTC) + min(_FIRST * 2 ** min(self._failures, 10), _LONGEST)
-            self._failures += 1
+    def _rest(self, problem: str, now: datetime) -> None:
+        """Leave the peer alone for a while, longer each time."""
+        self._problem = problem
+        self._rests_until = max(datetime.now(UTC), now) + min(_FIRST * 2 ** min(self._failures, 10), _LONGEST)
+        self._failures += 1
 
 
 def destination(peer: Peer, here: Station) -> Destination:

@@ -16,12 +16,10 @@ from typing import Any
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
-from pynetdicom import AE, evt
-from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 
 from dicom_node import errors, query
 from dicom_node.senders import Destination, open_sender
-from tests.support import orthanc, peers, phantoms
+from tests.support import finding, orthanc, peers, phantoms
 
 STUDY = "1.2.826.0.1.3680043.8.498.81"
 
@@ -124,67 +122,40 @@ def test_images_are_counted_one_by_one_where_the_numbers_are_missing(tmp_path: P
 
 # C-FIND, as nobody should answer it ---------------------------------------------------------------
 
-Find = Callable[[Any], Iterator[tuple[int, Dataset | None]]]
-
-
-@contextmanager
-def _answering(find: Find, **changes: Any) -> Iterator[Destination]:
-    ae = AE(ae_title="PACS")
-    ae.add_supported_context(StudyRootQueryRetrieveInformationModelFind)
-    server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_FIND, find)])
-    known = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "timeout_seconds": 2.0}
-    try:
-        yield Destination(**{**known, "port": server.server_address[1], **changes})
-    finally:
-        for association in server.active_associations:
-            association.abort()
-        server.shutdown()
-        server.server_close()
-
-
-def _match(level: str, **values: Any) -> Dataset:
-    ds = Dataset()
-    ds.QueryRetrieveLevel = level
-    ds.StudyInstanceUID = STUDY
-    for keyword, value in values.items():
-        setattr(ds, keyword, value)
-    return ds
-
-
-def _level(event: Any) -> str:
-    return str(event.identifier.QueryRetrieveLevel)
-
 
 def test_a_peer_that_lists_no_series_gives_its_study_s_number() -> None:
     def find(event: Any) -> Iterator[tuple[int, Dataset | None]]:
-        if _level(event) == "SERIES":
+        if finding.level(event) == "SERIES":
             yield 0xA900, None
             return
-        yield 0xFF00, _match("STUDY", NumberOfStudyRelatedInstances=12)
+        yield 0xFF00, finding.match(STUDY, "STUDY", NumberOfStudyRelatedInstances=12)
 
-    with _answering(find) as destination:
+    with finding.running(find) as destination:
         assert query.count(destination, STUDY, by="cfind") == query.Counted(series={}, total=12)
 
 
 def test_a_list_of_series_that_is_cut_short_does_not_shrink_the_study() -> None:
     def find(event: Any) -> Iterator[tuple[int, Dataset | None]]:
-        if _level(event) == "STUDY":
-            yield 0xFF00, _match("STUDY", NumberOfStudyRelatedInstances=12)
+        if finding.level(event) == "STUDY":
+            yield 0xFF00, finding.match(STUDY, "STUDY", NumberOfStudyRelatedInstances=12)
         else:
-            yield 0xFF01, _match("SERIES", SeriesInstanceUID="1.2.1", NumberOfSeriesRelatedInstances=5)
+            yield (
+                0xFF01,
+                finding.match(STUDY, "SERIES", SeriesInstanceUID="1.2.1", NumberOfSeriesRelatedInstances=5),
+            )
 
-    with _answering(find) as destination:
+    with finding.running(find) as destination:
         assert query.count(destination, STUDY, by="cfind") == query.Counted(series={"1.2.1": 5}, total=12)
 
 
 def test_a_peer_that_ignores_the_key_is_read_for_the_study_asked_about() -> None:
     def find(event: Any) -> Iterator[tuple[int, Dataset | None]]:
         for study in ("1.2.3", "1.2.4"):
-            ds = _match(_level(event), NumberOfStudyRelatedInstances=12)
+            ds = finding.match(STUDY, finding.level(event), NumberOfStudyRelatedInstances=12)
             ds.StudyInstanceUID = study
             yield 0xFF00, ds
 
-    with _answering(find) as destination:
+    with finding.running(find) as destination:
         assert query.count(destination, STUDY, by="cfind") is None
 
 
@@ -198,12 +169,12 @@ def _abort(event: Any) -> Iterator[tuple[int, Dataset | None]]:
 
 
 def _no_numbers(event: Any) -> Iterator[tuple[int, Dataset | None]]:
-    if _level(event) == "STUDY":
-        yield 0xFF00, _match("STUDY")
+    if finding.level(event) == "STUDY":
+        yield 0xFF00, finding.match(STUDY, "STUDY")
 
 
 def _no_uid(event: Any) -> Iterator[tuple[int, Dataset | None]]:
-    yield 0xFF00, _match(_level(event), SeriesInstanceUID="")
+    yield 0xFF00, finding.match(STUDY, finding.level(event), SeriesInstanceUID="")
 
 
 def _trickle(event: Any) -> Iterator[tuple[int, Dataset | None]]:
@@ -211,7 +182,7 @@ def _trickle(event: Any) -> Iterator[tuple[int, Dataset | None]]:
         time.sleep(0.3)
         if not event.assoc.is_established:
             return
-        yield 0xFF00, _match(_level(event), NumberOfStudyRelatedInstances=number)
+        yield 0xFF00, finding.match(STUDY, finding.level(event), NumberOfStudyRelatedInstances=number)
 
 
 @pytest.mark.parametrize(
@@ -224,10 +195,10 @@ def _trickle(event: Any) -> Iterator[tuple[int, Dataset | None]]:
         (_trickle, "not done with answering after 2 s"),
     ],
 )
-def test_what_cannot_be_used_is_said_in_words(find: Find, words: str) -> None:
+def test_what_cannot_be_used_is_said_in_words(find: finding.Find, words: str) -> None:
     patience = 1.0 if find is _trickle else 5.0
     with (
-        _answering(find, timeout_seconds=patience) as destination,
+        finding.running(find, timeout_seconds=patience) as destination,
         pytest.raises(errors.QueryError, match=words),
     ):
         query.count(destination, STUDY, by="cfind")
@@ -238,7 +209,7 @@ def test_garbage_for_an_answer_is_no_count(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(service_class, "encode", lambda *_: b"\x08\x00\x52\x00\xff\xff\xff\x7fgarbage")
     with (
-        _answering(lambda event: iter([(0xFF00, _match("STUDY"))])) as destination,
+        finding.running(lambda event: iter([(0xFF00, finding.match(STUDY, "STUDY"))])) as destination,
         pytest.raises(errors.QueryError),
     ):
         query.count(destination, STUDY, by="cfind")
@@ -251,7 +222,7 @@ def test_a_peer_that_never_answers_is_left_in_time() -> None:
         stop.wait(20)
         yield 0x0000, None
 
-    with _answering(silent, timeout_seconds=1.0) as destination:
+    with finding.running(silent, timeout_seconds=1.0) as destination:
         began = time.monotonic()
         with pytest.raises(errors.QueryError, match="no answer within 1 s"):
             query.count(destination, STUDY, by="cfind")
@@ -292,13 +263,16 @@ def test_many_series_are_counted_on_one_association() -> None:
     uids = [generate_uid() for _ in range(300)]
 
     def find(event: Any) -> Iterator[tuple[int, Dataset | None]]:
-        if _level(event) == "STUDY":
-            yield 0xFF00, _match("STUDY")
+        if finding.level(event) == "STUDY":
+            yield 0xFF00, finding.match(STUDY, "STUDY")
             return
         for uid in uids:
-            yield 0xFF00, _match("SERIES", SeriesInstanceUID=uid, NumberOfSeriesRelatedInstances="3 ")
+            yield (
+                0xFF00,
+                finding.match(STUDY, "SERIES", SeriesInstanceUID=uid, NumberOfSeriesRelatedInstances="3 "),
+            )
 
-    with _answering(find, timeout_seconds=20.0) as destination:
+    with finding.running(find, timeout_seconds=20.0) as destination:
         found = query.count(destination, STUDY, by="cfind")
     assert found is not None and (len(found.series), found.total) == (300, 900)
 
