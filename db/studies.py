@@ -6,12 +6,13 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, or_, select
-from sqlalchemy.orm import Session, selectinload
+from sqlalchemy import ColumnElement, func, select, text, union
+from sqlalchemy.orm import Session, aliased, defer, selectinload
 
 from db import states
 from db.errors import FilesGone, NotFound
 from db.models import Association, Instance, Job, Series, Study
+from db.models.arrivals import STUDY_IN_TROUBLE
 from db.states import JOB_ENDED, JobState, StudyState
 
 
@@ -95,6 +96,7 @@ def close(session: Session, study: Study, *, evidence: dict[str, Any], problem: 
         Study.revision == study.revision,
         Study.arrivals == study.arrivals,
         evidence=evidence,
+        missing=evidence.get("missing", 0),
         problem=problem,
         ready_at=at,
     )
@@ -161,7 +163,12 @@ def newest(
     offset: int = 0,
 ) -> list[Study]:
     """Studies, newest first; with `attention` those that need a person."""
-    statement = select(Study).options(selectinload(Study.jobs), selectinload(Study.series))
+    # A list says nothing of attributes, stages or notes: they are most of what there is to read.
+    whole = (
+        selectinload(Study.jobs).options(defer(Job.seconds), defer(Job.notes), defer(Job.destinations)),
+        selectinload(Study.series).options(defer(Series.attributes), defer(Series.evidence)),
+    )
+    statement = select(Study).options(*whole)
     newest_first = statement.where(*_chosen(state, attention)).order_by(
         Study.received_at.desc(), Study.id.desc()
     )
@@ -184,13 +191,17 @@ def _chosen(state: str | None, attention: bool) -> list[ColumnElement[bool]]:
 
 def _needs_a_person() -> ColumnElement[bool]:
     """A problem of the study, images it is missing, or a job of its revision that failed or was skipped."""
-    ended_badly = select(Job.id).where(
-        Job.study_id == Study.id,
-        Job.revision == Study.revision,
-        Job.state.in_([JobState.FAILED.value, JobState.SKIPPED.value]),
+    # From the few that have something wrong: each part has an index that holds no others.
+    troubled, of_job = aliased(Study), aliased(Study)
+    in_trouble = select(troubled.id).where(text(STUDY_IN_TROUBLE))
+    ended_badly = (
+        select(Job.study_id)
+        .join(of_job, of_job.id == Job.study_id)
+        .where(
+            Job.state.in_([JobState.FAILED.value, JobState.SKIPPED.value]), Job.revision == of_job.revision
+        )
     )
-    incomplete = Study.evidence["missing"].as_integer() > 0
-    return or_(Study.problem != "", incomplete, ended_badly.exists())
+    return Study.id.in_(union(in_trouble, ended_badly))
 
 
 def uids(session: Session, study_ids: Iterable[int]) -> dict[int, str]:

@@ -38,13 +38,18 @@ class Job(Base):
     """One model on one series of one revision."""
 
     __tablename__ = "jobs"
+    __table_args__ = (
+        # With the id, which orders the lists: of many rows in one state a few are wanted, not all sorted.
+        Index("ix_jobs_state_id", "state", "id"),
+        Index("ix_jobs_model_id", "model", "id"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"), index=True)
     series_id: Mapped[int] = mapped_column(ForeignKey("series.id"))
     revision: Mapped[int]
     route: Mapped[str] = mapped_column(String(64))
-    model: Mapped[str] = mapped_column(String(64), index=True)
+    model: Mapped[str] = mapped_column(String(64))
     model_version: Mapped[str] = mapped_column(String(32), default="")
     model_digest: Mapped[str] = mapped_column(DIGEST, default="")
     #: Digest of (model digest, sorted SOP Instance UIDs, parameters): one study, one answer.
@@ -53,7 +58,7 @@ class Job(Base):
     supersedes_id: Mapped[int | None] = mapped_column(ForeignKey("jobs.id"))
     #: Names of the destinations, fixed when the job was made.
     destinations: Mapped[list[Any]]
-    state: Mapped[str] = mapped_column(String(16), index=True)
+    state: Mapped[str] = mapped_column(String(16))
     attempts: Mapped[int] = mapped_column(default=0)
     created_at: Mapped[datetime] = mapped_column(index=True)
     #: When its message was last sent.
@@ -88,7 +93,7 @@ class Segment(Base):
     __table_args__ = (UniqueConstraint("job_id", "number"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"), index=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"))
     number: Mapped[int]
     label: Mapped[str] = mapped_column(String(64))
     code_value: Mapped[str] = mapped_column(String(16))
@@ -101,14 +106,18 @@ class Measurement(Base):
     """A number that a job measured."""
 
     __tablename__ = "measurements"
+    __table_args__ = (
+        Index("ix_measurements_key_value", "key", "value"),
+        Index("ix_measurements_code_value_value", "code_value", "value"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"), index=True)
-    key: Mapped[str] = mapped_column(String(64), index=True)
+    key: Mapped[str] = mapped_column(String(64))
     #: None where it was measured over all segments together.
     segment_number: Mapped[int | None]
     segment_label: Mapped[str] = mapped_column(String(64), default="")
-    code_value: Mapped[str] = mapped_column(String(16), index=True)
+    code_value: Mapped[str] = mapped_column(String(16))
     code_scheme: Mapped[str] = mapped_column(String(16))
     code_meaning: Mapped[str] = mapped_column(String(64))
     value: Mapped[float]
@@ -163,17 +172,22 @@ class Delivery(Base):
     """One result object on its way to one destination."""
 
     __tablename__ = "deliveries"
-    __table_args__ = (UniqueConstraint("result_id", "destination"),)
+    __table_args__ = (
+        UniqueConstraint("result_id", "destination"),
+        Index("ix_deliveries_state_id", "state", "id"),
+        # Nearly all have been sent, and of those nearly none is due.
+        Index("ix_deliveries_state_next_attempt_at", "state", "next_attempt_at"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    result_id: Mapped[int] = mapped_column(ForeignKey("result_objects.id"), index=True)
+    result_id: Mapped[int] = mapped_column(ForeignKey("result_objects.id"))
     destination: Mapped[str] = mapped_column(String(64))
-    state: Mapped[str] = mapped_column(String(16), index=True)
+    state: Mapped[str] = mapped_column(String(16))
     attempts: Mapped[int] = mapped_column(default=0)
     created_at: Mapped[datetime]
     nudged_at: Mapped[datetime | None]
     first_attempt_at: Mapped[datetime | None]
-    next_attempt_at: Mapped[datetime | None] = mapped_column(index=True)
+    next_attempt_at: Mapped[datetime | None]
     lease_owner: Mapped[str] = mapped_column(String(128), default="")
     lease_until: Mapped[datetime | None]
     sent_at: Mapped[datetime | None]

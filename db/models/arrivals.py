@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import BigInteger, ForeignKey, Index, String, Text, UniqueConstraint
+from sqlalchemy import BigInteger, ForeignKey, Index, String, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from db.base import Base
@@ -45,11 +45,24 @@ class Association(Base):
     reason: Mapped[str] = mapped_column(Text, default="")
 
 
+#: What marks a study for a person, just as the index of those few has it.
+STUDY_IN_TROUBLE = "problem <> '' OR missing > 0"
+
+
 class Study(Base):
     """One study, by its Study Instance UID."""
 
     __tablename__ = "studies"
-    __table_args__ = (Index("ix_studies_state_last_instance_at", "state", "last_instance_at"),)
+    __table_args__ = (
+        Index("ix_studies_state_last_instance_at", "state", "last_instance_at"),
+        Index("ix_studies_state_received_at", "state", "received_at"),
+        Index(
+            "ix_studies_in_trouble",
+            "id",
+            sqlite_where=text(STUDY_IN_TROUBLE),
+            postgresql_where=text(STUDY_IN_TROUBLE),
+        ),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     study_instance_uid: Mapped[str] = mapped_column(UID, unique=True)
@@ -75,6 +88,8 @@ class Study(Base):
     counted: Mapped[dict[str, Any] | None]
     #: Which signal said that it is complete, and the numbers behind it.
     evidence: Mapped[dict[str, Any] | None]
+    #: How many images never came, as the evidence says: lists must not read that of every study.
+    missing: Mapped[int] = mapped_column(default=0)
     #: A reason why no model may have it, e.g. two patients; "" where there is none.
     problem: Mapped[str] = mapped_column(Text, default="")
 
@@ -89,7 +104,7 @@ class Series(Base):
     __table_args__ = (UniqueConstraint("study_id", "series_instance_uid"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"), index=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"))
     series_instance_uid: Mapped[str] = mapped_column(UID)
     modality: Mapped[str] = mapped_column(String(16), default="")
     series_description: Mapped[str] = mapped_column(String(128), default="")
@@ -150,6 +165,7 @@ class Event(Base):
     """Something that happened, for the admin who asks afterwards. No patient data."""
 
     __tablename__ = "events"
+    __table_args__ = (Index("ix_events_association_id_kind", "association_id", "kind"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     at: Mapped[datetime] = mapped_column(index=True)

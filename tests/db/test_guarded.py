@@ -101,8 +101,8 @@ def test_an_innocent_file_of_a_guarded_series_opens_no_revision(done: Database) 
 
 def test_a_study_of_results_only_still_closes(database: Database) -> None:
     receive(database, result(1), result(2))
-    with database.read() as session:
-        (study,) = studies.settled(session, quiet_before=NOW)
+    study = study_of(database)
+    assert study.last_instance_at == NOW
     with database.write() as session:
         assert studies.close(session, study, evidence={}, problem="", at=NOW)
         assert studies.finish_if_ended(session, study.id, NOW)

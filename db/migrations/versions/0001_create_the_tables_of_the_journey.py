@@ -101,14 +101,17 @@ def upgrade() -> None:
     sa.Column('counted_at', db.base.UtcDateTime(timezone=True), nullable=True),
     sa.Column('counted', sa.JSON(none_as_null=True), nullable=True),
     sa.Column('evidence', sa.JSON(none_as_null=True), nullable=True),
+    sa.Column('missing', sa.Integer(), nullable=False),
     sa.Column('problem', sa.Text(), nullable=False),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_studies')),
     sa.UniqueConstraint('study_instance_uid', name=op.f('uq_studies_study_instance_uid'))
     )
     with op.batch_alter_table('studies', schema=None) as batch_op:
+        batch_op.create_index('ix_studies_in_trouble', ['id'], unique=False, sqlite_where=sa.text("problem <> '' OR missing > 0"), postgresql_where=sa.text("problem <> '' OR missing > 0"))
         batch_op.create_index(batch_op.f('ix_studies_last_instance_at'), ['last_instance_at'], unique=False)
         batch_op.create_index(batch_op.f('ix_studies_received_at'), ['received_at'], unique=False)
         batch_op.create_index('ix_studies_state_last_instance_at', ['state', 'last_instance_at'], unique=False)
+        batch_op.create_index('ix_studies_state_received_at', ['state', 'received_at'], unique=False)
 
     op.create_table('commitment_references',
     sa.Column('id', sa.Integer(), nullable=False),
@@ -137,9 +140,6 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('id', name=op.f('pk_series')),
     sa.UniqueConstraint('study_id', 'series_instance_uid', name=op.f('uq_series_study_id_series_instance_uid'))
     )
-    with op.batch_alter_table('series', schema=None) as batch_op:
-        batch_op.create_index(batch_op.f('ix_series_study_id'), ['study_id'], unique=False)
-
     op.create_table('decisions',
     sa.Column('id', sa.Integer(), nullable=False),
     sa.Column('study_id', sa.Integer(), nullable=False),
@@ -218,8 +218,8 @@ def upgrade() -> None:
     )
     with op.batch_alter_table('jobs', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_jobs_created_at'), ['created_at'], unique=False)
-        batch_op.create_index(batch_op.f('ix_jobs_model'), ['model'], unique=False)
-        batch_op.create_index(batch_op.f('ix_jobs_state'), ['state'], unique=False)
+        batch_op.create_index('ix_jobs_model_id', ['model', 'id'], unique=False)
+        batch_op.create_index('ix_jobs_state_id', ['state', 'id'], unique=False)
         batch_op.create_index(batch_op.f('ix_jobs_study_id'), ['study_id'], unique=False)
 
     op.create_table('events',
@@ -235,6 +235,7 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('id', name=op.f('pk_events'))
     )
     with op.batch_alter_table('events', schema=None) as batch_op:
+        batch_op.create_index('ix_events_association_id_kind', ['association_id', 'kind'], unique=False)
         batch_op.create_index(batch_op.f('ix_events_at'), ['at'], unique=False)
         batch_op.create_index(batch_op.f('ix_events_kind'), ['kind'], unique=False)
         batch_op.create_index(batch_op.f('ix_events_study_id'), ['study_id'], unique=False)
@@ -273,9 +274,9 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('id', name=op.f('pk_measurements'))
     )
     with op.batch_alter_table('measurements', schema=None) as batch_op:
-        batch_op.create_index(batch_op.f('ix_measurements_code_value'), ['code_value'], unique=False)
+        batch_op.create_index('ix_measurements_code_value_value', ['code_value', 'value'], unique=False)
         batch_op.create_index(batch_op.f('ix_measurements_job_id'), ['job_id'], unique=False)
-        batch_op.create_index(batch_op.f('ix_measurements_key'), ['key'], unique=False)
+        batch_op.create_index('ix_measurements_key_value', ['key', 'value'], unique=False)
 
     op.create_table('result_objects',
     sa.Column('id', sa.Integer(), nullable=False),
@@ -310,9 +311,6 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('id', name=op.f('pk_segments')),
     sa.UniqueConstraint('job_id', 'number', name=op.f('uq_segments_job_id_number'))
     )
-    with op.batch_alter_table('segments', schema=None) as batch_op:
-        batch_op.create_index(batch_op.f('ix_segments_job_id'), ['job_id'], unique=False)
-
     op.create_table('deliveries',
     sa.Column('id', sa.Integer(), nullable=False),
     sa.Column('result_id', sa.Integer(), nullable=False),
@@ -339,9 +337,8 @@ def upgrade() -> None:
     )
     with op.batch_alter_table('deliveries', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_deliveries_commitment_id'), ['commitment_id'], unique=False)
-        batch_op.create_index(batch_op.f('ix_deliveries_next_attempt_at'), ['next_attempt_at'], unique=False)
-        batch_op.create_index(batch_op.f('ix_deliveries_result_id'), ['result_id'], unique=False)
-        batch_op.create_index(batch_op.f('ix_deliveries_state'), ['state'], unique=False)
+        batch_op.create_index('ix_deliveries_state_id', ['state', 'id'], unique=False)
+        batch_op.create_index('ix_deliveries_state_next_attempt_at', ['state', 'next_attempt_at'], unique=False)
 
     # ### end Alembic commands ###
 
@@ -349,24 +346,20 @@ def upgrade() -> None:
 def downgrade() -> None:
     # ### commands auto generated by Alembic - please adjust! ###
     with op.batch_alter_table('deliveries', schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f('ix_deliveries_state'))
-        batch_op.drop_index(batch_op.f('ix_deliveries_result_id'))
-        batch_op.drop_index(batch_op.f('ix_deliveries_next_attempt_at'))
+        batch_op.drop_index('ix_deliveries_state_next_attempt_at')
+        batch_op.drop_index('ix_deliveries_state_id')
         batch_op.drop_index(batch_op.f('ix_deliveries_commitment_id'))
 
     op.drop_table('deliveries')
-    with op.batch_alter_table('segments', schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f('ix_segments_job_id'))
-
     op.drop_table('segments')
     with op.batch_alter_table('result_objects', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_result_objects_job_id'))
 
     op.drop_table('result_objects')
     with op.batch_alter_table('measurements', schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f('ix_measurements_key'))
+        batch_op.drop_index('ix_measurements_key_value')
         batch_op.drop_index(batch_op.f('ix_measurements_job_id'))
-        batch_op.drop_index(batch_op.f('ix_measurements_code_value'))
+        batch_op.drop_index('ix_measurements_code_value_value')
 
     op.drop_table('measurements')
     with op.batch_alter_table('findings', schema=None) as batch_op:
@@ -379,12 +372,13 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_events_study_id'))
         batch_op.drop_index(batch_op.f('ix_events_kind'))
         batch_op.drop_index(batch_op.f('ix_events_at'))
+        batch_op.drop_index('ix_events_association_id_kind')
 
     op.drop_table('events')
     with op.batch_alter_table('jobs', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_jobs_study_id'))
-        batch_op.drop_index(batch_op.f('ix_jobs_state'))
-        batch_op.drop_index(batch_op.f('ix_jobs_model'))
+        batch_op.drop_index('ix_jobs_state_id')
+        batch_op.drop_index('ix_jobs_model_id')
         batch_op.drop_index(batch_op.f('ix_jobs_created_at'))
 
     op.drop_table('jobs')
@@ -398,9 +392,6 @@ def downgrade() -> None:
         batch_op.drop_index('ix_decisions_study_revision')
 
     op.drop_table('decisions')
-    with op.batch_alter_table('series', schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f('ix_series_study_id'))
-
     op.drop_table('series')
     with op.batch_alter_table('commitment_references', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_commitment_references_sop_instance_uid'))
@@ -408,9 +399,11 @@ def downgrade() -> None:
 
     op.drop_table('commitment_references')
     with op.batch_alter_table('studies', schema=None) as batch_op:
+        batch_op.drop_index('ix_studies_state_received_at')
         batch_op.drop_index('ix_studies_state_last_instance_at')
         batch_op.drop_index(batch_op.f('ix_studies_received_at'))
         batch_op.drop_index(batch_op.f('ix_studies_last_instance_at'))
+        batch_op.drop_index('ix_studies_in_trouble', sqlite_where=sa.text("problem <> '' OR missing > 0"), postgresql_where=sa.text("problem <> '' OR missing > 0"))
 
     op.drop_table('studies')
     op.drop_table('processes')
