@@ -27,6 +27,8 @@ class Trouble:
     error: str
     #: How long the job waits before its second attempt.
     first_wait: timedelta = _FIRST_WAIT
+    #: Whether it counts as an attempt; a full disk, or a database that is away, says nothing of the job.
+    counts: bool = True
 
 
 def failed(
@@ -39,20 +41,24 @@ def failed(
     now: datetime,
     **values: Any,
 ) -> JobState | None:
-    """RUNNING -> QUEUED for a while, or FAILED after the last attempt; None where `owner` has it no more.
+    """RUNNING -> QUEUED for a while, or FAILED after the last attempt that counts; None where `owner` has it no more.
 
     `where` adds conditions to the compare-and-swap, `values` columns to what it writes.
     """
     values |= {"reason": trouble.reason, "error": trouble.error}
-    to = JobState.QUEUED if job.attempts < max_attempts else JobState.FAILED
+    to = JobState.QUEUED if job.attempts < max_attempts or not trouble.counts else JobState.FAILED
+    if not trouble.counts:
+        values |= {"attempts": job.attempts - 1}
     if to is JobState.QUEUED:
-        values |= {"not_before": now + wait_after(job.attempts, trouble.first_wait), "nudged_at": None}
+        wait = wait_after(job.attempts, trouble.first_wait) if trouble.counts else trouble.first_wait
+        values |= {"not_before": now + wait, "nudged_at": None}
     else:
         values |= {"finished_at": now}
     if not leases.leave_running(session, job.id, to, *where, owner=owner, **values):
         return None
-    message = f"attempt {job.attempts}: {trouble.error}"
-    events.note(session, trouble.reason, message, study_id=job.study_id, job_id=job.id)
+    if trouble.counts:
+        message = f"attempt {job.attempts}: {trouble.error}"
+        events.note(session, trouble.reason, message, study_id=job.study_id, job_id=job.id)
     if to is JobState.FAILED:
         studies.finish_if_ended(session, job.study_id, now)
     return to

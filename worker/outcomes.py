@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import logging
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+from sqlalchemy.exc import OperationalError
 
 from db import jobs, leases, results, studies
 from db.models import Job
 from db.states import JobState
+from dicom_node.errors import NO_SPACE
 from worker import attempts, records
 from worker.bench import Analysis, Bench
 from worker.stopwatch import Stopwatch
 
 logger = logging.getLogger(__name__)
 
+#: How often a job is given back whose results the database did not take, and for how long that is tried.
+DATABASE_WAIT, DATABASE_PATIENCE = timedelta(seconds=2), timedelta(hours=1)
 #: Wait before a job is tried again whose files could not be read or written.
 STORAGE_WAIT = timedelta(seconds=30)
 
@@ -72,13 +78,15 @@ def fail(bench: Bench, job: Job, reason: str, error: str, watch: Stopwatch) -> l
 
 
 def try_again(bench: Bench, job: Job, error: OSError, watch: Stopwatch) -> list[int]:
-    """RUNNING -> QUEUED for a while where the disk is full or away; FAILED after too many attempts."""
+    """RUNNING -> QUEUED for a while: as often as the disk is full, or until it has failed too often."""
     said = f"the storage does not work: {error.strerror or type(error).__name__}"
     with bench.database.write() as session:
         to = attempts.failed(
             session,
             job,
-            attempts.Trouble(reason="storage", error=said, first_wait=STORAGE_WAIT),
+            attempts.Trouble(
+                reason="storage", error=said, first_wait=STORAGE_WAIT, counts=error.errno not in NO_SPACE
+            ),
             owner=bench.owner,
             max_attempts=bench.work.max_attempts,
             now=datetime.now(UTC),
@@ -86,6 +94,38 @@ def try_again(bench: Bench, job: Job, error: OSError, watch: Stopwatch) -> list[
         )
     logger.warning("job %s is %s after attempt %s: %s", job.id, to, job.attempts, said)
     return []
+
+
+def wait_for_database(bench: Bench, job_id: int) -> None:
+    """RUNNING -> QUEUED where the database failed in the middle, as soon as it works again.
+
+    Its disk may be full, or it is away: this worker can do nothing else meanwhile. Where it waits in
+    vain, or dies, the job's lease ends.
+    """
+    until = time.monotonic() + DATABASE_PATIENCE.total_seconds()
+    trouble = attempts.Trouble(
+        reason="database",
+        error="the database did not take its results",
+        first_wait=DATABASE_WAIT,
+        counts=False,
+    )
+    while time.monotonic() < until:
+        try:
+            with bench.database.write() as session:
+                job = jobs.get(session, job_id)
+                to = attempts.failed(
+                    session,
+                    job,
+                    trouble,
+                    owner=bench.owner,
+                    max_attempts=bench.work.max_attempts,
+                    now=datetime.now(UTC),
+                )
+        except OperationalError:
+            time.sleep(DATABASE_WAIT.total_seconds())
+        else:
+            logger.warning("job %s is %s: the database failed in the middle", job_id, to or "another's now")
+            return
 
 
 def give_up(bench: Bench, job_id: int, error: BaseException) -> None:

@@ -180,7 +180,11 @@ def analyse(bench: Bench, job_id: int, *, send: Callable[[list[int]], None] | No
     follow = outcomes.conclude(bench, job, analysis, watch)
     if send is not None:
         send(follow)
-    pictures.draw(analysis.volume, analysis.findings, bench.results_root / job.identity)
+    try:
+        pictures.draw(analysis.volume, analysis.findings, bench.results_root / job.identity)
+    except OSError as error:
+        # The answer is stored, and on its way: it does not need its pictures.
+        logger.warning("job %s has no pictures, or not all: %s", job.id, error.strerror)
     return follow
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from functools import partial
 
+from sqlalchemy.exc import OperationalError
+
 from worker import commitment_answers, enqueue, outcomes, pipeline, station
 from worker.app import app
 
@@ -17,6 +19,10 @@ def analyse(job_id: int) -> None:
     here = station.here()
     try:
         pipeline.analyse(here.bench, job_id, send=partial(enqueue.deliveries, here.database))
+    except OperationalError:
+        # Its stack trace would say no more than that the database is away, or its disk full.
+        logger.warning("job %s: the database failed in the middle", job_id)
+        outcomes.wait_for_database(here.bench, job_id)
     except Exception as error:
         # A job that nobody foresaw must end with a recorded reason, not with a worker.
         logger.exception("job %s ended in an unexpected error", job_id)

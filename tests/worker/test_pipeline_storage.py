@@ -7,9 +7,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from db import deliveries
-from db.models import Delivery
+from db.models import Delivery, Event
 from tests.worker import journey as journeys
 from tests.worker.journey import Journey
 from worker import outcomes, pipeline, receipts
@@ -49,17 +50,85 @@ def test_a_full_disk_delays_a_job(journey: Journey, monkeypatch: pytest.MonkeyPa
     assert job.error == "the storage does not work: No space left on device"
 
 
-def test_a_disk_that_stays_full_fails_the_job(journey: Journey, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", [errno.ENOSPC, errno.EDQUOT])
+def test_a_disk_that_stays_full_fails_no_job(
+    journey: Journey, monkeypatch: pytest.MonkeyPatch, kind: int
+) -> None:
     (job_id,) = journey.arrive(journeys.datasets())
     monkeypatch.setattr(outcomes, "STORAGE_WAIT", timedelta(0))
 
     def full(*_: Any, **__: Any) -> Any:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise OSError(kind, "No space left on device")
 
-    monkeypatch.setattr(pipeline.dicom_results, "make_results", full)
+    with monkeypatch.context() as broken:
+        broken.setattr(pipeline.dicom_results, "make_results", full)
+        for _ in range(journey.bench.work.max_attempts + 2):
+            journey.analyse(job_id)
+    job = journey.job()
+    assert (job.state, job.reason, job.attempts) == ("queued", "storage", 0)
+    # Once there is space it has its answer
+    journey.recover()
+    assert (journey.job().state, journey.job().attempts) == ("done", 1)
+    assert [event for event in journey.rows(Event) if event.kind == "storage"] == []
+
+
+def test_a_disk_that_fails_again_and_again_fails_the_job(
+    journey: Journey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (job_id,) = journey.arrive(journeys.datasets())
+    monkeypatch.setattr(outcomes, "STORAGE_WAIT", timedelta(0))
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(pipeline.dicom_results, "make_results", broken)
     for _ in range(journey.bench.work.max_attempts):
         journey.analyse(job_id)
     assert (journey.job().state, journey.job().reason) == ("failed", "storage")
+
+
+def test_results_that_the_database_does_not_take_are_made_again(
+    journey: Journey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its disk may be full: a job that it was asked about says nothing of that."""
+    monkeypatch.setattr(outcomes, "DATABASE_WAIT", timedelta(0))
+    (job_id,) = journey.arrive(journeys.datasets())
+    original, refused = journey.database.write, [0]
+
+    def full(*_: Any, **__: Any) -> Any:
+        raise OperationalError("INSERT", {}, Exception("database or disk is full"))
+
+    def sometimes() -> Any:
+        refused[0] += 1
+        return full() if refused[0] <= 3 else original()
+
+    for _ in range(journey.bench.work.max_attempts + 1):
+        with monkeypatch.context() as broken:
+            broken.setattr(outcomes.results, "replace_objects", full)
+            with pytest.raises(OperationalError):
+                journey.analyse(job_id)
+            # Not even that can be written at first
+            refused[0] = 0
+            broken.setattr(journey.database, "write", sometimes)
+            outcomes.wait_for_database(journey.bench, job_id)
+        job = journey.job()
+        assert (job.state, job.reason, job.attempts, refused[0]) == ("queued", "database", 0, 4)
+    journey.recover()
+    assert journey.job().state == "done"
+    # One that somebody else has by now is left alone
+    outcomes.wait_for_database(journey.bench, job_id)
+    assert journey.job().state == "done"
+
+
+def test_pictures_that_cannot_be_drawn_take_nothing_away(
+    journey: Journey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pipeline.pictures, "draw", full)
+    journey.run(journeys.datasets())
+    assert journey.job().state == "done"
 
 
 def test_what_a_dead_sender_held_is_due_at_once(journey: Journey) -> None:
