@@ -173,12 +173,13 @@ class Door:
             self._drain(visitor)
             return
         try:
-            head = visitor.connection.recv(_FIXED_PART, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            most = max(visitor.needed, _FIXED_PART)
+            head = visitor.connection.recv(most, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:
             return
         except OSError:
             head = b""
-        if len(head) < min(visitor.needed, _FIXED_PART):
+        if len(head) < visitor.needed:
             # Who only looks whether the port is open, as a balancer does each second, is no event.
             if head:
                 self._complain(visitor, "it broke off while it asked for an association")

@@ -121,8 +121,8 @@ def data_set_bytes(source: Dataset | Path) -> bytes:
 class Wire:
     """An association as bytes, for what no DICOM library would send."""
 
-    def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=20)
+    def __init__(self, port: int, *, source: str = "127.0.0.1") -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=20, source_address=(source, 0))
 
     def __enter__(self) -> Wire:
         return self
@@ -134,13 +134,7 @@ class Wire:
         self, contexts: dict[int, tuple[str, list[str]]], *, called: str = "SECONDREAD", calling: str = "RAW"
     ) -> bytes:
         """Ask for an association; the answering PDU."""
-        items = _item(0x10, b"1.2.840.10008.3.1.1.1")
-        for identifier, (abstract, transfers) in contexts.items():
-            syntaxes = b"".join(_item(0x40, transfer.encode()) for transfer in transfers)
-            items += _item(0x20, bytes((identifier, 0, 0, 0)) + _item(0x30, abstract.encode()) + syntaxes)
-        items += _item(0x50, _item(0x51, struct.pack(">L", 16384)) + _item(0x52, b"1.2.3.4"))
-        titles = called.ljust(16).encode() + calling.ljust(16).encode()
-        self.send_pdu(0x01, struct.pack(">HH", 1, 0) + titles + bytes(32) + items)
+        self.socket.sendall(association_request(contexts, called=called, calling=calling))
         return self.receive_pdu()
 
     def send_pdu(self, kind: int, body: bytes) -> None:
@@ -175,6 +169,20 @@ class Wire:
                 break
             data += piece
         return data
+
+
+def association_request(
+    contexts: dict[int, tuple[str, list[str]]], *, called: str = "SECONDREAD", calling: str = "RAW"
+) -> bytes:
+    """An A-ASSOCIATE-RQ PDU."""
+    items = _item(0x10, b"1.2.840.10008.3.1.1.1")
+    for identifier, (abstract, transfers) in contexts.items():
+        syntaxes = b"".join(_item(0x40, transfer.encode()) for transfer in transfers)
+        items += _item(0x20, bytes((identifier, 0, 0, 0)) + _item(0x30, abstract.encode()) + syntaxes)
+    items += _item(0x50, _item(0x51, struct.pack(">L", 16384)) + _item(0x52, b"1.2.3.4"))
+    titles = called.ljust(16).encode() + calling.ljust(16).encode()
+    body = struct.pack(">HH", 1, 0) + titles + bytes(32) + items
+    return struct.pack(">BBL", 0x01, 0, len(body)) + body
 
 
 def value(context: int, control: int, data: bytes) -> bytes:
