@@ -282,9 +282,11 @@ def test_an_asker_survives_a_database_that_is_away(journey: Journey, monkeypatch
 
     monkeypatch.setattr(Asker, "due", due)
     journey.receive(journey.store(journeys.datasets(), outcome="open"))
-    with finding.running(finding.counting({journeys.SERIES: 6})) as pacs:
-        with counting.running(_station(journey, quiet=0, port=pacs.port)):
-            _until(lambda: _study(journey).counted is not None and _said(journey).answered)
+    with (
+        finding.running(finding.counting({journeys.SERIES: 6})) as pacs,
+        counting.running(_station(journey, quiet=0, port=pacs.port)),
+    ):
+        _until(lambda: _study(journey).counted is not None and _said(journey).answered)
     assert len(failures) == 2
 
 
