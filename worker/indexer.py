@@ -114,7 +114,8 @@ class Indexer:
             for event in opened:
                 associations.record(session, _association_row(event, self._station.process_id))
                 if event.kind == "rejected":
-                    message = f"{event.calling_ae_title} at {event.address} was rejected: {event.reason}"
+                    who = event.calling_ae_title or "a caller"
+                    message = f"{who} at {event.address} was rejected: {event.reason}"
                     events.note(session, "rejected", message, association_id=event.association_id)
 
     def _write_instances(self, stored: list[StoredInstance]) -> None:
