@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from dicom_node.commitment import CommitmentAsk, CommitmentReport, FailureReason
 from dicom_node.senders import Destination, Verdict, contexts, statuses
 from dicom_node.senders.association import open_association
 from dicom_node.statuses import NormalizedStatus
+
+logger = logging.getLogger(__name__)
 
 #: Storage Commitment Push Model, in a syntax that every peer has.
 CONTEXTS = contexts.ways((commitment.SOP_CLASS_UID, str(ExplicitVRLittleEndian)))
@@ -161,6 +164,10 @@ class _Conversation:
             self._on_report(report)
         except (errors.DataSetError, errors.CommitmentError):
             return NormalizedStatus.INVALID_ARGUMENT, None
+        except Exception:
+            # Whatever it was, the peer learns that its report was not written down, and may repeat it.
+            logger.exception("a storage commitment report could not be recorded; it is asked for again")
+            return NormalizedStatus.RESOURCE_LIMITATION, None
         if report.transaction_uid == self._request.transaction_uid:
             self._reported.set()
         return NormalizedStatus.SUCCESS, None

@@ -45,6 +45,7 @@ def running(
     contexts: Sequence[tuple[str, Sequence[str]]] | None = None,
     echo: Callable[[Any], int] = lambda event: 0x0000,
     maximum_associations: int = 10,
+    also: Sequence[tuple[Any, Any]] = (),
 ) -> Iterator[Pacs]:
     """Start an SCP on a free port; `contexts` None is every storage class in every syntax, and Verification."""
     pacs = Pacs()
@@ -75,6 +76,7 @@ def running(
         (evt.EVT_REQUESTED, requested),
         (evt.EVT_RELEASED, count("released")),
         (evt.EVT_ABORTED, count("aborted")),
+        *also,
     ]
     server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
     pacs.port = server.server_address[1]
