@@ -58,6 +58,22 @@ class Orthanc:
             content: bytes = answer.read()
             return content
 
+    def upload(self, path: Path) -> str:
+        """Give it a file; its own identifier of the instance."""
+        url = f"http://127.0.0.1:{self.http_port}/instances"
+        request = urllib.request.Request(url, data=path.read_bytes(), method="POST")
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return str(json.loads(answer.read())["ID"])
+
+    def ask_commitment(self, modality: str, resources: list[str]) -> str:
+        """Have it ask a peer whether it holds these; the transaction's UID."""
+        path = f"/modalities/{modality}/storage-commitment"
+        return str(self.rest(path, method="POST", body={"Resources": resources})["ID"])
+
+    def commitment(self, transaction_uid: str) -> dict[str, Any]:
+        """What it knows of an answer to that by now."""
+        return dict(self.rest(f"/storage-commitment/{transaction_uid}"))
+
     def instances(self) -> dict[str, str]:
         """SOP Instance UID -> Orthanc's own identifier, of everything it holds."""
         expanded = self.rest("/instances?expand")
