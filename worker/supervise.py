@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 
 logger = logging.getLogger(__name__)
@@ -24,6 +25,8 @@ STEADY_SECONDS = 60.0
 GRACE_SECONDS = 30.0
 
 _PR_SET_PDEATHSIG = 1
+#: How often a main thread that waits for a signal looks whether another thread took it.
+_LOOK_UP_SECONDS = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +81,7 @@ class Child:
                 list(self.role.command),
                 env={**os.environ, **self.role.environment},
                 stdin=subprocess.DEVNULL,
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+                preexec_fn=partial(_die_with_parent, os.getpid()) if sys.platform == "linux" else None,
                 # Ctrl-C reaches the supervisor, which stops its children in order.
                 start_new_session=True,
             )
@@ -167,9 +170,25 @@ def wait_until(ready: Callable[[], bool], *, timeout: float, stop: threading.Eve
     return ready()
 
 
-def stop_on_signals() -> threading.Event:
+class Stop(threading.Event):
+    """An event that a signal's handler sets, and that the main thread waits for."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait as Event does; without end only in steps.
+
+        Python runs handlers in the main thread, but the kernel may give a signal to any thread (signal(7)): as it
+        does where the process was stopped when it came. Nothing would then wake the main thread up.
+        """
+        if timeout is not None:
+            return super().wait(timeout)
+        while not super().wait(_LOOK_UP_SECONDS):
+            pass
+        return True
+
+
+def stop_on_signals() -> Stop:
     """An event that SIGINT and SIGTERM set."""
-    stop = threading.Event()
+    stop = Stop()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     return stop
@@ -180,6 +199,9 @@ def _ending(code: int) -> str:
     return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
-def _die_with_parent() -> None:
+def _die_with_parent(parent: int) -> None:
     """Have the kernel stop this child when its parent dies, however it dies (prctl(2))."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        # It died before we asked, and nobody will tell us.
+        os._exit(1)

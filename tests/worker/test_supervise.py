@@ -254,3 +254,20 @@ def test_waiting_ends_with_the_condition_the_time_or_the_stop() -> None:
     stop.set()
     assert not supervise.wait_until(lambda: False, timeout=60, stop=stop)
     assert time.monotonic() - began < 5
+
+
+def test_a_signal_that_another_thread_takes_stops_the_main_thread() -> None:
+    # As the kernel gives it, where the process was stopped (SIGSTOP) when it came
+    program = (
+        "import signal, threading, time; from worker import supervise\n"
+        "stop = supervise.stop_on_signals()\n"
+        "other = threading.Thread(target=time.sleep, args=(60,), daemon=True); other.start()\n"
+        "def later():\n"
+        "    time.sleep(0.3); signal.pthread_kill(other.ident, signal.SIGTERM)\n"
+        "threading.Thread(target=later).start()\n"
+        "stop.wait(); print('stopped')"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=20
+    )
+    assert ended.stdout == "stopped\n"
