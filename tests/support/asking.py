@@ -123,11 +123,14 @@ def asker(port: int, *, title: str = "PACS", storing: Sequence[str] = ()) -> Ite
         evt_handlers=[(evt.EVT_N_EVENT_REPORT, made.hear)],
     )
     assert made.assoc.is_established
+    connection = made.assoc.dul.socket.socket
     try:
         yield made
     finally:
         if made.assoc.is_established:
             made.assoc.release()
+        # pynetdicom leaves one open whose other end was first.
+        connection.close()
 
 
 def references(made: Sequence[Dataset]) -> list[Reference]:
