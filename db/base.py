@@ -118,9 +118,11 @@ def _engine(url: str) -> Engine:
         # Prepared plans are made while the tables are small, and kept: a batch of 200 paths then took
         # 140 ms instead of 5 ms. A pooler between us and the server may not keep them either.
         unprepared = {"prepare_threshold": None}
-        return create_engine(
+        engine = create_engine(
             url, pool_pre_ping=True, json_serializer=_json, connect_args=unprepared, hide_parameters=True
         )
+        event.listen(engine, "connect", _without_jit)
+        return engine
     engine = create_engine(
         url, connect_args={"timeout": SQLITE_BUSY_SECONDS}, json_serializer=_json, hide_parameters=True
     )
@@ -140,6 +142,13 @@ def _engine(url: str) -> Engine:
         connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
 
     return engine
+
+
+def _without_jit(connection: Any, _record: Any) -> None:
+    """Let no query be compiled: all of ours are short, and PostgreSQL took 2 s to compile one of 2 ms."""
+    connection.autocommit = True
+    connection.execute("SET jit TO off")
+    connection.autocommit = False
 
 
 def _json(value: Any) -> str:

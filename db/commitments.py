@@ -284,7 +284,9 @@ def overdue(session: Session, *, asked_before: datetime, limit: int = 100) -> li
 
 def orphans(session: Session, limit: int = 100) -> list[int]:
     """Requests whose asker died before it was told whether they arrived."""
-    held = select(Delivery.commitment_id).where(
+    # Correlated: from the few requests to their deliveries, and not from all that was ever sent.
+    held = select(Delivery.id).where(
+        Delivery.commitment_id == Commitment.id,
         Delivery.state == DeliveryState.SENT.value,
         Delivery.lease_until.is_not(None),
         Delivery.lease_owner.not_in(select(Process.id)),
@@ -292,7 +294,7 @@ def orphans(session: Session, limit: int = 100) -> list[int]:
     return list(
         session.scalars(
             select(Commitment.id)
-            .where(Commitment.state == CommitmentState.REQUESTED.value, Commitment.id.in_(held))
+            .where(Commitment.state == CommitmentState.REQUESTED.value, held.exists())
             .order_by(Commitment.id)
             .limit(limit)
         )

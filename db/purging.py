@@ -39,7 +39,11 @@ def oldest(session: Session, *, quiet_before: datetime, limit: int) -> list[Stud
     None whose last image came, or whose last job ended, after `quiet_before`.
     """
     unended = _unended_jobs().where(Job.study_id == Study.id)
-    owed = _owed_deliveries().where(Job.study_id == Study.id)
+    # Nested, from the study down: joined, SQLite would read all that is owed to anybody for each study.
+    owed = select(Delivery.id).where(Delivery.result_id == ResultObject.id, *_owed())
+    owed = owed.correlate(ResultObject, Job)
+    with_owed = select(ResultObject.id).where(ResultObject.job_id == Job.id, owed.exists())
+    owing = select(Job.id).where(Job.study_id == Study.id, with_owed.exists())
     return list(
         session.scalars(
             select(Study)
@@ -48,7 +52,7 @@ def oldest(session: Session, *, quiet_before: datetime, limit: int) -> list[Stud
                 Study.last_instance_at < quiet_before,
                 or_(Study.done_at.is_(None), Study.done_at < quiet_before),
                 ~unended.exists(),
-                ~owed.exists(),
+                ~owing.exists(),
             )
             .order_by(Study.last_instance_at, Study.id)
             .limit(limit)
@@ -109,14 +113,19 @@ def _unended_jobs() -> Select[int]:
 
 def _owed_deliveries() -> Select[int]:
     """Deliveries that must not be lost: all but those of cancelled jobs that nobody sends just now."""
-    uncommitted = and_(Delivery.state == DeliveryState.SENT.value, Delivery.awaits_commitment)
-    wanted = or_(Job.state != JobState.CANCELLED.value, Delivery.lease_until.is_not(None))
     return (
         select(Delivery.id)
         .join(ResultObject, ResultObject.id == Delivery.result_id)
         .join(Job, Job.id == ResultObject.job_id)
-        .where(or_(Delivery.state.in_(_OWED), uncommitted), wanted)
+        .where(*_owed())
     )
+
+
+def _owed() -> tuple[ColumnElement[bool], ...]:
+    """What must hold for a delivery, and its job, that must not be lost."""
+    uncommitted = and_(Delivery.state == DeliveryState.SENT.value, Delivery.awaits_commitment)
+    wanted = or_(Job.state != JobState.CANCELLED.value, Delivery.lease_until.is_not(None))
+    return or_(Delivery.state.in_(_OWED), uncommitted), wanted
 
 
 def holding(session: Session, study_id: int) -> Holding:

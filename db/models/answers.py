@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import BigInteger, ForeignKey, Index, String, Text, UniqueConstraint
+from sqlalchemy import BigInteger, ForeignKey, Index, String, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from db.base import Base
@@ -168,6 +168,9 @@ class ResultObject(Base):
     deliveries: Mapped[list[Delivery]] = relationship(back_populates="result", order_by="Delivery.id")
 
 
+_HELD = text("lease_until IS NOT NULL")
+
+
 class Delivery(Base):
     """One result object on its way to one destination."""
 
@@ -177,6 +180,8 @@ class Delivery(Base):
         Index("ix_deliveries_state_id", "state", "id"),
         # Nearly all have been sent, and of those nearly none is due.
         Index("ix_deliveries_state_next_attempt_at", "state", "next_attempt_at"),
+        # Those that somebody holds: a handful at any time.
+        Index("ix_deliveries_lease_until", "lease_until", sqlite_where=_HELD, postgresql_where=_HELD),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)

@@ -337,6 +337,7 @@ def upgrade() -> None:
     )
     with op.batch_alter_table('deliveries', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_deliveries_commitment_id'), ['commitment_id'], unique=False)
+        batch_op.create_index('ix_deliveries_lease_until', ['lease_until'], unique=False, sqlite_where=sa.text('lease_until IS NOT NULL'), postgresql_where=sa.text('lease_until IS NOT NULL'))
         batch_op.create_index('ix_deliveries_state_id', ['state', 'id'], unique=False)
         batch_op.create_index('ix_deliveries_state_next_attempt_at', ['state', 'next_attempt_at'], unique=False)
 
@@ -348,6 +349,7 @@ def downgrade() -> None:
     with op.batch_alter_table('deliveries', schema=None) as batch_op:
         batch_op.drop_index('ix_deliveries_state_next_attempt_at')
         batch_op.drop_index('ix_deliveries_state_id')
+        batch_op.drop_index('ix_deliveries_lease_until', sqlite_where=sa.text('lease_until IS NOT NULL'), postgresql_where=sa.text('lease_until IS NOT NULL'))
         batch_op.drop_index(batch_op.f('ix_deliveries_commitment_id'))
 
     op.drop_table('deliveries')
