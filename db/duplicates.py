@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
 from db import events, parents
-from db.models import Instance, Study
+from db.models import Instance, Series, Study
 from db.new_instance import NewInstance
 
 #: Keys that a single statement may name; SQLite allows 32,766 variables.
@@ -154,3 +155,35 @@ def note(session: Session, files: Files, studies: dict[str, Study], *, keep_last
         others = f" and {len(uids) - 1} others" if len(uids) > 1 else ""
         text = f"SOP Instance UID {uids[0]}{others} came again with other bytes: {kept}, all are kept"
         events.note(session, "conflicting-duplicate", text, study_id=study_id, association_id=association_id)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Count:
+    """The files of one series."""
+
+    files: int = 0
+    #: How often the very same bytes came again.
+    repeated: int = 0
+    #: Those of images of which other bytes are analysed.
+    set_aside: int = 0
+
+
+def count(session: Session, study_id: int) -> defaultdict[int, Count]:
+    """The files of a study by series."""
+    aside = case((Instance.conflicting.is_(True), 1), else_=0)
+    rows = session.execute(
+        select(
+            Instance.series_id,
+            func.count(Instance.id),
+            func.sum(Instance.duplicates),
+            func.sum(aside),
+        )
+        .join(Series, Series.id == Instance.series_id)
+        .where(Series.study_id == study_id)
+        .group_by(Instance.series_id)
+    )
+    found = {
+        series_id: Count(files=files, repeated=repeated, set_aside=set_aside)
+        for series_id, files, repeated, set_aside in rows
+    }
+    return defaultdict(Count, found)

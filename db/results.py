@@ -1,17 +1,16 @@
-"""What jobs found and made, as rows: written once, asked for in one query."""
+"""What jobs found and made, as rows, each written once."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from db import states
-from db.models import Delivery, Finding, Job, Measurement, ResultObject, Segment, Series, Study
+from db.models import Delivery, Finding, Job, Measurement, ResultObject, Segment
 from db.states import JOB_ENDED, DeliveryState
 
 
@@ -94,7 +93,9 @@ def _deliveries(
     )
     existing = {
         delivery.destination: delivery
-        for delivery in session.scalars(select(Delivery).where(Delivery.result_id == result_id))
+        for delivery in session.scalars(
+            select(Delivery).where(Delivery.result_id == result_id).order_by(Delivery.id)
+        )
     }
     for destination in destinations:
         if destination not in existing:
@@ -136,147 +137,3 @@ def measurements_of(session: Session, job_id: int) -> list[Measurement]:
 def findings_of(session: Session, job_id: int) -> list[Finding]:
     """A job's findings in the order it made them."""
     return list(session.scalars(select(Finding).where(Finding.job_id == job_id).order_by(Finding.id)))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FoundValue:
-    """One line of `secondread findings`: a measurement or a finding, with where it came from."""
-
-    study_instance_uid: str
-    accession_number: str
-    study_date: str
-    series_description: str
-    job_id: int
-    model: str
-    model_version: str
-    finished_at: datetime | None
-    #: "measurement" or "finding".
-    kind: str
-    key: str
-    code: str
-    scheme: str
-    meaning: str
-    segment: str
-    #: A measurement's value in `unit`; a finding's presence, 1 or 0.
-    value: float
-    unit: str
-    explanation: str
-
-
-def search(
-    session: Session,
-    *,
-    model: str | None = None,
-    code: str | None = None,
-    since: datetime | None = None,
-    above: float | None = None,
-    limit: int | None = None,
-) -> list[FoundValue]:
-    """Measurements and findings of the current revisions, newest job first.
-
-    `code` matches a code value or a manifest key; `above` keeps values greater than it.
-    """
-    found = [
-        *_search_measurements(session, model=model, code=code, since=since, above=above, limit=limit),
-        *_search_findings(session, model=model, code=code, since=since, above=above, limit=limit),
-    ]
-    found.sort(key=lambda value: -value.job_id)
-    return found if limit is None else found[:limit]
-
-
-#: The columns of the journey that every found value carries.
-_ORIGIN = (
-    Study.study_instance_uid,
-    Study.accession_number,
-    Study.study_date,
-    func.coalesce(Series.series_description, "").label("series_description"),
-    Job.id.label("job_id"),
-    Job.model,
-    Job.model_version,
-    Job.finished_at,
-)
-
-
-def _search_measurements(
-    session: Session,
-    *,
-    model: str | None,
-    code: str | None,
-    since: datetime | None,
-    above: float | None,
-    limit: int | None,
-) -> list[FoundValue]:
-    """The measurements' part of `search`."""
-    statement = select(
-        *_ORIGIN,
-        Measurement.key,
-        Measurement.code_value.label("code"),
-        Measurement.code_scheme.label("scheme"),
-        Measurement.code_meaning.label("meaning"),
-        Measurement.segment_label.label("segment"),
-        Measurement.value,
-        Measurement.unit,
-    ).join(Job, Job.id == Measurement.job_id)
-    if above is not None:
-        statement = statement.where(Measurement.value > above)
-    statement = _narrow(statement, Measurement, model=model, code=code, since=since)
-    rows = session.execute(statement.order_by(Job.id.desc(), Measurement.id).limit(limit)).mappings()
-    return [FoundValue(**row, kind="measurement", explanation="") for row in rows]
-
-
-def _search_findings(
-    session: Session,
-    *,
-    model: str | None,
-    code: str | None,
-    since: datetime | None,
-    above: float | None,
-    limit: int | None,
-) -> list[FoundValue]:
-    """The findings' part of `search`."""
-    statement = select(
-        *_ORIGIN,
-        Finding.key,
-        Finding.code_value.label("code"),
-        Finding.code_scheme.label("scheme"),
-        Finding.code_meaning.label("meaning"),
-        Finding.present,
-        Finding.explanation,
-    ).join(Job, Job.id == Finding.job_id)
-    if above is not None:
-        # Presence counts as 1, absence as 0.
-        statement = statement.where(
-            Finding.present.in_([present for present in (False, True) if present > above])
-        )
-    statement = _narrow(statement, Finding, model=model, code=code, since=since)
-    rows = session.execute(statement.order_by(Job.id.desc(), Finding.id).limit(limit)).mappings()
-    return [FoundValue(**_presence(dict(row)), kind="finding", segment="", unit="") for row in rows]
-
-
-def _presence(columns: dict[str, Any]) -> dict[str, Any]:
-    """A finding's columns with its presence as a value."""
-    columns["value"] = float(columns.pop("present"))
-    return columns
-
-
-def _narrow(
-    statement: Any,
-    table: type[Measurement] | type[Finding],
-    *,
-    model: str | None,
-    code: str | None,
-    since: datetime | None,
-) -> Any:
-    """Join the origin and apply the conditions that both searches share."""
-    statement = (
-        statement.join(Study, Study.id == Job.study_id)
-        .outerjoin(Series, Series.id == Job.series_id)
-        .where(Job.revision == Study.revision)
-    )
-    if model is not None:
-        statement = statement.where(Job.model == model)
-    if code is not None:
-        statement = statement.where((table.code_value == code) | (table.key == code))
-    if since is not None:
-        statement = statement.where(Job.created_at >= since)
-    return statement

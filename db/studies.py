@@ -70,17 +70,6 @@ def count_instances(session: Session, study_ids: Sequence[int]) -> dict[int, int
     return {study_id: count for study_id, count in rows}
 
 
-def count_by_series(session: Session, study_id: int) -> dict[int, int]:
-    """Files per series of a study."""
-    rows = session.execute(
-        select(Instance.series_id, func.count(Instance.id))
-        .join(Series, Series.id == Instance.series_id)
-        .where(Series.study_id == study_id)
-        .group_by(Instance.series_id)
-    )
-    return {series_id: count for series_id, count in rows}
-
-
 def close(session: Session, study: Study, *, evidence: dict[str, Any], problem: str, at: datetime) -> bool:
     """RECEIVING -> READY with the evidence; False where new images came in between.
 

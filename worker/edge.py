@@ -72,7 +72,7 @@ def database(config: Path | None, data: Path | None) -> Iterator[Database]:
         yield opened
 
 
-def show(rows: Sequence[BaseModel] | BaseModel, *, as_json: bool, columns: Sequence[str] = ()) -> None:
+def show(rows: Sequence[object] | BaseModel, *, as_json: bool, columns: Sequence[str] = ()) -> None:
     """Print rows as JSON, or the named fields of each as a table."""
     if as_json:
         typer.echo(to_json(rows, indent=2).decode())

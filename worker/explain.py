@@ -34,15 +34,7 @@ def why_tree(answer: views.Why) -> Tree:
         tree.add(f"[yellow]{escape(words.purged(study.purged_at, again=study.state != 'purged'))}[/]")
     arrived = tree.add(f"arrived: {study.instances} images in {len(answer.series)} series")
     for series in answer.series:
-        name = escape(series.description or "without description")
-        modality = escape(series.modality) or "[yellow]Modality missing[/]"
-        line = arrived.add(
-            f"{modality} {name}, {series.instances} images  [dim]{series.series_instance_uid}[/]"
-        )
-        if series.evidence:
-            line.add(f"complete before its study: {escape(evidences.in_words(series.evidence))}")
-        if series.guarded:
-            line.add(f"[yellow]guarded: {escape(series.guarded)}[/]")
+        _add_series(arrived, series)
     tree.add(_evidence(answer))
     decided = tree.add("routes" if answer.decisions else "routes: none was asked yet")
     for decision in answer.decisions:
@@ -56,6 +48,19 @@ def why_tree(answer: views.Why) -> Tree:
         for event in answer.events:
             happened.add(f"{event.at.astimezone():%H:%M:%S} {event.kind}: {escape(event.message)}")
     return tree
+
+
+def _add_series(arrived: Tree, series: views.SeriesView) -> None:
+    """What is known of one series."""
+    name = escape(series.description or "without description")
+    modality = escape(series.modality) or "[yellow]Modality missing[/]"
+    line = arrived.add(f"{modality} {name}, {series.instances} images  [dim]{series.series_instance_uid}[/]")
+    if said := words.came_again(series.repeated, series.set_aside):
+        line.add(said)
+    if series.evidence:
+        line.add(f"complete before its study: {escape(evidences.in_words(series.evidence))}")
+    if series.guarded:
+        line.add(f"[yellow]guarded: {escape(series.guarded)}[/]")
 
 
 def decision_label(decision: views.DecisionLine) -> str:
@@ -80,6 +85,7 @@ def add_trace(branch: Tree, trace: dict[str, Any]) -> None:
 def job_tree(job: views.JobDetail, *, present: int | None = None) -> Tree:
     """Everything about a job, with its revision where that is not the `present` one of its study."""
     older = "" if job.revision == present else f", of revision {job.revision}"
+    older += f", replaces job {job.supersedes}" if job.supersedes else ""
     tree = Tree(
         f"[bold]job {job.id}[/] {job.model} {job.model_version}  "
         f"{_state(job.state)}, attempt {job.attempts}{older}"

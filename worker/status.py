@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
@@ -9,7 +10,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from db import associations, decisions, deliveries, events, figures, jobs, results, studies
+from db import associations, decisions, deliveries, duplicates, events, figures, jobs, results, studies
 from db.models import Decision, Delivery, Event, Job, Series, Study
 from db.states import DeliveryState, JobState, StudyState
 from worker import completeness, evidence, heartbeat, routing, views
@@ -23,9 +24,6 @@ def study_lines(session: Session, rows: list[Study]) -> list[views.StudyLine]:
 
 
 def _study_line(row: Study, instances: int, now: datetime) -> views.StudyLine:
-    by_state: dict[str, int] = {}
-    for job in row.jobs:
-        by_state[job.state] = by_state.get(job.state, 0) + 1
     present = [job for job in row.jobs if job.revision == row.revision]
     failed = [job.error for job in present if job.state in ("failed", "skipped") and job.error]
     problems = [evidence.shortfall(row.evidence), *failed]
@@ -44,7 +42,7 @@ def _study_line(row: Study, instances: int, now: datetime) -> views.StudyLine:
         guarded=sum(bool(series.guarded) for series in row.series),
         received_at=row.received_at,
         age_seconds=round((now - changed).total_seconds(), 1),
-        jobs=by_state,
+        jobs=dict(Counter(job.state for job in present)),
         problem=row.problem or "; ".join(filter(None, dict.fromkeys(problems))),
     )
 
@@ -63,6 +61,7 @@ def _job_values(row: Job) -> dict[str, Any]:
         "model": row.model,
         "model_version": row.model_version,
         "revision": row.revision,
+        "supersedes": row.supersedes_id,
         "state": row.state,
         "attempts": row.attempts,
         "created_at": row.created_at,
@@ -168,7 +167,7 @@ def job_detail(session: Session, job_id: int) -> views.JobDetail:
 def why(session: Session, study_instance_uid: str) -> views.Why:
     """Everything that is known of a study. Raises NotFound."""
     study = studies.by_uid(session, study_instance_uid)
-    counts = studies.count_by_series(session, study.id)
+    files = duplicates.count(session, study.id)
     uids = {series.id: series.series_instance_uid for series in study.series}
     receiving = study.state == StudyState.RECEIVING
     return views.Why(
@@ -178,7 +177,9 @@ def why(session: Session, study_instance_uid: str) -> views.Why:
                 series_instance_uid=series.series_instance_uid,
                 modality=series.modality,
                 description=series.series_description,
-                instances=counts.get(series.id, 0),
+                instances=files[series.id].files,
+                repeated=files[series.id].repeated,
+                set_aside=files[series.id].set_aside,
                 guarded=series.guarded,
                 complete_at=series.complete_at,
                 evidence=series.evidence,

@@ -18,7 +18,12 @@ class SeriesView(View):
     series_instance_uid: str
     modality: str
     description: str
+    #: Files, each once.
     instances: int
+    #: How often the very same bytes came again.
+    repeated: int
+    #: Files of images of which other bytes are analysed.
+    set_aside: int
     #: Why the loop guard lets no model have it; "" where nothing speaks against it.
     guarded: str
     #: When it was complete by itself, before its study, and what said so; None where it was not.
@@ -45,7 +50,7 @@ class StudyLine(View):
     received_at: datetime
     #: Seconds since the last change of state or image.
     age_seconds: float
-    #: State per job, e.g. {"done": 1}.
+    #: State per job of the present revision, e.g. {"done": 1}.
     jobs: dict[str, int]
     #: What needs a person, in words; "" where nothing does.
     problem: str
@@ -61,6 +66,8 @@ class JobLine(View):
     model_version: str
     #: The study's revision that it belongs to.
     revision: int
+    #: The job whose results this one's take the place of; None where there are none.
+    supersedes: int | None
     state: str
     attempts: int
     created_at: datetime
@@ -209,30 +216,6 @@ class Snapshot(View):
     processes: dict[str, int]
     #: Age of the job that waits longest; 0 where none waits.
     oldest_job_seconds: float
-
-
-class FoundLine(View):
-    """A measurement or a finding, with where it came from."""
-
-    study_instance_uid: str
-    accession_number: str
-    study_date: str
-    series_description: str
-    job_id: int
-    model: str
-    model_version: str
-    finished_at: datetime | None
-    #: "measurement" or "finding".
-    kind: str
-    key: str
-    code: str
-    scheme: str
-    meaning: str
-    segment: str
-    #: A measurement's value in `unit`; a finding's presence, 1 or 0.
-    value: float
-    unit: str
-    explanation: str
 
 
 class ModelLine(View):

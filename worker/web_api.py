@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, Depends, HTTPException, Path, Query, Request, Response
 
-from db import dead_letters, results
+from db import dead_letters, found
 from db import deliveries as delivery_rows
 from db import events as event_rows
 from db import jobs as job_rows
@@ -103,15 +103,17 @@ def list_findings(
     since: Annotated[str | None, Query(max_length=40, description="7d, 12h, or a date YYYY-MM-DD.")] = None,
     above: Annotated[float | None, Query(allow_inf_nan=False, description="Only greater values.")] = None,
     limit: Limit = 1000,
-) -> list[views.FoundLine]:
-    """Of the studies' present revisions, newest job first; a finding's value is 1 (present) or 0."""
+) -> list[found.FoundValue]:
+    """The newest answer about each series, newest job first; a finding's value is 1 (present) or 0.
+
+    An answer of an earlier revision is not current: images came since, and their answer did not.
+    """
     try:
         start = status.since(since, datetime.now(UTC)) if since else None
     except (ValueError, OverflowError):
         raise HTTPException(422, "since: write 7d, 12h, 30m, 2w or a date YYYY-MM-DD") from None
     with here.database.read() as session:
-        found = results.search(session, model=model, code=code, since=start, above=above, limit=limit)
-    return [views.FoundLine.model_validate(value, from_attributes=True) for value in found]
+        return found.search(session, model=model, code=code, since=start, above=above, limit=limit)
 
 
 @router.get("/models", tags=["models"], summary="The model packages of this installation")

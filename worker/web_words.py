@@ -97,6 +97,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "number": number,
     "unit": words.unit,
     "purged": words.purged,
+    "came_again": words.came_again,
     "plain": plain,
     "proof": evidence.in_words,
 }

@@ -20,3 +20,10 @@ def purged(at: datetime, again: bool = False) -> str:
     """What became of the files of a study, or of a job."""
     sentence = f"Purged on {at.astimezone():%Y-%m-%d}: its images and results were deleted"
     return f"{sentence}; images came again since." if again else f"{sentence}; what was found stays known."
+
+
+def came_again(repeated: int, set_aside: int) -> str:
+    """What came more than once of a series; "" where nothing did."""
+    parts = [f"{repeated} came again as they were"] if repeated else []
+    parts += [f"{set_aside} are kept aside: other bytes of their images are analysed"] if set_aside else []
+    return "; ".join(parts)

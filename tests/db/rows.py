@@ -19,6 +19,10 @@ NOW = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 #: How long a lease lasts in the tests.
 LEASE = timedelta(minutes=5)
 SECOND = timedelta(seconds=1)
+#: Codes: a measurement, an anatomical structure, a finding.
+LAA = {"code_value": "126-1", "code_scheme": "99SR", "code_meaning": "Low attenuation area"}
+LUNG = {"code_value": "39607008", "code_scheme": "SCT", "code_meaning": "Lung"}
+NODULE = {"code_value": "27925004", "code_scheme": "SCT", "code_meaning": "Nodule"}
 
 
 def new_instance(
@@ -118,3 +122,32 @@ def new_object(identity: str, number: int, **values: Any) -> dict[str, Any]:
 def claim_all(session: Session, delivery_id: int, *, owner: str = "d", now: datetime = NOW) -> list[Delivery]:
     """Claim a delivery and its siblings."""
     return deliveries.claim(session, delivery_id, owner=owner, now=now, lease=LEASE)
+
+
+def new_segment(number: int = 1) -> dict[str, Any]:
+    """A segment's row."""
+    return {"number": number, "label": f"lung {number}", "voxels": 1000, **LUNG}
+
+
+def new_measurement(value: float, key: str = "laa", **values: Any) -> dict[str, Any]:
+    """A measurement's row."""
+    return {
+        "key": key,
+        "segment_number": 1,
+        "segment_label": "lung 1",
+        "value": value,
+        "unit": "%",
+        **LAA,
+        **values,
+    }
+
+
+def new_finding(present: bool) -> dict[str, Any]:
+    """A finding's row."""
+    return {
+        "key": "nodule",
+        "present": present,
+        "urgency": "routine",
+        "explanation": "p = 0.7 > 0.5",
+        **NODULE,
+    }

@@ -2,78 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple
-from datetime import datetime, timedelta
 from typing import Any
 
-import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from db import deliveries, jobs, leases, results, studies
+from db import deliveries, jobs, leases, results
 from db.base import Database
 from db.models import Delivery, Finding, Measurement, ResultObject, Segment
 from db.states import JobState
 from tests.db import rows
 from tests.db.rows import LEASE, NOW, SECOND
 
-LAA = {"code_value": "126-1", "code_scheme": "99SR", "code_meaning": "Low attenuation area"}
-LUNG = {"code_value": "39607008", "code_scheme": "SCT", "code_meaning": "Lung"}
-NODULE = {"code_value": "27925004", "code_scheme": "SCT", "code_meaning": "Nodule"}
-
-
-def _segment(number: int = 1) -> dict[str, Any]:
-    return {"number": number, "label": f"lung {number}", "voxels": 1000, **LUNG}
-
-
-def _measurement(value: float, key: str = "laa", **values: Any) -> dict[str, Any]:
-    return {
-        "key": key,
-        "segment_number": 1,
-        "segment_label": "lung 1",
-        "value": value,
-        "unit": "%",
-        **LAA,
-        **values,
-    }
-
-
-def _finding(present: bool) -> dict[str, Any]:
-    return {
-        "key": "nodule",
-        "present": present,
-        "urgency": "routine",
-        "explanation": "p = 0.7 > 0.5",
-        **NODULE,
-    }
-
-
-def _answer(
-    session: Session,
-    uid: str,
-    laa: float,
-    *,
-    present: bool = True,
-    at: datetime = NOW,
-    model: str = "chest-ct",
-) -> int:
-    """A study with one job that is done."""
-    study = rows.receive(
-        session,
-        uid,
-        attributes={"AccessionNumber": "A7", "StudyDate": "20260302", "SeriesDescription": "lung"},
-    )
-    job = rows.make_job(session, study, f"{uid}{model}", created_at=at, model=model)
-    assert leases.claim(session, job.id, owner="w", now=at, lease=LEASE)
-    results.replace_findings(
-        session, job.id, segments=[_segment()], measurements=[_measurement(laa)], findings=[_finding(present)]
-    )
-    assert leases.leave_running(session, job.id, JobState.DONE, owner="w", finished_at=at)
-    return job.id
-
 
 def _count(session: Session, table: Any) -> int:
     return session.scalar(select(func.count()).select_from(table)) or 0
+
+
+def _answer(session: Session, uid: str, laa: float) -> int:
+    """A study with one job that found something."""
+    job_id = rows.make_job(session, rows.receive(session, uid), uid).id
+    results.replace_findings(
+        session,
+        job_id,
+        segments=[rows.new_segment()],
+        measurements=[rows.new_measurement(laa)],
+        findings=[rows.new_finding(True)],
+    )
+    return job_id
 
 
 def test_findings_replace_those_of_an_earlier_attempt(database: Database) -> None:
@@ -85,8 +41,11 @@ def test_findings_replace_those_of_an_earlier_attempt(database: Database) -> Non
             results.replace_findings(
                 session,
                 job_id,
-                segments=[_segment(1), _segment(2)],
-                measurements=[_measurement(7.5), _measurement(1.0, key="volume", segment_number=None)],
+                segments=[rows.new_segment(1), rows.new_segment(2)],
+                measurements=[
+                    rows.new_measurement(7.5),
+                    rows.new_measurement(1.0, key="volume", segment_number=None),
+                ],
                 findings=[],
             )
     with database.read() as session:
@@ -198,68 +157,3 @@ def test_what_fails_the_gate_the_second_time_does_not_leave(database: Database) 
         assert {(deliveries.get(session, i).state, deliveries.get(session, i).comment) for i in ids} == {
             ("dead", "geometry differs")
         }
-
-
-@pytest.fixture
-def answered(database: Database) -> Database:
-    """Five studies with answers: two of this week above 10 %, one below, one old, one by another model."""
-    with database.write() as session:
-        _answer(session, "1.2.1", 12.5)
-        _answer(session, "1.2.2", 9.9, present=False)
-        _answer(session, "1.2.3", 31.0, at=NOW - timedelta(days=30))
-        _answer(session, "1.2.4", 10.5)
-        _answer(session, "1.2.5", 40.0, model="head-ct")
-    return database
-
-
-def _search(database: Database, **values: Any) -> list[tuple[str, str, float]]:
-    with database.read() as session:
-        return [(v.study_instance_uid, v.kind, v.value) for v in results.search(session, **values)]
-
-
-def test_every_study_of_last_week_with_laa_above_ten_percent(answered: Database) -> None:
-    found = _search(answered, model="chest-ct", code="126-1", since=NOW - timedelta(days=7), above=10.0)
-    assert found == [("1.2.4", "measurement", 10.5), ("1.2.1", "measurement", 12.5)]
-
-
-def test_search_by_manifest_key_finds_the_same(answered: Database) -> None:
-    assert _search(answered, code="laa", above=10.0) == _search(answered, code="126-1", above=10.0)
-    assert len(_search(answered, code="laa")) == 5
-
-
-def test_search_for_a_finding_tells_present_from_absent(answered: Database) -> None:
-    found = dict((uid, value) for uid, _, value in _search(answered, code="nodule", model="chest-ct"))
-    assert found == {"1.2.1": 1.0, "1.2.2": 0.0, "1.2.3": 1.0, "1.2.4": 1.0}
-    assert {uid for uid, _, _ in _search(answered, code="nodule", above=0.5)} == {
-        "1.2.1",
-        "1.2.3",
-        "1.2.4",
-        "1.2.5",
-    }
-    assert len(_search(answered, code="nodule", above=-0.5)) == 5
-    assert _search(answered, code="nodule", above=1.0) == []
-
-
-def test_a_limit_counts_what_is_found(answered: Database) -> None:
-    """The newest studies' findings are absent, and must not use up the limit."""
-    with answered.write() as session:
-        for number in range(6, 9):
-            _answer(session, f"1.2.{number}", 1.0, present=False)
-    assert [uid for uid, _, _ in _search(answered, code="nodule", above=0.5, limit=2)] == ["1.2.5", "1.2.4"]
-    assert len(_search(answered, limit=3)) == 3
-    assert [uid for uid, _, _ in _search(answered, limit=3)] == ["1.2.8", "1.2.8", "1.2.7"]
-
-
-def test_search_says_where_a_value_came_from(answered: Database) -> None:
-    with answered.read() as session:
-        value, _ = results.search(session, model="head-ct")
-        job_id = jobs.newest(session, limit=1)[0].id
-    origin = ("1.2.5", "A7", "20260302", "lung", job_id, "head-ct", "1", NOW)
-    measured = ("measurement", "laa", "126-1", "99SR", "Low attenuation area", "lung 1", 40.0, "%", "")
-    assert astuple(value) == (*origin, *measured)
-
-
-def test_search_leaves_earlier_revisions_out(answered: Database) -> None:
-    with answered.write() as session:
-        studies.by_uid(session, "1.2.1").revision = 2
-    assert {uid for uid, _, _ in _search(answered, code="laa")} == {"1.2.2", "1.2.3", "1.2.4", "1.2.5"}

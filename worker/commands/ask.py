@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import sys
 from datetime import UTC, datetime
 from typing import Annotated
 
+import pydantic_core
 import typer
 
+from db import found as found_rows
 from db import jobs as job_rows
-from db import results as result_rows
 from db import studies as study_rows
-from worker import edge, enqueue, explain, status, views
+from worker import edge, enqueue, explain, status
 from worker.edge import ConfigOption, DataOption, JsonOption
 from worker.errors import ConfigurationError, WorkerError
 
@@ -20,7 +22,16 @@ StateOption = Annotated[str | None, typer.Option("--state", help="Only those in 
 LimitOption = Annotated[int, typer.Option("--limit", min=1, help="At most so many, newest first.")]
 
 _JOB_COLUMNS = ("id", "model", "state", "attempts", "age_seconds", "engine", "reason", "error")
-_FINDING_COLUMNS = ("study_instance_uid", "model", "key", "segment", "value", "unit", "explanation")
+_FINDING_COLUMNS = (
+    "study_instance_uid",
+    "model",
+    "key",
+    "segment",
+    "value",
+    "unit",
+    "current",
+    "explanation",
+)
 
 jobs_app = typer.Typer(help="The jobs: list, show, retry, cancel.", no_args_is_help=False)
 
@@ -99,14 +110,14 @@ def findings(
     except ValueError as error:
         raise ConfigurationError(f"--since {since}: write 7d, 12h, 30m or a date YYYY-MM-DD") from error
     with edge.database(config, data) as database, database.read() as session:
-        found = result_rows.search(session, model=model, code=code, since=start, above=above)
-    lines = [views.FoundLine.model_validate(value, from_attributes=True) for value in found]
+        found = found_rows.search(session, model=model, code=code, since=start, above=above)
     if as_csv:
-        writer = csv.DictWriter(sys.stdout, fieldnames=list(views.FoundLine.model_fields))
+        names = [field.name for field in dataclasses.fields(found_rows.FoundValue)]
+        writer = csv.DictWriter(sys.stdout, fieldnames=names)
         writer.writeheader()
-        writer.writerows(line.model_dump(mode="json") for line in lines)
+        writer.writerows(pydantic_core.to_jsonable_python(found))
     else:
-        edge.show(lines, as_json=as_json, columns=_FINDING_COLUMNS)
+        edge.show(found, as_json=as_json, columns=_FINDING_COLUMNS)
 
 
 def why(

@@ -1,0 +1,176 @@
+"""What was found, over all studies: asked for in one query."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy.orm import Session, aliased
+
+from db.models import Finding, Job, Measurement, Series, Study
+from db.states import JobState
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FoundValue:
+    """One line of `secondread findings`: a measurement or a finding, with where it came from."""
+
+    study_instance_uid: str
+    accession_number: str
+    study_date: str
+    series_description: str
+    job_id: int
+    model: str
+    model_version: str
+    #: The study's revision that was analysed.
+    revision: int
+    #: Whether that is its present one; otherwise images came since, and no answer about them yet.
+    current: bool
+    finished_at: datetime | None
+    #: "measurement" or "finding".
+    kind: str
+    key: str
+    code: str
+    scheme: str
+    meaning: str
+    segment: str
+    #: A measurement's value in `unit`; a finding's presence, 1 or 0.
+    value: float
+    unit: str
+    explanation: str
+
+
+def search(
+    session: Session,
+    *,
+    model: str | None = None,
+    code: str | None = None,
+    since: datetime | None = None,
+    above: float | None = None,
+    limit: int | None = None,
+) -> list[FoundValue]:
+    """What the newest answer of each model about each series says, newest job first.
+
+    `code` matches a code value or a manifest key; `above` keeps values greater than it.
+    """
+    found = [
+        *_search_measurements(session, model=model, code=code, since=since, above=above, limit=limit),
+        *_search_findings(session, model=model, code=code, since=since, above=above, limit=limit),
+    ]
+    found.sort(key=lambda value: -value.job_id)
+    return found if limit is None else found[:limit]
+
+
+#: The columns of the journey that every found value carries.
+_ORIGIN = (
+    Study.study_instance_uid,
+    Study.accession_number,
+    Study.study_date,
+    func.coalesce(Series.series_description, "").label("series_description"),
+    Job.id.label("job_id"),
+    Job.model,
+    Job.model_version,
+    Job.revision,
+    (Job.revision == Study.revision).label("current"),
+    Job.finished_at,
+)
+
+
+def _search_measurements(
+    session: Session,
+    *,
+    model: str | None,
+    code: str | None,
+    since: datetime | None,
+    above: float | None,
+    limit: int | None,
+) -> list[FoundValue]:
+    """The measurements' part of `search`."""
+    statement = select(
+        *_ORIGIN,
+        Measurement.key,
+        Measurement.code_value.label("code"),
+        Measurement.code_scheme.label("scheme"),
+        Measurement.code_meaning.label("meaning"),
+        Measurement.segment_label.label("segment"),
+        Measurement.value,
+        Measurement.unit,
+    ).join(Job, Job.id == Measurement.job_id)
+    if above is not None:
+        statement = statement.where(Measurement.value > above)
+    statement = _narrow(statement, Measurement, model=model, code=code, since=since)
+    rows = session.execute(statement.order_by(Job.id.desc(), Measurement.id).limit(limit)).mappings()
+    return [FoundValue(**row, kind="measurement", explanation="") for row in rows]
+
+
+def _search_findings(
+    session: Session,
+    *,
+    model: str | None,
+    code: str | None,
+    since: datetime | None,
+    above: float | None,
+    limit: int | None,
+) -> list[FoundValue]:
+    """The findings' part of `search`."""
+    statement = select(
+        *_ORIGIN,
+        Finding.key,
+        Finding.code_value.label("code"),
+        Finding.code_scheme.label("scheme"),
+        Finding.code_meaning.label("meaning"),
+        Finding.present,
+        Finding.explanation,
+    ).join(Job, Job.id == Finding.job_id)
+    if above is not None:
+        # Presence counts as 1, absence as 0.
+        statement = statement.where(
+            Finding.present.in_([present for present in (False, True) if present > above])
+        )
+    statement = _narrow(statement, Finding, model=model, code=code, since=since)
+    rows = session.execute(statement.order_by(Job.id.desc(), Finding.id).limit(limit)).mappings()
+    return [FoundValue(**_presence(dict(row)), kind="finding", segment="", unit="") for row in rows]
+
+
+def _presence(columns: dict[str, Any]) -> dict[str, Any]:
+    """A finding's columns with its presence as a value."""
+    columns["value"] = float(columns.pop("present"))
+    return columns
+
+
+def _narrow(
+    statement: Any,
+    table: type[Measurement] | type[Finding],
+    *,
+    model: str | None,
+    code: str | None,
+    since: datetime | None,
+) -> Any:
+    """Join the origin and apply the conditions that both searches share."""
+    statement = (
+        statement.join(Study, Study.id == Job.study_id)
+        .outerjoin(Series, Series.id == Job.series_id)
+        .where(_answered(Job), ~_newer_answer())
+    )
+    if model is not None:
+        statement = statement.where(Job.model == model)
+    if code is not None:
+        statement = statement.where((table.code_value == code) | (table.key == code))
+    if since is not None:
+        statement = statement.where(Job.created_at >= since)
+    return statement
+
+
+def _answered(job: type[Job]) -> ColumnElement[bool]:
+    """Whether a job came to an answer that may be believed: its objects read back as what it found."""
+    return and_(job.engine != "", or_(job.state != JobState.FAILED.value, job.reason != "gate"))
+
+
+def _newer_answer() -> ColumnElement[bool]:
+    """Whether a newer job of the same model about the same series came to an answer."""
+    newer = aliased(Job)
+    later = or_(newer.revision > Job.revision, and_(newer.revision == Job.revision, newer.id > Job.id))
+    same = (newer.study_id == Job.study_id, newer.series_id == Job.series_id, newer.model == Job.model)
+    return select(newer.id).where(*same, later, _answered(newer)).exists()
