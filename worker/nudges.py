@@ -15,7 +15,7 @@ from worker.station import Station
 logger = logging.getLogger(__name__)
 
 #: A message that is not at the broker may be on its way to a worker's claim for so long.
-IN_FLIGHT = timedelta(seconds=2)
+IN_FLIGHT = timedelta(seconds=1)
 #: A message about a commitment may be lost when it was not heeded for so long.
 ASK_AGAIN = timedelta(seconds=30)
 _NEVER = datetime.min.replace(tzinfo=UTC)

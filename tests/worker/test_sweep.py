@@ -71,7 +71,7 @@ def test_a_complete_study_s_jobs_are_nudged(
     sweep.close_studies(here, _now(seconds=1))
     assert sent == [("analyse", journey.job().id)]
     # It was sent a moment ago, and may be on its way to a worker: not again
-    sweep.care(here, _now(seconds=1))
+    sweep.care(here, _now())
     assert len(sent) == 1
 
 
