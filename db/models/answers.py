@@ -107,8 +107,9 @@ class Measurement(Base):
 
     __tablename__ = "measurements"
     __table_args__ = (
-        Index("ix_measurements_key_value", "key", "value"),
-        Index("ix_measurements_code_value_value", "code_value", "value"),
+        # Newest first, as they are asked for; the value says which are worth a look.
+        Index("ix_measurements_key_job_id_value", "key", "job_id", "value"),
+        Index("ix_measurements_code_value_job_id_value", "code_value", "job_id", "value"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -131,11 +132,15 @@ class Finding(Base):
     """A statement that a job made, present or absent."""
 
     __tablename__ = "findings"
+    __table_args__ = (
+        Index("ix_findings_key_job_id", "key", "job_id"),
+        Index("ix_findings_code_value_job_id", "code_value", "job_id"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"), index=True)
-    key: Mapped[str] = mapped_column(String(64), index=True)
-    code_value: Mapped[str] = mapped_column(String(16), index=True)
+    key: Mapped[str] = mapped_column(String(64))
+    code_value: Mapped[str] = mapped_column(String(16))
     code_scheme: Mapped[str] = mapped_column(String(16))
     code_meaning: Mapped[str] = mapped_column(String(64))
     present: Mapped[bool]

@@ -254,9 +254,9 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('id', name=op.f('pk_findings'))
     )
     with op.batch_alter_table('findings', schema=None) as batch_op:
-        batch_op.create_index(batch_op.f('ix_findings_code_value'), ['code_value'], unique=False)
+        batch_op.create_index('ix_findings_code_value_job_id', ['code_value', 'job_id'], unique=False)
         batch_op.create_index(batch_op.f('ix_findings_job_id'), ['job_id'], unique=False)
-        batch_op.create_index(batch_op.f('ix_findings_key'), ['key'], unique=False)
+        batch_op.create_index('ix_findings_key_job_id', ['key', 'job_id'], unique=False)
 
     op.create_table('measurements',
     sa.Column('id', sa.Integer(), nullable=False),
@@ -274,9 +274,9 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('id', name=op.f('pk_measurements'))
     )
     with op.batch_alter_table('measurements', schema=None) as batch_op:
-        batch_op.create_index('ix_measurements_code_value_value', ['code_value', 'value'], unique=False)
+        batch_op.create_index('ix_measurements_code_value_job_id_value', ['code_value', 'job_id', 'value'], unique=False)
         batch_op.create_index(batch_op.f('ix_measurements_job_id'), ['job_id'], unique=False)
-        batch_op.create_index('ix_measurements_key_value', ['key', 'value'], unique=False)
+        batch_op.create_index('ix_measurements_key_job_id_value', ['key', 'job_id', 'value'], unique=False)
 
     op.create_table('result_objects',
     sa.Column('id', sa.Integer(), nullable=False),
@@ -359,15 +359,15 @@ def downgrade() -> None:
 
     op.drop_table('result_objects')
     with op.batch_alter_table('measurements', schema=None) as batch_op:
-        batch_op.drop_index('ix_measurements_key_value')
+        batch_op.drop_index('ix_measurements_key_job_id_value')
         batch_op.drop_index(batch_op.f('ix_measurements_job_id'))
-        batch_op.drop_index('ix_measurements_code_value_value')
+        batch_op.drop_index('ix_measurements_code_value_job_id_value')
 
     op.drop_table('measurements')
     with op.batch_alter_table('findings', schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f('ix_findings_key'))
+        batch_op.drop_index('ix_findings_key_job_id')
         batch_op.drop_index(batch_op.f('ix_findings_job_id'))
-        batch_op.drop_index(batch_op.f('ix_findings_code_value'))
+        batch_op.drop_index('ix_findings_code_value_job_id')
 
     op.drop_table('findings')
     with op.batch_alter_table('events', schema=None) as batch_op:
