@@ -187,10 +187,10 @@ def test_a_full_disk_tells_the_sender_to_come_again(tmp_path: Path) -> None:
         # 0xA700, by its name
         assert sent.returncode != 0
         assert "OutOfResources" in sent.stderr + sent.stdout
-        until(lambda: made.rows("SELECT message FROM events WHERE kind = 'refused'"), "the event")
+        until(lambda: made.rows("SELECT message FROM events WHERE kind = 'refused-for-space'"), "the event")
         listener.send_signal(signal.SIGTERM)
         assert listener.wait(30) == 0
-    ((message,),) = made.rows("SELECT message FROM events WHERE kind = 'refused'")
+    ((message,),) = made.rows("SELECT message FROM events WHERE kind = 'refused-for-space'")
     assert message.startswith("0xA700 for ") and "watermark" in message
     assert not list(tmp_path.glob("data/spool/[0-9]*"))
     assert not alive(listener.pid)
