@@ -119,7 +119,7 @@ def _check_results_folder(report: Report, results: Path, query: Query) -> None:
     """Result files and their rows are the same, byte for byte."""
     # Pictures are for the page: a result is whole without them.
     files = {path for path in results.rglob("*.dcm*") if path.is_file()}
-    rows = dict(query("SELECT path, sha256 FROM result_objects WHERE purged_at IS NULL"))
+    rows: dict[str, str] = dict(query("SELECT path, sha256 FROM result_objects WHERE purged_at IS NULL"))
     known = {results / path: digest for path, digest in rows.items()}
     for path in sorted(files - set(known)):
         report.wrong("file without a row", f"results/{path.relative_to(results)}")
@@ -132,7 +132,7 @@ def _check_results_folder(report: Report, results: Path, query: Query) -> None:
 
 def _check_studies(report: Report, entries: Sequence[Acknowledged], query: Query) -> None:
     """Every study reached an end, and no job of its last revision ended without an answer."""
-    states = dict(query("SELECT study_instance_uid, state FROM studies"))
+    states: dict[str, str] = dict(query("SELECT study_instance_uid, state FROM studies"))
     for uid in sorted({entry.study_instance_uid for entry in entries}):
         if states.get(uid) not in ("done", "purged"):
             report.wrong("study stuck", f"study {uid} is {states.get(uid, 'unknown')}")

@@ -164,7 +164,8 @@ def _errands_of(rng: random.Random, storm: Storm, study: int, manner: str, start
 def faults(storm: Storm) -> list[Fault]:
     """What breaks, in order: `kills` kills, and for every four of them one other thing."""
     rng = random.Random(f"faults-{storm.seed}")
-    kinds: list[FaultKind] = ["kill"] * storm.kills + _others(rng, storm)
+    kinds = _others(rng, storm)
+    kinds += ["kill"] * storm.kills
     rng.shuffle(kinds)
     gap = storm.seconds / max(1, len(kinds))
     return [

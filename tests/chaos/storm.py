@@ -139,7 +139,7 @@ def asking(database: Path | str) -> checker.Query:
     def ask_server(query: str) -> list[tuple[Any, ...]]:
         url = make_url(str(database)).set(drivername="postgresql").render_as_string(hide_password=False)
         with psycopg.connect(url) as connection:
-            return connection.execute(query).fetchall()  # type: ignore[arg-type]
+            return connection.execute(query).fetchall()
 
     return ask_file if isinstance(database, Path) else ask_server
 
