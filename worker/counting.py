@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from pydicom.uid import generate_uid
+
 from db import counts
 from db.models import Study
 from dicom_node import errors, query
@@ -19,6 +21,7 @@ from worker import completeness, station
 from worker.completeness import Facts
 from worker.evidence import Count, Scope
 from worker.sections import Peer
+from worker.settings import Settings
 from worker.station import Station
 
 logger = logging.getLogger(__name__)
@@ -65,7 +68,7 @@ class Asker:
     def __init__(self, here: Station, peer: Peer) -> None:
         self.peer = peer
         self._database = here.database
-        self._destination = destination(peer, here)
+        self._destination = destination(peer, here.settings)
         self._quiet = timedelta(seconds=here.settings.node.quiet_seconds)
         #: Study id -> its count of arrivals when it was looked at, and when to look again.
         self._looked: dict[int, tuple[int, datetime]] = {}
@@ -191,9 +194,18 @@ class Asker:
         self._failures += 1
 
 
-def destination(peer: Peer, here: Station) -> Destination:
+def check(peer: Peer, settings: Settings) -> str:
+    """What is wrong with asking a peer; "" where it answers. It is asked about a study that nobody has."""
+    try:
+        query.count(destination(peer, settings), str(generate_uid()), by=_protocol(peer))
+    except (errors.SendError, errors.QueryError) as error:
+        return str(error)
+    return ""
+
+
+def destination(peer: Peer, settings: Settings) -> Destination:
     """A peer as one that is asked."""
-    known = station.destination(peer, here.settings)
+    known = station.destination(peer, settings)
     patience = min(peer.timeout_seconds, MOST_SECONDS)
     return replace(known, url=peer.qido_url or known.url, timeout_seconds=patience)
 

@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from db import migrate
 from db.base import Database
 from dicom_node import echo
-from worker import broker, edge
+from worker import broker, counting, edge
 from worker.errors import WorkerError
 from worker.sections import Peer
 from worker.settings import CONFIG_VARIABLE, Settings
@@ -67,7 +67,9 @@ def _storage(settings: Settings) -> Iterator[Finding]:
     free = shutil.disk_usage(existing).free // 2**20
     enough = free > settings.node.min_free_mb
     remark = f"{folder}, {free} MiB free, 0xA700 below {settings.node.min_free_mb} MiB"
-    remark += "" if settings.retention.free_mb or settings.retention.days else "; nothing is deleted by itself"
+    remark += (
+        "" if settings.retention.free_mb or settings.retention.days else "; nothing is deleted by itself"
+    )
     if not enough:
         remark += ": every image is refused now; free space or lower node.min_free_mb"
     yield Finding(subject="storage", healthy=enough, remark=remark)
@@ -153,6 +155,10 @@ def _peers(settings: Settings) -> Iterator[Finding]:
             yield Finding(
                 subject=f"peer {peer.name}", healthy=True, remark="may send to us; no route sends to it"
             )
+        if peer.count != "none":
+            problem = counting.check(peer, settings)
+            remark = problem or f"says how many images it has (count: {peer.count})"
+            yield Finding(subject=f"peer {peer.name}", healthy=not problem, remark=remark)
 
 
 def _peer(peer: Peer, settings: Settings) -> Finding:

@@ -19,7 +19,7 @@ from tests.support import finding
 from tests.worker import journey as journeys
 from tests.worker import ladder
 from tests.worker.journey import Journey
-from worker import broker, counting, enqueue, sections, settings, sweep
+from worker import broker, counting, doctor, enqueue, sections, settings, sweep
 from worker.counting import Asker
 from worker.evidence import Count
 from worker.station import Station
@@ -311,7 +311,20 @@ def test_a_peer_is_asked_where_it_answers(journey: Journey) -> None:
     here = _station(
         journey, count="qido", stow_url="http://pacs/stow", qido_url="http://pacs/qido", timeout_seconds=60
     )
-    asked = counting.destination(here.settings.peers[0], here)
+    asked = counting.destination(here.settings.peers[0], here.settings)
     assert (asked.url, asked.timeout_seconds) == ("http://pacs/qido", counting.MOST_SECONDS)
     here = _station(journey, count="qido", stow_url="http://pacs/stow")
-    assert counting.destination(here.settings.peers[0], here).url == "http://pacs/stow"
+    assert counting.destination(here.settings.peers[0], here.settings).url == "http://pacs/stow"
+
+
+def test_the_doctor_asks_too(journey: Journey) -> None:
+    with finding.running(lambda event: iter([])) as pacs:
+        here = _station(journey, port=pacs.port)
+        assert counting.check(here.settings.peers[0], here.settings) == ""
+    assert "nothing accepts connections there" in counting.check(here.settings.peers[0], here.settings)
+    (said,) = [
+        found
+        for found in doctor.examine(here.settings)
+        if found.subject == "peer modality" and not found.healthy
+    ]
+    assert "nothing accepts connections there" in said.remark
