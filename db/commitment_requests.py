@@ -204,7 +204,7 @@ def free_orphans(session: Session) -> int:
     return result.rowcount
 
 
-def forget(session: Session, *, before: datetime, limit: int = 100) -> int:
+def forget(session: Session, *, before: datetime, limit: int = 1000) -> int:
     """Delete what requests named that ended before a time, of `limit` of them; how many references that were.
 
     The requests themselves stay: one row each, however much they named.

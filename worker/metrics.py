@@ -16,8 +16,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from db import figures
-from db.states import DeliveryState, JobState, StudyState
+from db import commitment_requests, figures
+from db.states import DeliveryState, JobState, RequestState, StudyState
 from worker import retention, space, status, version, views
 from worker.station import Station
 
@@ -42,6 +42,7 @@ class RowCollector(Collector):
             happened = figures.events_by_kind(session)
             stages = figures.stage_seconds(session, limit=STAGE_WINDOW)
             kept = retention.figures(session, datetime.now(UTC))
+            asked = commitment_requests.count_by_state(session)
         yield _labelled(
             GaugeMetricFamily(
                 "secondread_build", "The version of this process; always 1.", labels=["version"]
@@ -69,6 +70,14 @@ class RowCollector(Collector):
             "secondread_storage_free_bytes",
             "Free space on the spool's disk.",
             value=space.free_bytes(self._station.settings.storage),
+        )
+        yield _labelled(
+            GaugeMetricFamily(
+                "secondread_commitment_requests",
+                "Storage commitment requests of peers by state.",
+                labels=["state"],
+            ),
+            _with_zeros(RequestState, asked),
         )
         yield from _kept(kept)
         yield stage_quantiles(stages)

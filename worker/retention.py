@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sqlalchemy.orm import Session
 
-from db import events, purging
+from db import commitment_requests, events, purging
 from db import space as episodes
 from db.base import Database
 from db.models import DoomedFile, Study
@@ -39,6 +39,8 @@ LOOK = timedelta(seconds=2)
 TROUBLE = timedelta(seconds=30)
 #: How often `partial/` is looked through.
 PRUNE = timedelta(hours=1)
+#: What an answered storage commitment request named is known for so long: as many rows as images.
+NAMED = timedelta(days=30)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,6 +258,8 @@ class Keeper:
                 spool, before=now - timedelta(days=self._settings.partial_days)
             )
             space.forget(self._store.database, now)
+            with self._store.database.write() as session:
+                commitment_requests.forget(session, before=now - NAMED)
             self._prune_at = now + PRUNE
         if pruned:
             logger.info("%s files that broke off on their way in were deleted", pruned)
