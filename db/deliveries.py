@@ -277,4 +277,4 @@ def retrying(session: Session) -> dict[str, int]:
 
 def count_by_state(session: Session) -> dict[str, int]:
     """Deliveries per state."""
-    return dict(session.execute(select(Delivery.state, func.count()).group_by(Delivery.state)).all())
+    return states.count(session, Delivery)

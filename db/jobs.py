@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session, selectinload
 
 from db import states, studies
@@ -224,4 +224,4 @@ def newest(
 
 def count_by_state(session: Session) -> dict[str, int]:
     """Jobs per state."""
-    return dict(session.execute(select(Job.state, func.count()).group_by(Job.state)).all())
+    return states.count(session, Job)

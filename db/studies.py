@@ -201,7 +201,4 @@ def uids(session: Session, study_ids: Iterable[int]) -> dict[int, str]:
 
 def count_by_state(session: Session) -> dict[str, int]:
     """Studies per state."""
-    return {
-        state: count
-        for state, count in session.execute(select(Study.state, func.count()).group_by(Study.state))
-    }
+    return states.count(session, Study)
