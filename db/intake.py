@@ -45,6 +45,7 @@ def record_instances(
         files.take(report, series_id)
     # What the loop guard keeps from the models moves nothing.
     images = [report for report in files.arrived if files[report.path].series_id not in results]
+    images += _of_purged(reports, studies, images)
     _reopen(session, studies, images)
     counts.reopen_series(session, {files[report.path].series_id for report in images})
     revisions = {series_id: studies[report.study_instance_uid].revision for report, series_id in places}
@@ -54,6 +55,15 @@ def record_instances(
     insert_missing(session, Instance, rows, ["path"])
     duplicates.note(session, files, studies, keep_last=keep_last)
     return files.changed
+
+
+def _of_purged(
+    reports: Sequence[NewInstance], studies: dict[str, Study], images: Sequence[NewInstance]
+) -> list[NewInstance]:
+    """Further reports, of results or of side files, of studies without files: what came must go again, too."""
+    purged = {uid for uid, study in studies.items() if study.state == StudyState.PURGED}
+    known = {report.path for report in images}
+    return [report for report in reports if report.study_instance_uid in purged and report.path not in known]
 
 
 def _reopen(session: Session, studies: dict[str, Study], fresh: Sequence[NewInstance]) -> None:
@@ -76,7 +86,11 @@ def _reopen(session: Session, studies: dict[str, Study], fresh: Sequence[NewInst
                 ready_at=None,
                 done_at=None,
             )
-            events.note(session, "late-images", "images came after it was complete", study_id=study.id)
+            purged = study.state == StudyState.PURGED
+            text = (
+                "images came after its files were deleted" if purged else "images came after it was complete"
+            )
+            events.note(session, "late-images", text, study_id=study.id)
             session.refresh(study)
         study.last_instance_at = max(study.last_instance_at, at)
 

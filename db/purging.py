@@ -179,7 +179,9 @@ def doom(session: Session, study_id: int, *, known: Holding, unchanged_since: da
     study = session.get_one(Study, study_id, populate_existing=True)
     if held_back(session, study) or holding(session, study_id) != known:
         return False
-    values = {"purged_at": at, "purged_instances": _count_images(session, study_id)}
+    # A part of it may have come again since an earlier purge: the whole is what it once was.
+    images = max(_count_images(session, study_id), study.purged_instances)
+    values = {"purged_at": at, "purged_instances": images}
     if not states.advance(session, Study, study_id, StudyState.DONE, StudyState.PURGED, **values):
         return False
     of_study = select(Series.id).where(Series.study_id == study_id)
@@ -204,6 +206,24 @@ def doom(session: Session, study_id: int, *, known: Holding, unchanged_since: da
         delete(Instance).where(Instance.series_id.in_(of_study)).execution_options(synchronize_session=False)
     )
     return True
+
+
+def carry_answers(session: Session, study: Study) -> None:
+    """Let the answers about series whose images were deleted, and did not come again, stay those of the study."""
+    if study.purged_at is None:
+        return
+    images = select(Instance.id).where(Instance.series_id == Job.series_id)
+    session.execute(
+        update(Job)
+        .where(
+            Job.study_id == study.id,
+            Job.revision == study.revision - 1,
+            Job.state == JobState.DONE.value,
+            ~images.exists(),
+        )
+        .values(revision=study.revision)
+        .execution_options(synchronize_session=False)
+    )
 
 
 def doomed(session: Session, *, after: int, limit: int) -> list[DoomedFile]:

@@ -243,7 +243,9 @@ def waiting_for(session: Session, study: Study, now: datetime) -> list[str]:
 
 def _deleted(study: Study, whole: Scope) -> str:
     """Why a part of a study whose files were deleted is not taken for the whole; "" where it is no part."""
-    if study.purged_at is None or whole.images >= study.purged_instances or whole.counted == whole.images:
+    if study.purged_at is None or whole.counted == whole.images:
+        return ""
+    if whole.images == 0 or whole.images >= study.purged_instances:
         return ""
     return (
         f"its files were deleted after their retention time, and only {whole.images} of its "

@@ -135,6 +135,7 @@ def _route(
         # Two routes that ask the same of the same images get one job, which serves both.
         earlier["destinations"] = sorted({*earlier["destinations"], *values["destinations"]})
     made = [jobs.create(session, values) for values in wanted.values()]
+    purging.carry_answers(session, study)
     keep = [] if problem else [job.id for job in made]
     error = problem or "its series has other images by now, or no route asks for it any more"
     supersession.supersede(session, study.id, now, keep=keep, error=error, series_ids=series_ids)

@@ -52,6 +52,9 @@ def series_views(
         if only is not None and series.id not in only:
             continue
         instances = studies.instances_of(session, series.id)
+        if not instances:
+            # Its images were deleted, and did not come again with what else came.
+            continue
         counted = {"NumberOfSeriesRelatedInstances": len(instances)}
         views.append(
             routing.SeriesView(

@@ -17,7 +17,7 @@ from tests.worker.journey import Crashing, Journey
 from worker import repair, retention, settings
 from worker.loop_guard import ConfiguredGuard
 from worker.retention import Keeper, Store
-from worker.sections import Guard, Retention
+from worker.sections import Guard, Node, Retention
 from worker.station import Station
 
 HOUR = timedelta(hours=1)
@@ -31,7 +31,9 @@ def store_of(journey: Journey) -> Store:
 
 def keeper(journey: Journey, **values: Any) -> Keeper:
     """A sweep's keeper with this retention."""
-    configured = settings.Settings(storage=journey.storage, retention=Retention(**values))
+    configured = settings.Settings(
+        storage=journey.storage, node=Node(min_free_mb=1), retention=Retention(**values)
+    )
     return Keeper(store_of(journey), configured)
 
 
@@ -249,6 +251,28 @@ def test_part_of_a_purged_study_is_not_taken_for_the_whole(journey: Journey) -> 
     journey.run(journeys.datasets()[1:], association="a3")
     assert journey.why().study.problem == ""
     assert [job.state for job in journey.why().jobs if job.revision == 3] == ["done"]
+
+
+def test_a_result_that_comes_back_after_the_purge_goes_with_it_some_day(journey: Journey) -> None:
+    journey.run(journeys.datasets())
+    assert purge(journey) == ""
+    finish(journey)
+    result = journeys.datasets(series_uid="1.2.3.4")[0]
+    result.ManufacturerModelName = "Other AI"
+    journey.guard = ConfiguredGuard.of(Guard(also=({"ManufacturerModelName": "*AI*"},)))
+    # When another AI's result comes alone
+    assert journey.arrive([result], association="a2") == []
+    # Then it is no part of the study that is missing, and goes in its turn
+    assert (state(journey), journey.why().study.problem) == ("done", "")
+    # And what was found is still what was found
+    (job,) = journey.why().jobs
+    assert (job.state, job.revision) == ("done", 2)
+    assert [decision.matched for decision in journey.why().decisions] == [False]
+    assert files(journey) != []
+    assert purge(journey) == ""
+    finish(journey)
+    assert files(journey) == []
+    assert journey.rows(models.Study)[0].purged_instances == 6
 
 
 def test_a_late_image_stops_a_purge_that_has_only_looked(
