@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, CursorResult, delete, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from db import states
@@ -233,8 +233,7 @@ def forget(session: Session, *, before: datetime, limit: int = 1000) -> int:
 
 def count_by_state(session: Session) -> dict[str, int]:
     """Requests per state."""
-    counted = select(CommitmentRequest.state, func.count()).group_by(CommitmentRequest.state)
-    return dict(session.execute(counted).all())
+    return states.count(session, CommitmentRequest)
 
 
 def _write_failures(session: Session, request_id: int, failures: Mapping[int, int]) -> None:

@@ -159,9 +159,17 @@ def advance(
     return result.rowcount == 1
 
 
-def count(session: Session, table: type[Study] | type[Job] | type[Delivery]) -> dict[str, int]:
+def count(
+    session: Session, table: type[Study] | type[Job] | type[Delivery] | type[CommitmentRequest]
+) -> dict[str, int]:
     """Rows per state; states without rows are left out."""
-    states = {Study: StudyState, Job: JobState, Delivery: DeliveryState}[table]
+    kinds: dict[Any, type[StrEnum]] = {
+        Study: StudyState,
+        Job: JobState,
+        Delivery: DeliveryState,
+        CommitmentRequest: RequestState,
+    }
+    states = kinds[table]
     # Each state by its range of the index: a GROUP BY compares the state of every row.
     counts = (
         select(func.count()).select_from(table).where(table.state == state.value).scalar_subquery()
