@@ -10,8 +10,12 @@ from typing import Any
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
-from pynetdicom import AE
-from pynetdicom.sop_class import CTImageStorage
+from pynetdicom import AE, evt
+from pynetdicom.sop_class import (
+    CTImageStorage,
+    StorageCommitmentPushModel,
+    StorageCommitmentPushModelInstance,
+)
 
 from dicom_node.senders import Outcome, open_sender
 from tests.acceptance import installation
@@ -39,7 +43,7 @@ def node(tmp_path_factory: pytest.TempPathFactory, archive: Orthanc) -> Iterator
     made = installation.configure(
         tmp_path_factory.mktemp("evidence"),
         archive,
-        node={"long_quiet_seconds": 20},
+        node={"long_quiet_seconds": 120},
         peers=[{"name": "ct scanner", "ae_title": SCANNER, "host": "127.0.0.1"}, {**pacs, "count": "cfind"}],
     )
     with installation.running(made) as running:
@@ -47,20 +51,35 @@ def node(tmp_path_factory: pytest.TempPathFactory, archive: Orthanc) -> Iterator
 
 
 @contextmanager
-def _sending(node: Installation, made: Sequence[Dataset], calling: str) -> Iterator[None]:
+def _sending(node: Installation, made: Sequence[Dataset], calling: str) -> Iterator[Any]:
     """Send images, and hold the association open while the block runs."""
     ae = AE(ae_title=calling)
     ae.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
-    association = ae.associate("127.0.0.1", node.dicom_port, ae_title="SECONDREAD")
+    ae.add_requested_context(StorageCommitmentPushModel, ExplicitVRLittleEndian)
+    reported = [(evt.EVT_N_EVENT_REPORT, lambda event: (0x0000, None))]
+    association = ae.associate("127.0.0.1", node.dicom_port, ae_title="SECONDREAD", evt_handlers=reported)
     assert association.is_established
     try:
         for ds in made:
             node.tokens |= {str(ds.PatientID)}
             assert association.send_c_store(ds).Status == 0x0000
-        yield
+        yield association
     finally:
         if association.is_established:
             association.release()
+
+
+def _ask_to_commit(association: Any, made: Sequence[Dataset]) -> None:
+    """Storage commitment for these images (PS3.4 J.3.2)."""
+    request = Dataset()
+    request.TransactionUID = generate_uid()
+    request.ReferencedSOPSequence = [Dataset() for _ in made]
+    for item, ds in zip(request.ReferencedSOPSequence, made, strict=True):
+        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = ds.SOPClassUID, ds.SOPInstanceUID
+    status, _ = association.send_n_action(
+        request, 1, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
+    )
+    assert status.Status == 0x0000
 
 
 def _why(node: Installation, uid: str) -> str:
@@ -96,6 +115,15 @@ def test_a_pacs_that_keeps_its_association_open_is_asked_how_many_images_it_has(
     assert len(_results(archive, uid)) == 2
 
 
+def test_a_modality_that_asks_for_commitment_has_sent_all(node: Installation) -> None:
+    made = phantoms.datasets(Phantom(patient_id="EVIDENCE-COMMIT-1"))
+    with _sending(node, made, SCANNER) as association:
+        _ask_to_commit(association, made)
+        why = node.done(str(made[0].StudyInstanceUID), seconds=90)
+    assert (why["evidence"]["signal"], why["evidence"]["named"]) == ("storage commitment request", 12)
+    assert [one["outcome"] for one in why["evidence"]["associations"]] == ["open"]
+
+
 def test_a_series_is_analysed_while_its_study_arrives_and_once_whatever_dies(
     node: Installation, archive: Orthanc, tmp_path: Path
 ) -> None:
@@ -122,9 +150,12 @@ def test_a_series_is_analysed_while_its_study_arrives_and_once_whatever_dies(
         # And everything dies before the study is closed
         node.kill()
     node.start()
-    assert node.dcmsend(*phantoms.write(second, tmp_path / "second")).returncode == 0
-    # Then the rest is made, and nothing twice
-    why = node.done(uid, seconds=120)
+    # When its sender comes again, and says that this was all
+    with _sending(node, second, SCANNER) as association:
+        _ask_to_commit(association, [*first, *second])
+        # Then the rest is made, and nothing twice
+        why = node.done(uid, seconds=120)
+    assert why["evidence"]["named"] == 24
     assert [job["state"] for job in why["jobs"]] == ["done", "done"]
     assert len({job["series_instance_uid"] for job in why["jobs"]}) == 2
     assert len(why["decisions"]) == 2
