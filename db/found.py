@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -100,8 +101,8 @@ def _search_measurements(
     ).join(Job, Job.id == Measurement.job_id)
     if above is not None:
         statement = statement.where(Measurement.value > above)
-    statement = _narrow(statement, Measurement, model=model, code=code, since=since)
-    rows = session.execute(statement.order_by(Job.id.desc(), Measurement.id).limit(limit)).mappings()
+    statement = _narrow(statement, model=model, since=since)
+    rows = _newest(session, statement, Measurement, code=code, limit=limit)
     return [FoundValue(**row, kind="measurement", explanation="") for row in rows]
 
 
@@ -129,8 +130,8 @@ def _search_findings(
         statement = statement.where(
             Finding.present.in_([present for present in (False, True) if present > above])
         )
-    statement = _narrow(statement, Finding, model=model, code=code, since=since)
-    rows = session.execute(statement.order_by(Job.id.desc(), Finding.id).limit(limit)).mappings()
+    statement = _narrow(statement, model=model, since=since)
+    rows = _newest(session, statement, Finding, code=code, limit=limit)
     return [FoundValue(**_presence(dict(row)), kind="finding", segment="", unit="") for row in rows]
 
 
@@ -140,12 +141,28 @@ def _presence(columns: dict[str, Any]) -> dict[str, Any]:
     return columns
 
 
-def _narrow(
+def _newest(
+    session: Session,
     statement: Any,
     table: type[Measurement] | type[Finding],
     *,
-    model: str | None,
     code: str | None,
+    limit: int | None,
+) -> Iterator[Any]:
+    """The rows of a search, newest job first for each meaning that `code` may have."""
+    if code is None:
+        yield from session.execute(statement.order_by(Job.id.desc(), table.id).limit(limit)).mappings()
+        return
+    # Apart, each from an index in this order: with OR all that was ever measured would be read and sorted.
+    for meant in (table.key == code, and_(table.code_value == code, table.key != code)):
+        wanted = statement.where(meant).order_by(table.job_id.desc(), table.id)
+        yield from session.execute(wanted.limit(limit)).mappings()
+
+
+def _narrow(
+    statement: Any,
+    *,
+    model: str | None,
     since: datetime | None,
 ) -> Any:
     """Join the origin and apply the conditions that both searches share."""
@@ -156,10 +173,10 @@ def _narrow(
     )
     if model is not None:
         statement = statement.where(Job.model == model)
-    if code is not None:
-        statement = statement.where((table.code_value == code) | (table.key == code))
     if since is not None:
-        statement = statement.where(Job.created_at >= since)
+        # Jobs are searched newest id first: this says where to stop looking.
+        first = select(func.min(Job.id)).where(Job.created_at >= since).scalar_subquery()
+        statement = statement.where(Job.created_at >= since, Job.id >= first)
     return statement
 
 

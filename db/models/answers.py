@@ -42,6 +42,7 @@ class Job(Base):
         # With the id, which orders the lists: of many rows in one state a few are wanted, not all sorted.
         Index("ix_jobs_state_id", "state", "id"),
         Index("ix_jobs_model_id", "model", "id"),
+        Index("ix_jobs_created_at_id", "created_at", "id"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -60,7 +61,7 @@ class Job(Base):
     destinations: Mapped[list[Any]]
     state: Mapped[str] = mapped_column(String(16))
     attempts: Mapped[int] = mapped_column(default=0)
-    created_at: Mapped[datetime] = mapped_column(index=True)
+    created_at: Mapped[datetime]
     #: When its message was last sent.
     nudged_at: Mapped[datetime | None]
     #: Not before this time.

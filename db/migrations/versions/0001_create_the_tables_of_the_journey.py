@@ -217,7 +217,7 @@ def upgrade() -> None:
     sa.UniqueConstraint('identity', name=op.f('uq_jobs_identity'))
     )
     with op.batch_alter_table('jobs', schema=None) as batch_op:
-        batch_op.create_index(batch_op.f('ix_jobs_created_at'), ['created_at'], unique=False)
+        batch_op.create_index('ix_jobs_created_at_id', ['created_at', 'id'], unique=False)
         batch_op.create_index('ix_jobs_model_id', ['model', 'id'], unique=False)
         batch_op.create_index('ix_jobs_state_id', ['state', 'id'], unique=False)
         batch_op.create_index(batch_op.f('ix_jobs_study_id'), ['study_id'], unique=False)
@@ -381,7 +381,7 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_jobs_study_id'))
         batch_op.drop_index('ix_jobs_state_id')
         batch_op.drop_index('ix_jobs_model_id')
-        batch_op.drop_index(batch_op.f('ix_jobs_created_at'))
+        batch_op.drop_index('ix_jobs_created_at_id')
 
     op.drop_table('jobs')
     with op.batch_alter_table('instances', schema=None) as batch_op:
