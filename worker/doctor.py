@@ -13,7 +13,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from db import migrate
 from db.base import Database
 from dicom_node import echo
-from worker import broker, counting, edge
+from dicom_node.senders import commitment
+from worker import broker, counting, edge, retention, space
 from worker.errors import WorkerError
 from worker.sections import Peer
 from worker.settings import CONFIG_VARIABLE, Settings
@@ -67,9 +68,6 @@ def _storage(settings: Settings) -> Iterator[Finding]:
     free = shutil.disk_usage(existing).free // 2**20
     enough = free > settings.node.min_free_mb
     remark = f"{folder}, {free} MiB free, 0xA700 below {settings.node.min_free_mb} MiB"
-    remark += (
-        "" if settings.retention.free_mb or settings.retention.days else "; nothing is deleted by itself"
-    )
     if not enough:
         remark += ": every image is refused now; free space or lower node.min_free_mb"
     yield Finding(subject="storage", healthy=enough, remark=remark)
@@ -91,6 +89,16 @@ def _database(settings: Settings) -> Iterator[Finding]:
     if at != newest:
         remark += f", this version needs {newest}; run `secondread db upgrade`"
     yield Finding(subject="database", healthy=at == newest, remark=remark)
+    if at == newest:
+        yield _kept(settings)
+
+
+def _kept(settings: Settings) -> Finding:
+    """What images and results take, and what may go."""
+    with Database(settings.database_url) as database:
+        short, said = space.shortage(database), retention.in_words(database, settings)
+    refused = f"; images are refused since {short[0].astimezone():%Y-%m-%d %H:%M:%S}" if short else ""
+    return Finding(subject="retention", healthy=short is None, remark=f"{said}{refused}")
 
 
 def _broker(settings: Settings) -> Iterator[Finding]:
@@ -151,6 +159,8 @@ def _peers(settings: Settings) -> Iterator[Finding]:
     for peer in settings.peers:
         if peer.name in receivers:
             yield _peer(peer, settings)
+            if peer.commitment:
+                yield _commitment(peer, settings)
         else:
             yield Finding(
                 subject=f"peer {peer.name}", healthy=True, remark="may send to us; no route sends to it"
@@ -159,6 +169,16 @@ def _peers(settings: Settings) -> Iterator[Finding]:
             problem = counting.check(peer, settings)
             remark = problem or f"says how many images it has (count: {peer.count})"
             yield Finding(subject=f"peer {peer.name}", healthy=not problem, remark=remark)
+
+
+def _commitment(peer: Peer, settings: Settings) -> Finding:
+    """Whether a peer that is to commit to its results can be asked to."""
+    if peer.stow_url:
+        problem = "is not asked to commit: that goes over DICOM only, and results go there by STOW-RS"
+    else:
+        problem = commitment.check(destination(peer, settings))
+    said = f"takes storage commitment requests; it must know us as {settings.node.ae_title} to report"
+    return Finding(subject=f"commitment by {peer.name}", healthy=not problem, remark=problem or said)
 
 
 def _peer(peer: Peer, settings: Settings) -> Finding:

@@ -90,6 +90,17 @@ def ask(
         ) from error
 
 
+def check(destination: Destination) -> str:
+    """Why a peer could not be asked now; "" where it could. Asks for nothing."""
+    try:
+        with open_association(destination, CONTEXTS):
+            return ""
+    except errors.ContextRefused:
+        return f"takes no storage commitment requests; {_REMEDY}"
+    except errors.SendError as error:
+        return str(error)
+
+
 def _request(destination: Destination, assoc: Any, request: CommitmentAsk) -> None:
     """The N-ACTION and its answer. Raises SendError for every answer but success."""
     began = time.monotonic()

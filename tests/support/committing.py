@@ -40,8 +40,9 @@ class Committer:
     delay: float = 0.0
     #: Called with each N-ACTION before it is answered.
     before: Callable[[Any], None] = lambda event: None
-    #: Where a report of its own association goes, and as whom it calls.
+    #: Where a report of its own association goes, whom it calls, and as whom.
     listener: tuple[str, int] | None = None
+    called: str = "SECONDREAD"
     calling: str = "PACS"
     asks: list[CommitmentAsk] = field(default_factory=list)
     #: The asker's answers to reports.
@@ -101,7 +102,7 @@ class Committer:
         ae = AE(ae_title=self.calling)
         ae.add_requested_context(PUSH_MODEL, SYNTAXES)
         role = build_role(PUSH_MODEL, scp_role=True)
-        assoc = ae.associate(*self.listener, ae_title="SECONDREAD", ext_neg=[role])
+        assoc = ae.associate(*self.listener, ae_title=self.called, ext_neg=[role])
         if not assoc.is_established:
             self.answers.append(None)
             return
