@@ -197,6 +197,22 @@ def figures(session: Session, now: datetime) -> Figures:
     )
 
 
+def in_words(database: Database, settings: Settings) -> str:
+    """What is kept, what is deleted when, and what may go now, for people."""
+    rules = settings.retention
+    whens = [f"{rules.days:g} days after their last image"] if rules.days else []
+    whens += [f"below {rules.free_mb} MB free"] if rules.free_mb else []
+    with database.read() as session:
+        now = figures(session, datetime.now(UTC))
+        size = space.megabytes(purging.total_size(session))
+    deleted = f"studies go {' and '.join(whens)}" if whens else "nothing is deleted by itself"
+    oldest = (
+        f"; the oldest that may go is {now.oldest_seconds / 86400:.1f} days old" if now.oldest_seconds else ""
+    )
+    going = f"; {now.doomed} files are being deleted" if now.doomed else ""
+    return f"{size} of images and results; {deleted}{oldest}{going}"
+
+
 class Keeper:
     """Deletes by the configuration: `tick` does one small step where there is something to do."""
 

@@ -14,7 +14,7 @@ from db import space as episodes
 from tests.worker import journey as journeys
 from tests.worker import night
 from tests.worker.journey import Journey
-from worker import metrics, readiness, retention, space
+from worker import doctor, metrics, readiness, retention, space
 from worker.sections import Node, Retention
 from worker.settings import Settings
 
@@ -119,6 +119,10 @@ def test_page_metrics_and_probe_say_since_when(tmp_path: Path, monkeypatch: pyte
             for sample in family.samples
         }
         assert 0 < found["secondread_space_short_seconds"] < 60
+        said = retention.in_words(here.database, here.settings)
+        assert said == "0 MB of images and results; nothing is deleted by itself"
+        (kept,) = [line for line in doctor.examine(here.settings) if line.subject == "retention"]
+        assert not kept.healthy and kept.remark.startswith(f"{said}; images are refused since 20")
         assert (found["secondread_doomed_files"], found["secondread_oldest_purgeable_seconds"]) == (0, 0)
         with here.database.write() as session:
             assert episodes.end(session, "over")
