@@ -54,10 +54,14 @@ class Node:
             return commitment_requests.due(session, now=now, nudged_before=now)
 
     def answer_due(self) -> None:
-        """What a sender does, once there is something to do."""
-        until(lambda: bool(self.due()), "a request that a sender may answer", seconds=30)
-        for request_id in self.due():
-            commitment_answers.answer(commitment_answers.clerk(self.station), request_id)
+        """What a sender does, until no request waits any more."""
+
+        def settled() -> bool:
+            for request_id in self.due():
+                commitment_answers.answer(commitment_answers.clerk(self.station), request_id)
+            return all(row.state != "pending" for row in self.requests())
+
+        until(settled, "every request to be answered", seconds=30)
 
 
 @contextmanager
