@@ -174,9 +174,11 @@ def _narrow(
     if model is not None:
         statement = statement.where(Job.model == model)
     if since is not None:
-        # Jobs are searched newest id first: this says where to stop looking.
-        first = select(func.min(Job.id)).where(Job.created_at >= since).scalar_subquery()
-        statement = statement.where(Job.created_at >= since, Job.id >= first)
+        # Jobs are searched newest id first: this says where to stop looking. `+ 0` and `coalesce` keep
+        # SQLite from walking up all ids to the first, and from sorting what it would find by time.
+        recent = aliased(Job)
+        first = select(func.min(recent.id + 0)).where(recent.created_at >= since).scalar_subquery()
+        statement = statement.where(Job.id >= first, func.coalesce(Job.created_at, since) >= since)
     return statement
 
 

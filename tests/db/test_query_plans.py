@@ -28,7 +28,8 @@ SORTED = {"page: needs a person", "metrics: stages", "due commitments"}
 #: The newest rows but those of a kind: what is read is in the order of an index, and soon enough.
 PASSING_OVER = {"page: events"}
 ASKED = [name for group in QUESTIONS.values() for name in group if name not in WHOLE]
-_SCAN = re.compile(r"SCAN (\w+?)(?:_\d+)?(?: |$)")
+#: A search that names no index walks the ids, e.g. to the least one that has a property.
+_SCAN = re.compile(r"SCAN (\w+?)(?:_\d+)?(?: |$)|SEARCH (\w+?)(?:_\d+)?$")
 
 
 @pytest.fixture(scope="module", params=_BOTH)
@@ -87,7 +88,11 @@ def _read_by_sqlite(connection: Connection, statement: str, parameters: Any) -> 
     sorts = [line for line in lines if line == "USE TEMP B-TREE FOR ORDER BY" and "LIMIT" in statement]
     # A list without a condition reads in the order of an index, or of ids, up to its limit.
     limited = "WHERE" not in statement and "LIMIT" in statement and not sorts
-    scans = [line for line in lines if (match := _SCAN.match(line)) and match[1] in histories.TABLES]
+    scans = [
+        line
+        for line in lines
+        if (match := _SCAN.match(line)) and match[match.lastindex or 0] in histories.TABLES
+    ]
     return [*sorts, *(line for line in scans if not limited and not _names_partial(line))]
 
 
