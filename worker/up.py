@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 
 #: How long everything may take to be ready.
 START_SECONDS = 90.0
-#: Sender processes: a destination that hangs holds up one of them, and not the others' results.
-DELIVERIES_AT_ONCE = 3
+#: Sender processes, at least and at most.
+FEWEST_SENDERS, MOST_SENDERS = 3, 8
 
 
 def run(settings: Settings, stop: threading.Event, *, announce: bool = True) -> None:
@@ -105,6 +105,12 @@ def _alone(settings: Settings) -> Iterator[None]:
         yield
 
 
+def senders(settings: Settings) -> int:
+    """How many senders there are: a destination that hangs holds up one of them, and not the others' results."""
+    destinations = {name for route in settings.routes for name in route.send_to}
+    return min(max(len(destinations) + 1, FEWEST_SENDERS), MOST_SENDERS)
+
+
 def roles(settings: Settings) -> list[Role]:
     """The processes of one machine, in the order they start."""
     own = [sys.executable, "-m", "worker.cli"]
@@ -124,7 +130,7 @@ def roles(settings: Settings) -> list[Role]:
             command=[*own, "work", "--queue", queue, "--concurrency", str(concurrency)],
             environment={ROLE_VARIABLE: queue},
         )
-        for queue, concurrency in (("cpu", 1), ("deliver", DELIVERIES_AT_ONCE))
+        for queue, concurrency in (("cpu", 1), ("deliver", senders(settings)))
     ]
     made += [
         Role(name=name, command=[*own, name], environment={ROLE_VARIABLE: name}) for name in ("sweep", "web")
