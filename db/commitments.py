@@ -291,11 +291,5 @@ def orphans(session: Session, limit: int = 100) -> list[int]:
         Delivery.lease_until.is_not(None),
         Delivery.lease_owner.not_in(select(Process.id)),
     )
-    return list(
-        session.scalars(
-            select(Commitment.id)
-            .where(Commitment.state == CommitmentState.REQUESTED.value, held.exists())
-            .order_by(Commitment.id)
-            .limit(limit)
-        )
-    )
+    waiting = select(Commitment.id).where(Commitment.state == CommitmentState.REQUESTED.value, held.exists())
+    return list(session.scalars(waiting.order_by(Commitment.id).limit(limit)))

@@ -13,7 +13,7 @@ from typing import Any
 from celery import Celery
 from celery.signals import task_failure, worker_process_init, worker_process_shutdown
 
-from worker import child, heartbeat, station
+from worker import child, heartbeat, logs, station
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ def _open_station(**_: Any) -> None:
     child.set_apart()
     opened = station.open_here()
     _held.callback(station.close_here)
-    _held.enter_context(heartbeat.Heartbeat(opened, os.environ.get(station.ROLE_VARIABLE, "work")))
+    _held.enter_context(heartbeat.Heartbeat(opened, os.environ.get(logs.ROLE_VARIABLE, "work")))
     logger.info("the worker is ready")
 
 

@@ -6,9 +6,12 @@ import logging
 import threading
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from db import associations
-from worker.station import Station
+
+if TYPE_CHECKING:
+    from worker.station import Station
 
 logger = logging.getLogger(__name__)
 

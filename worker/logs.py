@@ -17,6 +17,9 @@ from worker.errors import WorkerError
 
 logger = logging.getLogger(__name__)
 
+#: The environment variable that says which role a process plays.
+ROLE_VARIABLE = "SECONDREAD_ROLE"
+
 #: Libraries that log attributes, addresses or whole data sets when they are in the mood.
 _QUIET = (
     "pynetdicom",

@@ -22,9 +22,6 @@ from worker.shelf import Shelf
 
 logger = logging.getLogger(__name__)
 
-#: The environment variable that says which role a process plays.
-ROLE_VARIABLE = "SECONDREAD_ROLE"
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Station:
@@ -129,9 +126,9 @@ def here() -> Station:
 def open_here() -> Station:
     """Open this process' station from the environment, and load the models that the routes name."""
     global _here
-    logs.set_up(os.environ.get(ROLE_VARIABLE, "work"))
+    logs.set_up(os.environ.get(logs.ROLE_VARIABLE, "work"))
     _here = open_station(configuration.load())
-    if os.environ.get(ROLE_VARIABLE) != "deliver":
+    if os.environ.get(logs.ROLE_VARIABLE) != "deliver":
         _warm(_here)
     return _here
 

@@ -16,9 +16,9 @@ from db.base import Database
 from worker import broker, heartbeat, logs, supervise
 from worker.chronicle import Chronicle
 from worker.errors import BrokerError, ConfigurationError, WorkerError
+from worker.logs import ROLE_VARIABLE
 from worker.settings import Settings
 from worker.shelf import Shelf
-from worker.station import ROLE_VARIABLE
 from worker.supervise import Role, Supervisor
 
 logger = logging.getLogger(__name__)

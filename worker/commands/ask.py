@@ -14,7 +14,7 @@ import typer
 from db import found as found_rows
 from db import jobs as job_rows
 from db import studies as study_rows
-from worker import edge, enqueue, explain, status
+from worker import edge, explain, status
 from worker.edge import ConfigOption, DataOption, JsonOption
 from worker.errors import ConfigurationError, WorkerError
 
@@ -73,6 +73,8 @@ def show_job(
 @jobs_app.command("retry")
 def retry_job(job_id: int, config: ConfigOption = None, data: DataOption = None) -> None:
     """Run a failed or cancelled job again."""
+    from worker import enqueue
+
     with edge.database(config, data) as database:
         with database.write() as session:
             state = job_rows.get(session, job_id).state

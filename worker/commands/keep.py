@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import BaseModel
@@ -13,12 +13,14 @@ from sqlalchemy.orm import Session
 from db import purging
 from db import studies as study_rows
 from db.models import Study
-from worker import edge, retention, status
+from worker import edge, status
 from worker.commands.ask import LimitOption, StateOption
 from worker.edge import ConfigOption, DataOption, JsonOption
 from worker.errors import ConfigurationError
-from worker.retention import Look, Store
 from worker.settings import Settings
+
+if TYPE_CHECKING:
+    from worker.retention import Look, Store
 
 _COLUMNS = (
     "study_instance_uid",
@@ -97,6 +99,8 @@ def purge(
     as_json: JsonOption = False,
 ) -> None:
     """Delete the files of finished and delivered studies; what was found stays known."""
+    from worker import retention
+
     settings = edge.load(config, data)
     now = datetime.now(UTC)
     before = None if study else _before(older_than, settings, now)
@@ -136,6 +140,8 @@ def _chosen(session: Session, uids: list[str], before: datetime | None) -> Itera
 
 
 def _purge(store: Store, study: Study, *, now: datetime, dry_run: bool) -> Purged:
+    from worker import retention
+
     seen = retention.look(store, study, now=now, untouched_for=retention.SETTLED)
     if dry_run:
         return _line(study, seen, reason=seen.reason, verdict="would be purged")
@@ -157,6 +163,8 @@ def _line(study: Study, seen: Look, *, reason: str, verdict: str) -> Purged:
 
 def _delete(store: Store, now: datetime) -> None:
     """Delete what is doomed; a sweep may do the same beside us."""
+    from worker import retention
+
     after: int | None = 0
     while after is not None:
         after = retention.delete_doomed(store, after=after, now=now)

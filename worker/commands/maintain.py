@@ -13,14 +13,10 @@ from rich.tree import Tree
 
 from db import migrate
 from db.base import Database
-from dicom_node import senders
-from dicom_node.senders import Outcome, Verdict
-from worker import doctor as examination
-from worker import edge, explain, folder, routing, station, status
+from worker import edge, explain, folder, routing, status
 from worker.edge import ConfigOption, DataOption, JsonOption
 from worker.errors import ConfigurationError, WorkerError
 from worker.loop_guard import ConfiguredGuard
-from worker.shelf import Shelf
 
 routes_app = typer.Typer(help="The routes.", no_args_is_help=True)
 db_app = typer.Typer(help="The database.", no_args_is_help=True)
@@ -43,7 +39,9 @@ class Remark(BaseModel):
 
 
 def doctor(config: ConfigOption = None, data: DataOption = None, as_json: JsonOption = False) -> None:
-    """Look at configuration, disk, database, broker, models, routes and peers."""
+    """Look at configuration, disk, database, broker, models, routes, loop guard and peers."""
+    from worker import doctor as examination
+
     settings = edge.load(config, data)
     remarks = [Remark.model_validate(found, from_attributes=True) for found in examination.examine(settings)]
     if as_json:
@@ -62,6 +60,9 @@ def test_routes(
     path: Path, config: ConfigOption = None, data: DataOption = None, as_json: JsonOption = False
 ) -> None:
     """Say what the routes would do with these files; nothing is stored or run."""
+    from worker import station
+    from worker.shelf import Shelf
+
     settings = edge.load(config, data)
     found = folder.read(path)
     shelf = Shelf(settings.models)
@@ -88,6 +89,9 @@ def send(
     data: DataOption = None,
 ) -> None:  # fmt: skip
     """Send DICOM files to a configured peer."""
+    from dicom_node.senders import Outcome, Verdict, open_sender
+    from worker import station
+
     settings = edge.load(config, data)
     named = next((known for known in settings.peers if known.name == peer), None)
     if named is None:
@@ -103,7 +107,7 @@ def send(
             if outcome.verdict not in (Verdict.DELIVERED, Verdict.WARNING):
                 refused.append(outcome)
 
-        senders.open_sender(station.destination(named, settings)).send(paths, answered)
+        open_sender(station.destination(named, settings)).send(paths, answered)
     edge.console.print(f"{len(paths) - len(refused)} of {len(paths)} objects stored by {peer}")
     if refused:
         lines = [

@@ -8,10 +8,9 @@ from typing import Annotated
 import typer
 from pydantic import BaseModel
 
-from worker import edge, parity
+from worker import edge
 from worker.edge import ConfigOption, DataOption, JsonOption
 from worker.errors import WorkerError
-from worker.shelf import Shelf
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -31,6 +30,8 @@ class ModelLine(BaseModel):
 @app.command("list")
 def list_models(config: ConfigOption = None, data: DataOption = None, as_json: JsonOption = False) -> None:
     """List the packages, and what is wrong with those that cannot be used."""
+    from worker.shelf import Shelf
+
     settings = edge.load(config, data)
     shelf = Shelf(settings.models)
     lines = [
@@ -61,6 +62,9 @@ def check(
     as_json: JsonOption = False,
 ) -> None:
     """Check packages: digests, and every engine's answer against the reference engine's."""
+    from worker import parity
+    from worker.shelf import Shelf
+
     shelf = Shelf(edge.load(config, data).models)
     verdicts = [parity.compare(shelf.package(name)) for name in (names or [*shelf.packages])]
     edge.show(verdicts, as_json=as_json, columns=tuple(parity.Verdict.model_fields))

@@ -10,7 +10,7 @@ from db import dead_letters
 from db import deliveries as delivery_rows
 from db.base import Database
 from db.states import DeliveryState
-from worker import edge, enqueue, status
+from worker import edge, status
 from worker.commands.ask import LimitOption, StateOption
 from worker.edge import ConfigOption, DataOption, JsonOption
 from worker.errors import ConfigurationError, WorkerError
@@ -68,6 +68,8 @@ def retry_deliveries(
     data: DataOption = None,
 ) -> None:
     """Send dead deliveries again, each with a fresh schedule."""
+    from worker import enqueue
+
     if bool(delivery_ids) is everything or (destination and not everything):
         raise ConfigurationError(
             "name deliveries by their ids, or write --all, and with it --destination NAME"

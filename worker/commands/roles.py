@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from worker import edge, heartbeat, logs, station, supervise
+from worker import edge, heartbeat, logs, supervise
 from worker.edge import ConfigOption, DataOption
-from worker.station import ROLE_VARIABLE
+from worker.logs import ROLE_VARIABLE
 
 
 def add_to(app: typer.Typer) -> None:
@@ -30,6 +30,7 @@ def up(config: ConfigOption = None, data: DataOption = None) -> None:
 def listen(config: ConfigOption = None, data: DataOption = None) -> None:
     """Run one listener process; several may share a port."""
     from worker import listen as listener
+    from worker import station
 
     settings = edge.load(config, data)
     logs.set_up(os.environ.get(ROLE_VARIABLE, "listen"))
@@ -72,6 +73,7 @@ def work(
 
 def sweep(config: ConfigOption = None, data: DataOption = None) -> None:
     """Run the sweep: closes studies, sends lost messages again, takes jobs from dead workers."""
+    from worker import station
     from worker import sweep as sweeping
 
     settings = edge.load(config, data)
@@ -84,6 +86,7 @@ def web(config: ConfigOption = None, data: DataOption = None) -> None:
     """Run the status page and the REST API."""
     import uvicorn
 
+    from worker import station
     from worker.web import create_app
 
     settings = edge.load(config, data)
