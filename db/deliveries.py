@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session, aliased, selectinload
 from db import states
 from db.base import UtcDateTime
 from db.errors import NotFound
-from db.models import Commitment, Delivery, Job, Process, ResultObject
-from db.states import CommitmentState, DeliveryState, JobState
+from db.models import Delivery, Job, Process, ResultObject
+from db.states import DeliveryState, JobState
 
 #: A sender that gave no sign of life for so long holds up nobody else's results for its destination.
 SENDER_SILENT = timedelta(seconds=15)
@@ -177,17 +177,7 @@ def destination_is_idle(now: datetime) -> ColumnElement[bool]:
     speaking = (
         select(held.destination)
         .join(Process, Process.id == held.lease_owner)
-        .where(
-            held.lease_until > now,
-            Process.seen_at > now - SENDER_SILENT,
-            # Said in this way, for both are few and have an index.
-            or_(
-                held.state == DeliveryState.PENDING.value,
-                held.commitment_id.in_(
-                    select(Commitment.id).where(Commitment.state == CommitmentState.REQUESTED.value)
-                ),
-            ),
-        )
+        .where(held.lease_until > now, Process.seen_at > now - SENDER_SILENT)
     )
     return Delivery.destination.not_in(speaking)
 

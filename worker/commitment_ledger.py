@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from db import commitments, deliveries, events, jobs, studies
 from db.models import Commitment, Delivery
+from db.states import DeliveryState
 from dicom_node.commitment import CommitmentAsk, CommitmentReport, Reference
 from dicom_node.errors import CommitmentError
 from dicom_node.senders import Destination, Verdict, commitment, retry
@@ -46,9 +47,12 @@ def begin(post: Post, delivery_id: int) -> Request | None:
     Its Transaction UID is stored before it leaves: of a report that comes, we know what it is about.
     """
     now = datetime.now(UTC)
+    with post.database.read() as session:
+        row = deliveries.get(session, delivery_id)
+    if row.state != DeliveryState.SENT or not row.awaits_commitment:
+        return None
+    destination = post.destinations.get(row.destination)
     with post.database.write() as session:
-        name = deliveries.get(session, delivery_id).destination
-        destination = post.destinations.get(name)
         if destination is None or not destination.commitment:
             _waive(session, delivery_id, now)
             return None
@@ -62,15 +66,15 @@ def begin(post: Post, delivery_id: int) -> Request | None:
         )
     if begun is None:
         return None
-    row, asked = begun
+    commitment_row, asked = begun
     references = tuple(
         Reference(sop_class_uid=each.result.sop_class_uid, sop_instance_uid=each.result.sop_instance_uid)
         for each in asked
     )
     return Request(
-        id=row.id,
+        id=commitment_row.id,
         destination=destination,
-        ask=CommitmentAsk(transaction_uid=row.transaction_uid, references=references),
+        ask=CommitmentAsk(transaction_uid=commitment_row.transaction_uid, references=references),
         delivery_ids=tuple(each.id for each in asked),
     )
 
