@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom import AE, build_role, evt
+from pynetdicom import AE, build_role, dimse_messages, evt
 from pynetdicom.dimse_primitives import N_ACTION, N_EVENT_REPORT
+from pynetdicom.dsutils import encode
 from pynetdicom.sop_class import Verification
 
 from dicom_node import commitment
@@ -29,6 +30,7 @@ from dicom_node.commitment_events import (
 from dicom_node.errors import CommitmentError, SendError
 from tests.support import phantoms
 from tests.support.listening import CT, Listening, Wire, listening, resident_bytes, until, value
+from tests.support.requestor import steady
 
 PUSH = commitment.SOP_CLASS_UID
 WELL_KNOWN = commitment.SOP_INSTANCE_UID
@@ -119,6 +121,7 @@ def pacs(port: int, *, title: str = "PACS", syntax: str = ImplicitVRLittleEndian
         evt_handlers=[(evt.EVT_N_EVENT_REPORT, peer.on_report)],
     )
     assert peer.assoc.is_established
+    steady(peer.assoc)
     try:
         yield peer
     finally:
@@ -389,9 +392,7 @@ def test_a_listener_without_a_desk_takes_no_commitment(tmp_path: Path) -> None:
 
 
 def encoded(ds: Dataset) -> bytes:
-    from pynetdicom.dsutils import encode
-
-    data = encode(ds, True, True)
+    data: bytes | None = encode(ds, True, True)
     assert data is not None
     return data
 
@@ -420,10 +421,7 @@ def report_command() -> bytes:
 
 def _command(request: Any, name: str) -> bytes:
     """The command set of a request that announces a data set."""
-    from pynetdicom import dimse_messages
-
     message = getattr(dimse_messages, name)()
     message.primitive_to_message(request)
     message.command_set.CommandDataSetType = 0x0001
-    data: bytes = encoded(message.command_set)
-    return data
+    return encoded(message.command_set)

@@ -12,6 +12,7 @@ from typing import Any
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 from pynetdicom import AE, build_role, evt
+from pynetdicom.pdu import P_DATA_TF
 from sqlalchemy import select
 
 from db import commitment_requests, migrate
@@ -21,6 +22,7 @@ from dicom_node.commitment import CommitmentAsk, CommitmentReport, Reference
 from dicom_node.listener import Listener
 from dicom_node.spool import Spool
 from tests.support.listening import until
+from tests.support.requestor import steady
 from worker import commitment_answers, listen, sections, settings, station
 from worker.commitment_desk import CommitmentDesk
 from worker.indexer import Indexer
@@ -91,6 +93,8 @@ class Asker:
 
     assoc: Any
     told: list[CommitmentReport] = field(default_factory=list)
+    #: Answers to reports that went out.
+    answers: int = 0
 
     def store(self, made: Sequence[Dataset]) -> None:
         for ds in made:
@@ -109,6 +113,10 @@ class Asker:
         self.told.append(commitment.decode_report(event.event_type, event.event_information))
         return 0x0000, None
 
+    def sent(self, event: Any) -> None:
+        """An answer is one PDU; pynetdicom breaks where a release overtakes it."""
+        self.answers += isinstance(event.pdu, P_DATA_TF) and len(self.told) > self.answers
+
 
 @contextmanager
 def asker(port: int, *, title: str = "PACS", storing: Sequence[str] = ()) -> Iterator[Asker]:
@@ -124,13 +132,17 @@ def asker(port: int, *, title: str = "PACS", storing: Sequence[str] = ()) -> Ite
         port,
         ae_title="SECONDREAD",
         ext_neg=[build_role(PUSH, scu_role=True, scp_role=True)],
-        evt_handlers=[(evt.EVT_N_EVENT_REPORT, made.hear)],
+        evt_handlers=[(evt.EVT_N_EVENT_REPORT, made.hear), (evt.EVT_PDU_SENT, made.sent)],
     )
     assert made.assoc.is_established
+    steady(made.assoc)
     connection = made.assoc.dul.socket.socket
     try:
         yield made
     finally:
+        until(
+            lambda: made.answers >= len(made.told) or not made.assoc.is_established, "its answers to go out"
+        )
         if made.assoc.is_established:
             made.assoc.release()
         # pynetdicom leaves one open whose other end was first.
