@@ -18,14 +18,15 @@ import pydicom
 import pytest
 import yaml
 from click.testing import Result
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from typer.testing import CliRunner
 
 from db import migrate, models
 from db.base import Database
 from dicom_node.archive import Archive
 from tests.engines import build
-from tests.support import phantoms
+from tests.support import committing, pacs, phantoms
+from tests.support.committing import Committer
 from tests.worker import journey as journeys
 from tests.worker import night
 from worker import cli, logs
@@ -328,6 +329,53 @@ def test_a_dead_delivery_is_retried(run: Command, here: Station) -> None:
     assert (detail["study"]["state"], detail["jobs"][0]["state"]) == ("ready", "delivering")
 
 
+def test_dead_deliveries_are_explained_and_retried_together(run: Command, here: Station) -> None:
+    # Given two dead deliveries
+    data = ["--data", here.settings.storage]
+    listed = run("deliveries", "list", "--state", "dead", *data).stdout
+    assert "secondread deliveries retry ID..." in listed
+    assert run("deliveries", "list", "--state", "dead", "--destination", "archive", *data).stdout.strip() == (
+        "nothing"
+    )
+    # When those of another destination are retried, then nothing is
+    nothing = run("deliveries", "retry", "--all", "--destination", "archive", *data)
+    assert nothing.stdout.strip() == "0 deliveries are due again"
+    # When all are
+    assert run("deliveries", "retry", "--all", *data).stdout.strip() == "2 deliveries are due again"
+    # Then all are due, and none is left
+    said = json.loads(run("deliveries", "list", "--json", *data).stdout)
+    assert sorted(line["state"] for line in said) == ["pending", "pending", "sent", "sent"]
+    assert run("deliveries", "retry", "--all", *data).stdout.strip() == "0 deliveries are due again"
+
+
+def test_several_dead_deliveries_are_retried_by_their_ids(run: Command, here: Station) -> None:
+    data = ["--data", here.settings.storage]
+    dead = [
+        str(line["id"])
+        for line in json.loads(run("deliveries", "list", "--state", "dead", "--json", *data).stdout)
+    ]
+    assert len(dead) == 2
+    assert run("deliveries", "retry", *dead, *data).stdout.splitlines() == [
+        f"delivery {each} is due again" for each in dead
+    ]
+
+
+@pytest.mark.parametrize("wrong", [[], ["--all", "3"], ["3", "--destination", "pacs"]])
+def test_what_to_retry_must_be_said_in_one_way(run: Command, here: Station, wrong: list[str]) -> None:
+    result = run("deliveries", "retry", *wrong, "--data", here.settings.storage)
+    assert result.exit_code == 2
+    assert "name deliveries by their ids, or write --all" in result.stderr
+
+
+def test_an_object_that_did_not_pass_stays_here(run: Command, here: Station) -> None:
+    with here.database.write() as session:
+        session.execute(update(models.ResultObject).values(verified=False))
+        dead = night.dead_delivery(session)
+    data = ["--data", here.settings.storage]
+    assert "its object did not pass, and never leaves" in run("deliveries", "retry", dead, *data).stderr
+    assert run("deliveries", "retry", "--all", *data).stdout.strip() == "0 deliveries are due again"
+
+
 # One model on a folder ----------------------------------------------------------------------------
 
 
@@ -473,6 +521,24 @@ def test_doctor_finds_a_dead_peer_and_a_living_one(run: Command, tmp_path: Path)
     assert "answers in" in remarks["peer pacs"]["remark"]
     assert "no route sends to it" in remarks["peer modality"]["remark"]
     assert "model tiny" in remarks and "SQLite" in remarks["database"]["remark"]
+
+
+def test_doctor_asks_who_is_to_commit(run: Command, tmp_path: Path) -> None:
+    with committing.running(Committer()) as able, pacs.running() as unable:
+        here = {"ae_title": "PACS", "host": "127.0.0.1", "commitment": True}
+        peers = [
+            here | {"name": "able", "port": able.port},
+            here | {"name": "unable", "port": unable.port},
+            here | {"name": "web", "stow_url": "http://127.0.0.1:1/dicom-web"},
+        ]
+        names = [str(peer["name"]) for peer in peers]
+        route = {"name": "a", "when": {}, "run": ["tiny"], "send_to": names}
+        _, remarks = _remarks(run, _config(tmp_path, peers=peers, routes=[route], node={"min_free_mb": 1}))
+    said = {name: remarks[f"commitment by {name}"] for name in names}
+    assert [said[name]["healthy"] for name in names] == [True, False, False]
+    assert "takes storage commitment requests; it must know us as SECONDREAD" in said["able"]["remark"]
+    assert "or take `commitment: true` from this peer" in said["unable"]["remark"]
+    assert "DICOM only" in said["web"]["remark"]
 
 
 def test_doctor_is_content_with_what_is_well(run: Command, tmp_path: Path) -> None:

@@ -97,6 +97,25 @@ def test_retry_of_a_dead_delivery_sends_only_that_one(
     assert client.post(f"/api/deliveries/{delivery}/retry", headers=CHANGE).status_code == 409
 
 
+def test_all_dead_deliveries_are_sent_again_at_once(
+    client: httpx.Client, here: Station, queue: Celery
+) -> None:
+    # Given
+    page = client.get("/deliveries?state=dead").text
+    assert 'data-post="/api/deliveries/retry"' in page
+
+    # When those of one destination are retried, then all
+    nothing = client.post("/api/deliveries/retry?destination=archive", headers=CHANGE).json()
+    assert nothing == {"count": 0, "message": "0 will be sent again"}
+    assert client.post("/api/deliveries/retry").status_code == 403
+    assert client.post("/api/deliveries/retry", headers=CHANGE).json()["count"] == 2
+
+    # Then
+    states = [row["state"] for row in client.get("/api/deliveries").json()]
+    assert sorted(states) == ["pending", "pending", "sent", "sent"]
+    wait_for_messages(here, "deliver", 2)
+
+
 def test_cancel_stops_a_job_and_ends_its_study(client: httpx.Client, here: Station) -> None:
     job = night.job_of(here.database, night.RUNNING)
     assert client.post(f"/api/jobs/{job}/cancel", headers=CHANGE).json()["state"] == "cancelled"
