@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
+from rich.console import Console
 
 from db import migrate, models
 from db.base import Database
@@ -20,7 +22,7 @@ from engines import predict
 from tests.support import phantoms
 from tests.worker import journey as journeys
 from tests.worker.journey import SERIES, STUDY, Journey, crash_after, crash_before
-from worker import views
+from worker import explain, views
 from worker.shelf import Shelf
 
 
@@ -198,6 +200,15 @@ def test_one_changed_image_is_enough_and_is_analysed_once(journey: Journey) -> N
     # The same bytes once more are nothing new
     journey.run(again, association="a3")
     assert (journey.why().study.revision, len(journey.why().jobs), len(journey.sent())) == (2, 2, 4)
+    # And all is told: of the jobs those of the present revision, of the files which came again
+    answer = journey.why()
+    assert answer.study.jobs == {"done": 1}
+    (series,) = answer.series
+    assert (series.instances, series.repeated, series.set_aside) == (7, 1, 1)
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(explain.why_tree(answer))
+    said = console.export_text()
+    assert "1 came again as they were; 1 are kept aside" in said and "replaces job 1" in said
 
 
 def test_the_first_bytes_that_come_back_are_analysed_again(journey: Journey) -> None:
