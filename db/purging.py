@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Select, and_, delete, func, insert, literal, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, delete, func, insert, literal, or_, select, text, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from db import states, studies
 from db.base import UtcDateTime
 from db.models import Delivery, DoomedFile, Instance, Job, ResultObject, Series, Study
+from db.models.answers import UNCOMMITTED
 from db.states import JOB_ENDED, DeliveryState, JobState, StudyState
 
 #: Folders of the storage: what the paths of instances, and those of results, are relative to.
@@ -38,12 +39,9 @@ def oldest(session: Session, *, quiet_before: datetime, limit: int) -> list[Stud
 
     None whose last image came, or whose last job ended, after `quiet_before`.
     """
-    unended = _unended_jobs().where(Job.study_id == Study.id)
-    # Nested, from the study down: joined, SQLite would read all that is owed to anybody for each study.
-    owed = select(Delivery.id).where(Delivery.result_id == ResultObject.id, *_owed())
-    owed = owed.correlate(ResultObject, Job)
-    with_owed = select(ResultObject.id).where(ResultObject.job_id == Job.id, owed.exists())
-    owing = select(Job.id).where(Job.study_id == Study.id, with_owed.exists())
+    # Studies that something speaks against are few and found by indexes, whichever study comes next.
+    busy = _unended_jobs().with_only_columns(Job.study_id)
+    owing = _owed_deliveries().with_only_columns(Job.study_id)
     return list(
         session.scalars(
             select(Study)
@@ -51,8 +49,8 @@ def oldest(session: Session, *, quiet_before: datetime, limit: int) -> list[Stud
                 Study.state == StudyState.DONE.value,
                 Study.last_instance_at < quiet_before,
                 or_(Study.done_at.is_(None), Study.done_at < quiet_before),
-                ~unended.exists(),
-                ~owing.exists(),
+                Study.id.not_in(busy),
+                Study.id.not_in(owing),
             )
             .order_by(Study.last_instance_at, Study.id)
             .limit(limit)
@@ -108,7 +106,7 @@ def held_back(session: Session, study: Study) -> str:
 
 def _unended_jobs() -> Select[int]:
     """Jobs, of any revision, that have not ended."""
-    return select(Job.id).where(Job.state.not_in([state.value for state in JOB_ENDED]))
+    return select(Job.id).where(Job.state.in_([state.value for state in JobState if state not in JOB_ENDED]))
 
 
 def _owed_deliveries() -> Select[int]:
@@ -117,15 +115,11 @@ def _owed_deliveries() -> Select[int]:
         select(Delivery.id)
         .join(ResultObject, ResultObject.id == Delivery.result_id)
         .join(Job, Job.id == ResultObject.job_id)
-        .where(*_owed())
+        .where(
+            or_(Delivery.state.in_(_OWED), text(UNCOMMITTED)),
+            or_(Job.state != JobState.CANCELLED.value, Delivery.lease_until.is_not(None)),
+        )
     )
-
-
-def _owed() -> tuple[ColumnElement[bool], ...]:
-    """What must hold for a delivery, and its job, that must not be lost."""
-    uncommitted = and_(Delivery.state == DeliveryState.SENT.value, Delivery.awaits_commitment)
-    wanted = or_(Job.state != JobState.CANCELLED.value, Delivery.lease_until.is_not(None))
-    return or_(Delivery.state.in_(_OWED), uncommitted), wanted
 
 
 def holding(session: Session, study_id: int) -> Holding:

@@ -175,6 +175,9 @@ class ResultObject(Base):
 
 
 _HELD = text("lease_until IS NOT NULL")
+#: What was sent and is not committed to yet, just as the index of those has it.
+UNCOMMITTED = "deliveries.state = 'sent' AND deliveries.awaits_commitment"
+_UNCOMMITTED = text(UNCOMMITTED.replace("deliveries.", ""))
 
 
 class Delivery(Base):
@@ -188,6 +191,7 @@ class Delivery(Base):
         Index("ix_deliveries_state_next_attempt_at", "state", "next_attempt_at"),
         # Those that somebody holds: a handful at any time.
         Index("ix_deliveries_lease_until", "lease_until", sqlite_where=_HELD, postgresql_where=_HELD),
+        Index("ix_deliveries_uncommitted", "state", sqlite_where=_UNCOMMITTED, postgresql_where=_UNCOMMITTED),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)

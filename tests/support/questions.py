@@ -123,6 +123,10 @@ SWEEP: dict[str, Question] = {
     "dead processes": lambda session, _: associations.bury(session, [], at=_now()),
     "signs of life": lambda session, _: associations.living(session, _now() - heartbeat.SILENT),
     "oldest to purge": lambda session, _: purging.oldest(session, quiet_before=_now(), limit=20),
+    "may one be purged": lambda session, history: purging.held_back(
+        session, session.get_one(Study, history.studies // 2)
+    ),
+    "what one holds": lambda session, history: purging.holding(session, history.studies // 2),
     "files to delete": lambda session, _: purging.doomed(session, after=0, limit=200),
 }
 
