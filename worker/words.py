@@ -24,6 +24,6 @@ def purged(at: datetime, again: bool = False) -> str:
 
 def came_again(repeated: int, set_aside: int) -> str:
     """What came more than once of a series; "" where nothing did."""
-    parts = [f"{repeated} came again as they were"] if repeated else []
-    parts += [f"{set_aside} are kept aside: other bytes of their images are analysed"] if set_aside else []
+    parts = [f"came again as they were: {repeated}"] if repeated else []
+    parts += [f"kept aside, as other bytes of their images are analysed: {set_aside}"] if set_aside else []
     return "; ".join(parts)

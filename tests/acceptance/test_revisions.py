@@ -130,4 +130,4 @@ def test_late_and_corrected_slices_are_answered_anew(
         (jobs[2]["id"], 3, True)
     }
     said = last.run("why", study)
-    assert f"replaces job {jobs[1]['id']}" in said.stdout and "2 came again as they were" in said.stdout
+    assert f"replaces job {jobs[1]['id']}" in said.stdout and "came again as they were: 2" in said.stdout

@@ -208,7 +208,7 @@ def test_one_changed_image_is_enough_and_is_analysed_once(journey: Journey) -> N
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(explain.why_tree(answer))
     said = console.export_text()
-    assert "1 came again as they were; 1 are kept aside" in said and "replaces job 1" in said
+    assert "came again as they were: 1; kept aside" in said and "replaces job 1" in said
 
 
 def test_the_first_bytes_that_come_back_are_analysed_again(journey: Journey) -> None:
