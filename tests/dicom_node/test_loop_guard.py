@@ -66,6 +66,7 @@ def test_our_uids_are_valid_uuids_and_known_again() -> None:
     assert len(set(made)) == 500
     for uid in made:
         assert own_uids.is_ours(uid) and len(uid) <= 64
+        assert uid.startswith(("2.25.670345871", "2.25.670345872"))  # as people are told
         known = uuid.UUID(int=int(uid.removeprefix("2.25.")))
         assert (known.version, known.variant) == (8, uuid.RFC_4122)
     assert own_uids.make("a", "b") == own_uids.make("a", "b") != own_uids.make("ab")
