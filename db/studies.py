@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select, text, union
-from sqlalchemy.orm import Session, aliased, defer, selectinload
+from sqlalchemy import Subquery, func, select, text, union
+from sqlalchemy.orm import Session, defer, selectinload
 
 from db import states
 from db.errors import FilesGone, NotFound
@@ -152,45 +152,38 @@ def newest(
     offset: int = 0,
 ) -> list[Study]:
     """Studies, newest first; with `attention` those that need a person."""
+    listed = _listed(state, attention)
+    newest_first = select(listed.c.id).order_by(listed.c.received_at.desc(), listed.c.id.desc())
+    ids = session.scalars(newest_first.limit(limit).offset(offset)).all()
     # A list says nothing of attributes, stages or notes: they are most of what there is to read.
     whole = (
         selectinload(Study.jobs).options(defer(Job.seconds), defer(Job.notes), defer(Job.destinations)),
         selectinload(Study.series).options(defer(Series.attributes), defer(Series.evidence)),
     )
-    statement = select(Study).options(*whole)
-    newest_first = statement.where(*_chosen(state, attention)).order_by(
-        Study.received_at.desc(), Study.id.desc()
-    )
-    return list(session.scalars(newest_first.limit(limit).offset(offset)))
+    found = {row.id: row for row in session.scalars(select(Study).where(Study.id.in_(ids)).options(*whole))}
+    return [found[study_id] for study_id in ids if study_id in found]
 
 
 def count(session: Session, *, state: str | None = None, attention: bool = False) -> int:
     """How many studies `newest` would list without limits."""
-    statement = select(func.count()).select_from(Study).where(*_chosen(state, attention))
-    return session.scalar(statement) or 0
+    return session.scalar(select(func.count()).select_from(_listed(state, attention))) or 0
 
 
-def _chosen(state: str | None, attention: bool) -> list[ColumnElement[bool]]:
-    """The conditions of a list."""
+def _listed(state: str | None, attention: bool) -> Subquery:
+    """The ids of a list's studies, and what they are ordered by."""
+    columns = (Study.id, Study.received_at)
     conditions = [] if state is None else [Study.state == state]
+    if not attention:
+        return select(*columns).where(*conditions).subquery()
     # Of one whose images were deleted nobody can do anything any more.
-    wanting = [Study.state != StudyState.PURGED.value, _needs_a_person()]
-    return [*conditions, *wanting] if attention else conditions
-
-
-def _needs_a_person() -> ColumnElement[bool]:
-    """A problem of the study, images it is missing, or a job of its revision that failed or was skipped."""
-    # From the few that have something wrong: each part has an index that holds no others.
-    troubled, of_job = aliased(Study), aliased(Study)
-    in_trouble = select(troubled.id).where(text(STUDY_IN_TROUBLE))
-    ended_badly = (
-        select(Job.study_id)
-        .join(of_job, of_job.id == Job.study_id)
-        .where(
-            Job.state.in_([JobState.FAILED.value, JobState.SKIPPED.value]), Job.revision == of_job.revision
-        )
-    )
-    return Study.id.in_(union(in_trouble, ended_badly))
+    conditions.append(Study.state != StudyState.PURGED.value)
+    # A problem of the study, images it is missing, or a job of its revision that failed or was skipped: from
+    # the few that have something wrong, each part by an index that holds no others.
+    in_trouble = select(*columns).where(text(f"({STUDY_IN_TROUBLE})"), *conditions)
+    badly = [JobState.FAILED.value, JobState.SKIPPED.value]
+    of_revision = (Job.study_id == Study.id) & (Job.revision == Study.revision)
+    ended_badly = select(*columns).join(Job, of_revision).where(Job.state.in_(badly), *conditions)
+    return union(in_trouble, ended_badly).subquery()
 
 
 def uids(session: Session, study_ids: Iterable[int]) -> dict[int, str]:
