@@ -18,7 +18,6 @@ from worker import doctor, metrics, readiness, retention, space
 from worker.sections import Node, Retention
 from worker.settings import Settings
 
-NOW = datetime.now(UTC)
 MB = 1024 * 1024
 
 
@@ -42,11 +41,11 @@ def said(journey: Journey) -> list[str]:
 
 def test_one_event_as_it_begins_and_one_as_it_ends(journey: Journey, monkeypatch: pytest.MonkeyPatch) -> None:
     configured = Settings(storage=journey.storage, node=Node(min_free_mb=100))
-    free = [200 * MB]
+    free, began = [200 * MB], datetime.now(UTC)
     monkeypatch.setattr(space, "free_bytes", lambda _: free[0])
 
     def watch(after: float) -> None:
-        space.watch(journey.database, configured, NOW + timedelta(seconds=after))
+        space.watch(journey.database, configured, began + timedelta(seconds=after))
 
     watch(0)
     assert said(journey) == []
@@ -62,15 +61,15 @@ def test_one_event_as_it_begins_and_one_as_it_ends(journey: Journey, monkeypatch
     free[0] = 200 * MB
     watch(8)
     free[0] = 101 * MB
-    watch(60)
+    watch(500)
     assert said(journey) == ["space-short"]
     free[0] = 200 * MB
-    watch(62)
-    watch(64)
+    watch(600)
+    watch(602)
     assert said(journey) == ["space-short", "space-again"]
     (_, over) = [event for event in journey.rows(models.Event) if event.kind.startswith("space")]
     assert over.message == (
-        "images are taken again, 210 MB are free: 30 were refused in 1 min; their senders must send them again"
+        "images are taken again, 210 MB are free: 30 were refused in 10 min; their senders must send them again"
     )
     assert space.shortage(journey.database) is None
     # The list of all events tells that, and not each image
@@ -127,7 +126,7 @@ def test_page_metrics_and_probe_say_since_when(tmp_path: Path, monkeypatch: pyte
         with here.database.write() as session:
             assert episodes.end(session, "over")
             assert not episodes.end(session, "over")
-            assert retention.figures(session, NOW).short_seconds == 0
+            assert retention.figures(session, datetime.now(UTC)).short_seconds == 0
     finally:
         here.close()
 
