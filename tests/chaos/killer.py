@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import redis
 
 from tests.acceptance.installation import alive
+from tests.chaos import plan
 from tests.chaos.disk import MIB, SmallDisk
 from tests.chaos.node import RESTART_SECONDS, Node
 from tests.chaos.plan import Fault
@@ -85,13 +86,9 @@ class Killer:
 
     def _kill(self, target: str) -> None:
         """SIGKILL, and wait until it runs again; `up` is started again by us."""
-        victims = self.node.find(target)
-        if target.endswith("-child") and victims:
+        target, victims = self._victims(target)
+        if target.endswith("-child"):
             victims = [self._rng.choice(victims)]
-        if not victims:
-            # It was hit a moment ago and is not back yet.
-            self.counts[f"missed {target}"] += 1
-            return
         began = time.monotonic()
         self.node.kill(victims)
         self.counts[f"kill {target}"] += 1
@@ -103,6 +100,14 @@ class Killer:
             self.back[f"kill {target}"].append(time.monotonic() - began)
         else:
             self._watch(target, set(victims), began)
+
+    def _victims(self, target: str) -> tuple[str, list[int]]:
+        """Whom to kill: somebody else where the target was hit a moment ago and is not back yet."""
+        others = self._rng.sample(sorted(plan.KILLED), len(plan.KILLED))
+        for one in (target, *others, "up"):
+            if victims := self.node.find(one):
+                return one, victims
+        raise RuntimeError("nothing runs that could be killed")
 
     def _watch(self, target: str, victims: set[int], began: float) -> None:
         """Note when something new plays the role; nobody waits for it."""

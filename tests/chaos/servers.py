@@ -31,6 +31,13 @@ class Receiver:
         self.orthanc = orthanc
         self._folder = orthanc.log.parent
         self._process: subprocess.Popen[bytes] = orthanc.process
+        #: It forgets its peers when it ends; only who it knows may ask it for storage commitment.
+        self._peer: dict[str, Any] = {}
+
+    def know(self, **peer: Any) -> None:
+        """Make a peer known, now and after each start: see `Orthanc.add_modality`."""
+        self._peer = peer
+        self.orthanc.add_modality(**peer)
 
     def stop(self) -> None:
         """It ends in order: what it acknowledged, it keeps."""
@@ -49,6 +56,8 @@ class Receiver:
             if time.monotonic() > deadline:
                 raise RuntimeError("Orthanc did not start again")
             time.sleep(0.05)
+        if self._peer:
+            self.orthanc.add_modality(**self._peer)
 
     def _answers(self) -> bool:
         try:

@@ -94,7 +94,7 @@ def scene(
             server, url = DatabaseServer(cluster), cluster.create("storm")
             stack.callback(server.stop)
         made = configure(folder, receiver, storm, database=url, commitment=commitment)
-        orthanc.add_modality("secondread", ae_title="SECONDREAD", port=made.dicom_port)
+        receiver.know(name="secondread", ae_title="SECONDREAD", port=made.dicom_port)
         node = Node(made)
         stack.callback(node.end)
         node.start()
@@ -161,9 +161,10 @@ def blow(
     began = time.monotonic()
     sending = threading.Thread(target=traffic.run, name="traffic", daemon=True)
     sending.start()
-    killer.run(plan.faults(storm))
-    sending.join(storm.seconds + calm_within)
-    if sending.is_alive():
+    try:
+        killer.run(plan.faults(storm))
+        sending.join(storm.seconds + calm_within)
+    finally:
         traffic.stop()
         sending.join()
     seconds = time.monotonic() - began
