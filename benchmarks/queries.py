@@ -1,6 +1,6 @@
 """How fast the tables answer after years of work: 100,000 studies, in SQLite and in PostgreSQL.
 
-    python -m benchmarks.queries [--studies 100000] [--rounds 30] [--keep FOLDER]
+    python -m benchmarks.queries [--studies 100000] [--rounds 30] [--folder FOLDER]
 
 Fills each database with that many studies (three series, three jobs, six objects and deliveries each; see
 tests/support/history.py), then asks what the commands, the page, the metrics and the sweep ask, through the
