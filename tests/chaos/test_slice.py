@@ -57,7 +57,7 @@ def test_nothing_is_lost_and_nothing_doubled(weathered: tuple[Scene, Outcome]) -
     assert outcome.report.counts["images acknowledged"] >= 240
     assert sum(count for name, count in outcome.faults.items() if name.startswith("kill ")) == 12
     # An admin finds each death among the events, with its reason
-    told = dict(scene.query("SELECT kind, MIN(message) FROM events GROUP BY kind"))
+    told: dict[str, str] = dict(scene.query("SELECT kind, MIN(message) FROM events GROUP BY kind"))
     assert "ended with signal SIGKILL; it starts again in" in told["role-restarted"]
     assert "ended without a word" in told["process-lost"]
 
