@@ -164,7 +164,7 @@ def test_a_dead_worker_s_job_goes_to_another_and_in_the_end_to_a_person(
 ) -> None:
     (job_id,) = journey.arrive(journeys.datasets())
     _claim(journey, job_id, "first")
-    sweep.care(here, _now(seconds=59))
+    sweep.care(here, _now(seconds=30))
     assert (journey.job().state, sent) == ("running", [])
 
     # Others go first
