@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from sqlalchemy import case, func, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from db import events, parents
 from db.models import Instance, Series, Study
@@ -139,6 +140,24 @@ def known_paths(session: Session, paths: Sequence[str]) -> set[str]:
             session.scalars(select(Instance.path).where(Instance.path.in_(paths[start : start + _CHUNK])))
         )
     return found
+
+
+def rivals(session: Session) -> list[dict[str, datetime]]:
+    """The files of each image that has several: when each came last, as far as its row knows, by path."""
+    aside = aliased(Instance)
+    same_image = (aside.series_id == Instance.series_id) & (
+        aside.sop_instance_uid == Instance.sop_instance_uid
+    )
+    rows = session.execute(
+        select(Instance.series_id, Instance.sop_instance_uid, Instance.path, Instance.received_at)
+        .join(aside, same_image)
+        .where(aside.conflicting.is_(True))
+        .distinct()
+    )
+    images: defaultdict[tuple[int, str], dict[str, datetime]] = defaultdict(dict)
+    for series_id, sop_instance_uid, path, received_at in rows:
+        images[series_id, sop_instance_uid][path] = received_at
+    return list(images.values())
 
 
 def note(session: Session, files: Files, studies: dict[str, Study], *, keep_last: bool) -> None:

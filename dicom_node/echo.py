@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import httpx
 from pydicom.uid import (
     Comprehensive3DSRStorage,
     ExplicitVRLittleEndian,
-    ParametricMapStorage,
-    SecondaryCaptureImageStorage,
     SegmentationStorage,
 )
 from pynetdicom.sop_class import Verification
@@ -21,16 +19,12 @@ from dicom_node.senders import Destination, contexts, stow
 from dicom_node.senders.association import open_association
 from dicom_node.senders.contexts import Context
 
-#: The objects that secondread makes, in the syntax that it writes them in.
-RESULT_CONTEXTS: tuple[Context, ...] = tuple(
-    (str(sop_class), str(ExplicitVRLittleEndian))
-    for sop_class in (
-        SegmentationStorage,
-        Comprehensive3DSRStorage,
-        SecondaryCaptureImageStorage,
-        ParametricMapStorage,
-    )
-)
+#: The objects that secondread makes by their kind, in the syntax that it writes them in.
+_BY_KIND: dict[str, Context] = {
+    "seg": (str(SegmentationStorage), str(ExplicitVRLittleEndian)),
+    "sr": (str(Comprehensive3DSRStorage), str(ExplicitVRLittleEndian)),
+}
+RESULT_CONTEXTS: tuple[Context, ...] = tuple(_BY_KIND.values())
 
 #: Stands for a C-ECHO that was sent and not answered.
 _NO_ANSWER = -1
@@ -58,6 +52,11 @@ class EchoReport:
     def healthy(self) -> bool:
         """Whether every object asked about could be delivered now."""
         return self.associated and not self.problem
+
+
+def result_contexts(kinds: Collection[str]) -> tuple[Context, ...]:
+    """What a peer must take that gets results of these kinds ("seg", "sr")."""
+    return tuple(context for kind, context in _BY_KIND.items() if kind in kinds)
 
 
 def verify(destination: Destination, wanted: Sequence[Context] = RESULT_CONTEXTS) -> EchoReport:

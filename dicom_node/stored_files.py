@@ -10,7 +10,8 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -80,27 +81,47 @@ def scan(
     while batch := list(itertools.islice(names, _SCAN_BATCH)):
         chosen = set(wanted(batch))
         for name in batch:
-            if name not in chosen:
-                continue
-            try:
-                yield describe(root, root / name)
-            except (DataSetError, OSError) as error:
-                LOGGER.warning("spool file %s is not an instance: %s", name, error)
+            if name in chosen:
+                yield from _described(root, name)
+
+
+def came_last(
+    root: Path, known: Mapping[str, datetime], *, older_than: float = math.inf
+) -> StoredInstance | None:
+    """Describe, as a duplicate, which of one image's files came last, as their dates say and nobody knows yet.
+
+    `known` is when each came last as far as one knows. None where that is known of the one that came last,
+    where it is not older than `older_than` (seconds since 1970), or where none is there.
+    """
+    # The others count too: the file under the image's plain name is re-dated just before one beside it is.
+    newest = max(known, key=lambda name: _mtime_or(root / name, -math.inf))
+    age = _mtime_or(root / newest, math.inf)
+    if age > older_than or datetime.fromtimestamp(age, UTC) <= known[newest]:
+        return None
+    return next((replace(found, duplicate=True) for found in _described(root, newest)), None)
+
+
+def _described(root: Path, name: str) -> Iterator[StoredInstance]:
+    """What a file is; nothing, and a line in the log, where it is no instance."""
+    try:
+        yield describe(root, root / name)
+    except (DataSetError, OSError) as error:
+        LOGGER.warning("spool file %s is not an instance: %s", name, error)
 
 
 def _names(root: Path, older_than: float) -> Iterator[str]:
     """The names, relative to the spool, of the files that are old enough."""
     for folder in root.glob("[0-9]*/[0-9]*"):
-        aged = sorted((_mtime(path), path) for path in folder.glob("*.dcm"))
+        aged = sorted((_mtime_or(path, math.inf), path) for path in folder.glob("*.dcm"))
         yield from (str(path.relative_to(root)) for age, path in aged if age <= older_than)
 
 
-def _mtime(path: Path) -> float:
-    """When a file changed; at the end of time where it is gone."""
+def _mtime_or(path: Path, gone: float) -> float:
+    """When a file changed; `gone` where it is not there."""
     try:
         return path.stat().st_mtime
     except FileNotFoundError:
-        return math.inf
+        return gone
 
 
 def stamp(descriptor: int) -> os.stat_result:

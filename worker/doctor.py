@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from pydicom.uid import UID
 from sqlalchemy.exc import SQLAlchemyError
 
 from db import migrate
@@ -156,9 +155,10 @@ def _guard(settings: Settings) -> Iterator[Finding]:
 def _peers(settings: Settings) -> Iterator[Finding]:
     """The peers that results go to, by C-ECHO and presentation contexts; others only send to us."""
     receivers = {name for route in settings.routes for name in route.send_to}
+    shelf = Shelf(settings.models)
     for peer in settings.peers:
         if peer.name in receivers:
-            yield _peer(peer, settings)
+            yield _peer(peer, settings, shelf)
             if peer.commitment:
                 yield _commitment(peer, settings)
         else:
@@ -181,16 +181,16 @@ def _commitment(peer: Peer, settings: Settings) -> Finding:
     return Finding(subject=f"commitment by {peer.name}", healthy=not problem, remark=problem or said)
 
 
-def _peer(peer: Peer, settings: Settings) -> Finding:
-    """One peer's answer."""
-    report = echo.verify(destination(peer, settings))
+def _peer(peer: Peer, settings: Settings, shelf: Shelf) -> Finding:
+    """One peer's answer, asked for what the models make whose results go there."""
+    models = {name for route in settings.routes if peer.name in route.send_to for name in route.run}
+    kinds = {kind for name in models & set(shelf.packages) for kind in shelf.packages[name].manifest.results}
+    wanted = echo.result_contexts(kinds) if kinds else echo.RESULT_CONTEXTS
+    report = echo.verify(destination(peer, settings), wanted)
     where = peer.stow_url or f"{peer.ae_title}@{peer.host}:{peer.port}"
-    refused = sorted({UID(sop_class).name for sop_class, _ in report.refused})
     remark = (
         f"{where}: {report.problem}"
         if report.problem
         else f"{where}: answers in {report.milliseconds:.0f} ms"
     )
-    if refused:
-        remark += f"; does not take: {', '.join(refused)}"
     return Finding(subject=f"peer {peer.name}", healthy=report.healthy, remark=remark)

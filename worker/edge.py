@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -23,7 +24,7 @@ from db.errors import DatabaseError
 from dicom_node.errors import DicomNodeError
 from engines.errors import EngineError
 from worker import settings as configuration
-from worker.errors import ConfigurationError, WorkerError
+from worker.errors import ConfigurationError, DiskFull, WorkerError
 from worker.settings import Settings
 
 #: What was asked for failed.
@@ -80,7 +81,8 @@ def show(rows: Sequence[object] | BaseModel, *, as_json: bool, columns: Sequence
     listed = [rows] if isinstance(rows, BaseModel) else rows
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in columns:
-        table.add_column(name.replace("_", " "), overflow="fold")
+        # A UID is there to be copied: it stays in one piece where the others can give way.
+        table.add_column(name.replace("_", " "), overflow="fold", no_wrap=name.endswith("_uid"))
     for row in listed:
         table.add_row(*(Text(text(getattr(row, name))) for name in columns))
     console.print(table if listed else "nothing")
@@ -111,9 +113,28 @@ def explained() -> Iterator[None]:
         errors.print(str(error), style="red", markup=False, soft_wrap=True)
         raise typer.Exit(FAILED) from error
     except SQLAlchemyError as error:
-        line = f"the database does not answer ({cause(error)}); check the setting `database`"
-        errors.print(line, style="red", markup=False, soft_wrap=True)
+        errors.print(_said(error), style="red", markup=False, soft_wrap=True)
         raise typer.Exit(FAILED) from error
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        errors.print(str(DiskFull(_storage())), style="red", markup=False, soft_wrap=True)
+        raise typer.Exit(FAILED) from error
+
+
+def _said(error: SQLAlchemyError) -> str:
+    """What a person is told about the database's error."""
+    said = cause(error)
+    if "disk is full" in said:  # SQLite: beside the images
+        return str(DiskFull(_storage()))
+    if "No space left on device" in said:  # PostgreSQL: where its server is
+        return f"the disk of the database's server is full ({said}): make room there"
+    return f"the database does not answer ({said}); check the setting `database`"
+
+
+def _storage() -> str:
+    """The storage folder that `load` handed on."""
+    return os.environ.get("SECONDREAD_STORAGE", "the storage folder")
 
 
 def cause(error: SQLAlchemyError) -> str:

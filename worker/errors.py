@@ -3,11 +3,14 @@
 WorkerError
 ├── ConfigurationError      a setting is wrong: the message names it and what to write
 │   └── CriteriaError       a `when` that cannot be understood
+├── DiskFull                nothing more can be written; the message names the folder whose disk it is
 ├── BrokerError             the embedded Redis did not start, or a broker cannot be reached
 └── JobError                a job ends without a result; `reason` is a stable word for it
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 
 class WorkerError(Exception):
@@ -20,6 +23,13 @@ class ConfigurationError(WorkerError):
 
 class CriteriaError(ConfigurationError):
     """A `when` cannot be understood."""
+
+
+class DiskFull(WorkerError):
+    """A disk has no room left."""
+
+    def __init__(self, folder: Path | str) -> None:
+        super().__init__(f"the disk of {folder} is full: make room")
 
 
 class BrokerError(WorkerError):

@@ -16,27 +16,35 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BEAT_SECONDS = 5.0
+#: How long a start waits for the first beat; where the database is away, the process works without.
+_FIRST_SECONDS = 5.0
+#: Wait after a beat that failed: an association of a process without a row counts as lost.
+_AGAIN_SECONDS = 1.0
 #: A process that was silent for so long is taken for dead.
 SILENT = timedelta(seconds=30)
 
 
 class Heartbeat:
-    """Beats while the block runs; says goodbye at its end."""
+    """Beats while the block runs; says goodbye at its end. A database that is away keeps nobody from his work."""
 
     def __init__(self, station: Station, role: str) -> None:
         self._station = station
         self._role = role
         self._ended = threading.Event()
+        self._tried = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
     def _beat(self) -> None:
         while True:
+            wait = BEAT_SECONDS
             try:
                 self._write()
             except Exception:
                 # The database may be away; the process works on, and beats again when it is back.
                 logger.warning("no heartbeat could be written; trying again", exc_info=True)
-            if self._ended.wait(BEAT_SECONDS):
+                wait = _AGAIN_SECONDS
+            self._tried.set()
+            if self._ended.wait(wait):
                 return
 
     def _write(self) -> None:
@@ -50,8 +58,8 @@ class Heartbeat:
             )
 
     def __enter__(self) -> Heartbeat:
-        self._write()
         self._thread.start()
+        self._tried.wait(_FIRST_SECONDS)
         return self
 
     def __exit__(
@@ -59,5 +67,9 @@ class Heartbeat:
     ) -> None:
         self._ended.set()
         self._thread.join()
-        with self._station.database.write() as session:
-            associations.goodbye(session, self._station.process_id, datetime.now(UTC))
+        try:
+            with self._station.database.write() as session:
+                associations.goodbye(session, self._station.process_id, datetime.now(UTC))
+        except Exception:
+            # The sweep sees that the process is gone.
+            logger.warning("no goodbye could be written", exc_info=True)

@@ -1,4 +1,4 @@
-"""Files that have no row get one, or go: images are the spool's truth, results can be made again."""
+"""Files that the rows do not know get rows, or go: images are the spool's truth, results can be made again."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import itertools
 import logging
 import threading
 import time
+from collections.abc import Iterator
 from types import TracebackType
 
-from db import intake, purging
+from db import duplicates, intake, purging
 from dicom_node import stored_files
+from dicom_node.instance import StoredInstance
 from worker import leftovers, pipeline
 from worker.loop_guard import ConfiguredGuard
 from worker.station import Station
@@ -69,9 +71,8 @@ class Repair:
 
 
 def look(station: Station) -> int:
-    """Give rows to the images that have none; how many those were."""
-    root, found = station.settings.spool, 0
-    guard, read_series = ConfiguredGuard.of(station.settings.guard), set[tuple[str, str]]()
+    """Give rows to the images that have none, and let images take over that came again unseen; how many."""
+    older_than = time.time() - FRESH_SECONDS
 
     def without_rows(names: list[str]) -> set[str]:
         with station.database.read() as session:
@@ -79,7 +80,26 @@ def look(station: Station) -> int:
             # Asked after the rows, which a purge takes away in the same moment as it dooms the files.
             return missing - purging.doomed_among(session, sorted(missing))
 
-    files = stored_files.scan(root, older_than=time.time() - FRESH_SECONDS, wanted=without_rows)
+    root = station.settings.spool
+    found = _receive(station, stored_files.scan(root, older_than=older_than, wanted=without_rows))
+    if found:
+        logger.info("%s files had no rows, and have some now", found)
+    if not _keeps_last(station):
+        return found
+    # After the others: a file that has just got its row may be the rival.
+    with station.database.read() as session:
+        images = duplicates.rivals(session)
+    last = (stored_files.came_last(root, image, older_than=older_than) for image in images)
+    again = _receive(station, (stored for stored in last if stored))
+    if again:
+        logger.info("%s files had come again, and their rows know it now", again)
+    return found + again
+
+
+def _receive(station: Station, files: Iterator[StoredInstance]) -> int:
+    """Write rows for files as if the listener had reported them; how many."""
+    root, count = station.settings.spool, 0
+    guard, read_series = ConfiguredGuard.of(station.settings.guard), set[tuple[str, str]]()
     while batch := list(itertools.islice(files, _BATCH)):
         there = [stored for stored in batch if (root / stored.path).exists()]
         pipeline.receive(
@@ -88,9 +108,11 @@ def look(station: Station) -> int:
             there,
             guard=guard,
             read_series=read_series,
-            keep_last=station.settings.node.conflicts == "keep-last",
+            keep_last=_keeps_last(station),
         )
-        found += len(there)
-    if found:
-        logger.info("%s files had no rows, and have some now", found)
-    return found
+        count += len(there)
+    return count
+
+
+def _keeps_last(station: Station) -> bool:
+    return station.settings.node.conflicts == "keep-last"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import shutil
 import socket
 import sys
 import threading
@@ -15,7 +16,7 @@ from db import associations, migrate
 from db.base import Database
 from worker import broker, heartbeat, logs, supervise
 from worker.chronicle import Chronicle
-from worker.errors import BrokerError, ConfigurationError, WorkerError
+from worker.errors import BrokerError, ConfigurationError, DiskFull, WorkerError
 from worker.logs import ROLE_VARIABLE
 from worker.settings import Settings
 from worker.shelf import Shelf
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 #: How long everything may take to be ready.
 START_SECONDS = 90.0
+#: With less free space SQLite cannot even open its database.
+_LEAST_BYTES = 2**20
 #: Sender processes, at least and at most.
 FEWEST_SENDERS, MOST_SENDERS = 3, 8
 
@@ -34,6 +37,11 @@ def run(settings: Settings, stop: threading.Event, *, announce: bool = True) -> 
     logs.set_up("up")
     settings.storage.mkdir(parents=True, exist_ok=True, mode=0o700)
     check(settings)
+    _refuse_full_disk(settings)
+    if announce:
+        # Not to standard output: its first line says that all is ready.
+        sys.stderr.write("starting; ready in about 20 s\n")
+        sys.stderr.flush()
     with _alone(settings), Database(settings.database_url) as database:
         migrate.upgrade(database)
         started_at = datetime.now(UTC)
@@ -74,6 +82,12 @@ def check(settings: Settings) -> None:
         problems.append(f"web.port: {settings.web.port} is also node.port; choose two different ports")
     if problems:
         raise ConfigurationError("\n".join(problems))
+
+
+def _refuse_full_disk(settings: Settings) -> None:
+    """Raise DiskFull where the database lies in the storage folder, and could not be written."""
+    if settings.database == "sqlite" and shutil.disk_usage(settings.storage).free < _LEAST_BYTES:
+        raise DiskFull(settings.storage)
 
 
 def _port_problem(host: str, port: int) -> str:
@@ -174,6 +188,7 @@ def _wait_until_ready(
         not supervise.wait_until(lambda: not missing(), timeout=START_SECONDS, stop=stop)
         and not stop.is_set()
     ):
+        _refuse_full_disk(settings)
         raise WorkerError(
             f"not ready after {START_SECONDS:.0f} s: no sign of life from {', '.join(missing())}"
         )

@@ -37,6 +37,17 @@ def test_a_good_peer() -> None:
     assert peer.stored == []
 
 
+def test_what_is_asked_for_follows_from_the_kinds_of_results() -> None:
+    assert echo.result_contexts({"seg"}) == (SEG,)
+    assert echo.result_contexts({"sr", "seg"}) == echo.RESULT_CONTEXTS
+
+
+def test_a_peer_needs_to_take_nothing_that_is_not_made() -> None:
+    made = [(sop_class, [syntax]) for sop_class, syntax in echo.RESULT_CONTEXTS]
+    with pacs.running(contexts=[(str(Verification), [ImplicitVRLittleEndian]), *made]) as peer:
+        assert echo.verify(peer.destination()).healthy
+
+
 def test_an_object_that_the_peer_does_not_take_is_named() -> None:
     taken = [(str(Verification), [ImplicitVRLittleEndian]), (str(CTImageStorage), [ImplicitVRLittleEndian])]
     with pacs.running(contexts=taken) as peer:

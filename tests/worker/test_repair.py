@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,12 @@ from db import models
 from dicom_node.instance import StoredInstance
 from tests.worker import journey as journeys
 from tests.worker import night
-from worker import pipeline, repair
+from tests.worker.journey import Journey
+from worker import pipeline, repair, sections
 from worker.indexer import Indexer
 from worker.loop_guard import ConfiguredGuard
 from worker.repair import Repair
+from worker.settings import Settings
 from worker.station import Station
 
 
@@ -123,3 +127,87 @@ def test_a_look_that_fails_is_repeated(
     monkeypatch.setattr(repair, "look", failing)
     with Repair(here):
         _until(lambda: len(_all(here, models.Instance)) == 6)
+
+
+# An image that came again, acknowledged by a listener that died before it could say so ---------------
+
+
+def _station(journey: Journey) -> Station:
+    """A station over the journey's database, with its policy."""
+    node = sections.Node(conflicts="keep-last" if journey.keep_last else "keep-first")
+    return Station(
+        settings=Settings(storage=journey.storage, models=(), node=node),
+        database=journey.database,
+        shelf=journey.shelf,
+        process_id="here",
+        started_at=datetime.now(UTC),
+    )
+
+
+def _rows(journey: Journey) -> list[tuple[Any, ...]]:
+    return sorted(
+        (row.path, row.conflicting, row.changes, row.duplicates, row.received_at)
+        for row in journey.rows(models.Instance)
+    )
+
+
+@pytest.mark.parametrize("rows_of_second", [True, False])
+def test_the_last_bytes_that_nobody_reported_are_analysed(
+    journey: Journey, monkeypatch: pytest.MonkeyPatch, rows_of_second: bool
+) -> None:
+    """v1, v2, and v1 again: of the last, or of the last two, only the spool knows."""
+    monkeypatch.setattr(repair, "FRESH_SECONDS", -60.0)
+    journey.keep_last = True
+    here, made = _station(journey), journeys.datasets()
+    journey.receive(journey.store(made))
+    others = journey.store(_bright(made[:2]), association="a2")
+    if rows_of_second:
+        journey.receive(others)
+    (again,) = journey.store(made[:1], association="a3")
+    assert again.duplicate
+    assert repair.look(here) == (1 if rows_of_second else 3)
+    rows = {str(row.path): row for row in journey.rows(models.Instance)}
+    assert not rows[str(again.path)].conflicting and rows[str(others[0].path)].conflicting
+    # The other image's last bytes are the others still
+    assert not rows[str(others[1].path)].conflicting
+    assert rows[str(again.path)].received_at == again.received_at
+    # And once is enough, also where the listener lives and reports it after all
+    before, revision = _rows(journey), journey.rows(models.Study)[0].revision
+    assert repair.look(here) == 0
+    assert _rows(journey) == before
+    journey.receive([again])
+    assert [row[:3] for row in _rows(journey)] == [row[:3] for row in before]
+    assert journey.rows(models.Study)[0].revision == revision
+
+
+def test_what_came_again_unseen_moves_nothing_where_the_first_bytes_count(
+    journey: Journey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repair, "FRESH_SECONDS", -60.0)
+    here, made = _station(journey), journeys.datasets()
+    others = _bright(made[:1])
+    for number, sent in enumerate([made, others]):
+        journey.receive(journey.store(sent, association=f"a{number}"))
+    journey.store(others, association="a2")
+    before = _rows(journey)
+    assert repair.look(here) == 0
+    assert _rows(journey) == before
+
+
+def test_only_images_with_several_files_are_looked_at_again(
+    journey: Journey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repair, "FRESH_SECONDS", -60.0)
+    journey.keep_last = True
+    made = journeys.datasets()
+    journey.receive(journey.store(made))
+    journey.store(made, association="a2")
+    assert repair.look(_station(journey)) == 0
+
+
+def _bright(made: list[Any]) -> list[Any]:
+    """The same images with other bytes."""
+    others = [copy.deepcopy(ds) for ds in made]
+    for ds in others:
+        ds.PixelData = bytes(len(ds.PixelData))
+    return others

@@ -5,10 +5,12 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -25,7 +27,7 @@ from dicom_node.senders import Destination, Outcome
 from tests.support import phantoms
 from tests.worker import journey as journeys
 from worker import sections, up
-from worker.errors import ConfigurationError
+from worker.errors import ConfigurationError, DiskFull
 from worker.settings import Settings
 
 
@@ -117,6 +119,14 @@ def test_the_roles_of_one_machine(tmp_path: Path) -> None:
     assert names == ["broker", "listen-1", "listen-2", "listen-3", "cpu", "deliver", "sweep", "web"]
     elsewhere = _settings(tmp_path, broker="redis://broker/0")
     assert "broker" not in [role.name for role in up.roles(elsewhere)]
+
+
+def test_a_full_disk_is_a_sentence_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=4096)
+    (tmp_path / "models").mkdir()
+    monkeypatch.setattr("worker.up.shutil.disk_usage", lambda folder: usage)
+    with pytest.raises(DiskFull, match=f"^the disk of {tmp_path} is full: make room$"):
+        up.run(_settings(tmp_path), threading.Event())
 
 
 # Really run ---------------------------------------------------------------------------------------
@@ -211,6 +221,7 @@ def test_everything_runs_and_the_patient_is_in_no_log(tmp_path: Path) -> None:
                 timeout=60,
             )
         assert (second.returncode, second.stdout) == (1, "")
+        assert second.stderr.startswith("starting; ready in about")
         assert "another `secondread up` runs on this storage" in second.stderr
         assert "Traceback" not in second.stderr
     assert [job["state"] for job in answer["jobs"]] == ["done"]
