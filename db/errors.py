@@ -1,7 +1,8 @@
 """Everything that `db` raises on purpose.
 
 DatabaseError
-├── FilesGone               the files of this study were deleted
+├── NotRevivable            what ended stays so, and why
+│   └── FilesGone           the files of this study were deleted
 ├── DifferentRequest        a Transaction UID that a peer used for other instances before
 ├── IllegalTransition       a state change that the table of transitions does not have
 ├── NotFound                no row with this key
@@ -15,7 +16,11 @@ class DatabaseError(Exception):
     """Something about the database went wrong."""
 
 
-class FilesGone(DatabaseError):
+class NotRevivable(DatabaseError):
+    """This job or delivery cannot be brought back; the sentence says what can be done instead."""
+
+
+class FilesGone(NotRevivable):
     """The files of this study were deleted."""
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session, selectinload
 
-from db import states, studies
+from db import states, studies, supersession
 from db.base import insert_missing
 from db.errors import NotFound
 from db.models import Delivery, Instance, Job, ResultObject
@@ -20,20 +20,33 @@ def create(session: Session, values: dict[str, Any]) -> Job:
     """The job with this identity, made unless it exists: one study, one answer.
 
     One that an earlier revision made goes over to the newer one, for late images did not change its own;
-    where it had been superseded in between, it waits again. So does one that failed, where files of its
-    series were replaced since: its identity names all images, so a newer row is one of the same image.
+    where it had been superseded in between, or skipped for what is put right since, it waits again. So does
+    one that failed, where files of its series were replaced since: its identity names all images, so a newer
+    row is one of the same image. And so does one whose model had made way to another, and is back.
     """
     insert_missing(session, Job, [values], ["identity"])
     job = session.scalar(select(Job).where(Job.identity == values["identity"]))
     assert job is not None
-    if job.revision < values["revision"]:
-        superseded = (job.state, job.reason) == (JobState.CANCELLED, "superseded")
-        again = superseded or (job.state == JobState.FAILED and _has_replaced_files(session, job))
+    newer = job.revision < values["revision"]
+    again = values["state"] == JobState.QUEUED and _waits_again(session, job, newer=newer)
+    if newer:
         job.revision = values["revision"]
-        if again:
-            retry(session, job.id)
-            return get(session, job.id)
+    if again:
+        _begin_anew(session, job.id, JobState.FAILED, JobState.CANCELLED, JobState.SKIPPED)
+        return get(session, job.id)
     return job
+
+
+def _waits_again(session: Session, job: Job, *, newer: bool) -> bool:
+    """Whether a job that is wanted, by a `newer` revision or the same, begins anew."""
+    if (job.state, job.reason) == (JobState.CANCELLED, "model-changed"):
+        return True
+    superseded = (job.state, job.reason) == (JobState.CANCELLED, "superseded")
+    return newer and (
+        superseded
+        or job.state == JobState.SKIPPED
+        or (job.state == JobState.FAILED and _has_replaced_files(session, job))
+    )
 
 
 def _has_replaced_files(session: Session, job: Job) -> bool:
@@ -75,10 +88,14 @@ def mark_nudged(session: Session, job_ids: Sequence[int], at: datetime) -> None:
 def settle_delivering(session: Session, job_id: int, at: datetime) -> JobState | None:
     """DELIVERING -> DONE or FAILED once all its deliveries ended; None while some are on their way.
 
-    One that was sent has ended where nobody has to commit to it.
+    One that was sent has ended where nobody has to commit to it. One that comes back to a job which was
+    cancelled in between is DEAD: nobody would ever send it.
     """
     # Of two workers that end the last two deliveries at once, the second must see the first one's end.
     lock_study(session, job_id)
+    if session.scalar(select(Job.state).where(Job.id == job_id)) == JobState.CANCELLED:
+        drop_deliveries(session, job_id, at)
+        return None
     found = session.execute(
         select(Delivery.state, Delivery.awaits_commitment)
         .join(ResultObject, ResultObject.id == Delivery.result_id)
@@ -102,10 +119,20 @@ def settle_delivering(session: Session, job_id: int, at: datetime) -> JobState |
 def retry(session: Session, job_id: int) -> bool:
     """FAILED or CANCELLED -> QUEUED by a person's wish, with a fresh count of attempts.
 
-    Its study is READY again where it was DONE. Raises FilesGone where its images were deleted.
+    Its study is READY again where it was DONE. Raises NotRevivable where a newer job answers in
+    its place, FilesGone where its images were deleted.
     """
     job = locked(session, job_id)
     if job.state not in (JobState.FAILED, JobState.CANCELLED):
+        return False
+    supersession.require_newest(session, job)
+    return _begin_anew(session, job_id, JobState.FAILED, JobState.CANCELLED)
+
+
+def _begin_anew(session: Session, job_id: int, *from_states: JobState) -> bool:
+    """One of these states -> QUEUED, and the study with it. Raises FilesGone."""
+    job = locked(session, job_id)
+    if job.state not in from_states:
         return False
     studies.require_files(session, job.study_id)
     studies.reopen(session, job.study_id)
@@ -134,7 +161,7 @@ def cancel(session: Session, job_id: int, at: datetime) -> bool:
     if job.state != JobState.FAILED and JobState(job.state) in JOB_ENDED:
         return False
     before = f", after: {job.error}" if job.state == JobState.FAILED else ""
-    _drop_deliveries(session, job_id, at)
+    drop_deliveries(session, job_id, at)
     return states.advance(
         session,
         Job,
@@ -150,7 +177,7 @@ def cancel(session: Session, job_id: int, at: datetime) -> bool:
     )
 
 
-def _drop_deliveries(session: Session, job_id: int, at: datetime) -> None:
+def drop_deliveries(session: Session, job_id: int, at: datetime) -> None:
     """PENDING -> DEAD for the deliveries of a job that nobody is sending just now."""
     idle = session.scalars(
         select(Delivery.id)

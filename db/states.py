@@ -107,6 +107,7 @@ TRANSITIONS: dict[type[StrEnum], dict[tuple[StrEnum, StrEnum], str]] = {
         (JobState.FAILED, JobState.CANCELLED): "z: given up by a person",
         (JobState.FAILED, JobState.QUEUED): "m: retried by a person",
         (JobState.CANCELLED, JobState.QUEUED): "m: retried by a person",
+        (JobState.SKIPPED, JobState.QUEUED): "ab: what spoke against it is gone",
         (JobState.FAILED, JobState.DELIVERING): "n: a dead delivery was revived",
     },
     DeliveryState: {

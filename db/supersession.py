@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import datetime
 
-from sqlalchemy import Select, and_, or_, select
-from sqlalchemy.orm import Session, selectinload
+from sqlalchemy import ColumnElement, Select, and_, or_, select
+from sqlalchemy.orm import Session, aliased, selectinload
 
 from db import states
+from db.errors import NotRevivable
 from db.models import Delivery, Job, ResultObject
 from db.states import DeliveryState, JobState
 
@@ -73,9 +74,9 @@ def settle_predecessor(session: Session, job: Job) -> None:
         job.supersedes_id = session.scalar(_earlier(job))
 
 
-def _earlier(job: Job) -> Select[int]:
-    """The newest earlier job about the same series whose results left, may leave, or had nowhere to go."""
-    results = (
+def _has_answered() -> ColumnElement[bool]:
+    """Whether a job's results left, may leave, or had nowhere to go."""
+    return (
         select(ResultObject.id)
         .outerjoin(Delivery, Delivery.result_id == ResultObject.id)
         .where(
@@ -83,7 +84,12 @@ def _earlier(job: Job) -> Select[int]:
             ResultObject.verified.is_(True),
             or_(Delivery.state.in_(_LEAVES), and_(Delivery.id.is_(None), Job.state == JobState.DONE.value)),
         )
+        .exists()
     )
+
+
+def _earlier(job: Job) -> Select[int]:
+    """The newest earlier job about the same series that has answered."""
     return (
         select(Job.id)
         .where(
@@ -91,7 +97,7 @@ def _earlier(job: Job) -> Select[int]:
             Job.series_id == job.series_id,
             Job.model == job.model,
             Job.id < job.id,
-            results.exists(),
+            _has_answered(),
         )
         .order_by(Job.id.desc())
         .limit(1)
@@ -109,3 +115,48 @@ def predecessors(session: Session, job: Job) -> list[Job]:
         found.append(earlier)
         wanted = earlier.supersedes_id
     return found
+
+
+def replaced_by(session: Session, job: Job) -> int | None:
+    """The newest job whose results took the place of this one's; None where none did."""
+    return session.scalar(
+        select(Job.id)
+        # By its study too: that has an index.
+        .where(Job.study_id == job.study_id, Job.supersedes_id == job.id, _has_answered())
+        .order_by(Job.id.desc())
+        .limit(1)
+    )
+
+
+def has_successor() -> ColumnElement[bool]:
+    """Whether a newer revision of its study has another job of the same model about a job's series."""
+    newer = aliased(Job)
+    return select(newer.id).where(*_succeeds(newer, Job)).exists()
+
+
+def successor(session: Session, job: Job) -> Job | None:
+    """The newest job of the same model about the same series that a newer revision made; None where none is."""
+    newer = aliased(Job)
+    statement = select(newer).where(*_succeeds(newer, job)).order_by(newer.revision.desc(), newer.id.desc())
+    return session.scalar(statement.limit(1))
+
+
+def _succeeds(newer: type[Job], job: Job | type[Job]) -> tuple[ColumnElement[bool], ...]:
+    """What must hold for a newer job, so that it answers in the place of an older one."""
+    return (
+        newer.study_id == job.study_id,
+        newer.series_id == job.series_id,
+        newer.model == job.model,
+        newer.revision > job.revision,
+    )
+
+
+def require_newest(session: Session, job: Job) -> None:
+    """Raise NotRevivable where a newer job answers in the place of this one: its results would come last."""
+    newer = successor(session, job)
+    if newer is None:
+        return
+    instead = "; retry that one" if newer.state in (JobState.FAILED, JobState.CANCELLED) else ""
+    raise NotRevivable(
+        f"job {newer.id} of revision {newer.revision} answers in the place of job {job.id}{instead}"
+    )

@@ -259,6 +259,7 @@ def problem(session: Session, study: Study) -> str:
     if len(patients) > 1:
         return (
             f"the images under this Study Instance UID carry {len(patients)} different Patient IDs: "
-            "correct the study at its source and send it again"
+            f"correct the study at its source, run `secondread studies purge --study "
+            f"{study.study_instance_uid}` here, and send all of it again"
         )
     return ""

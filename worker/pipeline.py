@@ -34,6 +34,7 @@ from worker.bench import Analysis, Bench, Post
 from worker.hold import Hold
 from worker.lease import Lease
 from worker.loop_guard import ConfiguredGuard
+from worker.replacement import hand_over
 from worker.stopwatch import Stopwatch
 
 logger = logging.getLogger(__name__)
@@ -159,11 +160,13 @@ def analyse(bench: Bench, job_id: int, *, send: Callable[[list[int]], None] | No
         )
         if job is None:
             return []
-        purging.spare_results(session, job.identity)
         images = records.own_instances(session, job)
         if images is None:
             _supersede(session, job, bench.owner)
             return []
+        if hand_over(session, bench, job, images=images, now=now):
+            return []
+        purging.spare_results(session, job.identity)
         supersession.settle_predecessor(session, job)
         predecessor = records.predecessor(session, job)
     logger.info("job %s: %s on study %s", job.id, job.model, job.study.study_instance_uid)

@@ -55,18 +55,21 @@ def series_views(
         if not instances:
             # Its images were deleted, and did not come again with what else came.
             continue
-        counted = {"NumberOfSeriesRelatedInstances": len(instances)}
-        views.append(
-            routing.SeriesView(
-                series_id=series.id,
-                series_instance_uid=series.series_instance_uid,
-                attributes={**(series.attributes or {}), **counted},
-                sop_instance_uids=tuple(instance.sop_instance_uid for instance in instances),
-                changed=_changed(instances),
-                guarded=series.guarded,
-            )
-        )
+        views.append(series_view(series, instances))
     return views
+
+
+def series_view(series: Series, instances: Sequence[Instance]) -> routing.SeriesView:
+    """A series with these images, as the routes see it."""
+    counted = {"NumberOfSeriesRelatedInstances": len(instances)}
+    return routing.SeriesView(
+        series_id=series.id,
+        series_instance_uid=series.series_instance_uid,
+        attributes={**(series.attributes or {}), **counted},
+        sop_instance_uids=tuple(instance.sop_instance_uid for instance in instances),
+        changed=_changed(instances),
+        guarded=series.guarded,
+    )
 
 
 def decision(study: Study, said: routing.Decision, now: datetime) -> dict[str, Any]:

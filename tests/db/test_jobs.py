@@ -70,6 +70,32 @@ def test_a_superseded_job_that_is_wanted_again_waits_again(database: Database) -
         assert (made.id, made.state, made.revision, made.reason) == (job_id, "queued", 3, "")
 
 
+@pytest.mark.parametrize(
+    ("revision", "wanted", "state"),
+    [(2, "queued", "queued"), (2, "skipped", "skipped"), (1, "queued", "skipped")],
+)
+def test_a_skipped_job_waits_when_a_newer_revision_may_have_it(
+    database: Database, revision: int, wanted: str, state: str
+) -> None:
+    job_id = _queued(database, state="skipped", reason="study-problem", error="two", finished_at=NOW)
+    with database.write() as session:
+        study = studies.by_uid(session, "1.2.1")
+        study.revision = revision
+        rows.make_job(session, study, "a", state=wanted)
+    job = _get(database, job_id)
+    assert (job.state, job.revision, job.error == "") == (state, revision, state == "queued")
+    # No person's wish makes it run
+    with database.write() as session:
+        assert not jobs.retry(session, job_id)
+
+
+def test_a_job_whose_model_is_back_waits_again(database: Database) -> None:
+    job_id = _running(database)
+    with database.write() as session:
+        assert leases.leave_running(session, job_id, JobState.CANCELLED, owner="w", reason="model-changed")
+        assert rows.make_job(session, studies.by_uid(session, "1.2.1"), "a").state == "queued"
+
+
 @pytest.mark.parametrize(("number", "state"), [(1, "queued"), (None, "failed")])
 def test_a_failed_job_waits_again_only_when_its_files_were_replaced(
     database: Database, number: int | None, state: str

@@ -64,7 +64,7 @@ def test_the_letters_of_the_diagram_are_without_a_gap() -> None:
     assert sorted(letters) == [chr(ord("a") + i) for i in range(len(letters))]
 
 
-def test_every_state_can_be_reached_and_only_ended_ones_are_left_by_a_person() -> None:
+def test_every_state_can_be_reached_and_ended_ones_are_not_left_by_themselves() -> None:
     for kind, first in (
         (StudyState, StudyState.RECEIVING),
         (JobState, JobState.QUEUED),
@@ -75,7 +75,7 @@ def test_every_state_can_be_reached_and_only_ended_ones_are_left_by_a_person() -
         assert set(kind) - reached == ({JobState.SKIPPED} if kind is JobState else set())
     for (left, _), why in TRANSITIONS[JobState].items():
         if left in JOB_ENDED:
-            assert why.endswith(("by a person", "was revived")), why
+            assert why.endswith(("by a person", "was revived", "is gone")), why
 
 
 def test_a_condition_that_does_not_hold_changes_nothing(database: Database) -> None:

@@ -24,6 +24,7 @@ from dicom_node.senders.memory import MemorySender
 from engines import predict
 from tests.worker import journey as journeys
 from tests.worker.journey import ACCESSION, ID, NAME, STUDY, Journey
+from tests.worker.test_retention import finish, purge
 from worker import explain, pipeline, station, tasks
 
 Change = Callable[[list[Dataset]], Sequence[Dataset]]
@@ -128,6 +129,44 @@ def test_two_patients_under_one_study_are_skipped_and_said(journey: Journey) -> 
     assert pipeline.analyse(journey.bench, job.id) == []
 
 
+def _of_one_patient(journey: Journey, made: list[Dataset]) -> list[Dataset]:
+    """After the images of two patients arrived under one study: all of them, corrected."""
+    for ds in made[3:]:
+        ds.PatientID = f"{ID}-other"
+    assert journey.arrive(made) == []
+    for ds in made:
+        ds.PatientID = ID
+    return made
+
+
+def test_a_study_that_was_corrected_and_purged_is_analysed(journey: Journey) -> None:
+    made = _of_one_patient(journey, journeys.datasets())
+    problem = journey.why().study.problem
+    assert f"secondread studies purge --study {STUDY}" in problem
+    # Sent again alone, the first images stand
+    assert journey.arrive(made, association="a2") == []
+    assert journey.why().study.problem == problem
+    # When it is purged here, as the sentence says, and sent again
+    assert purge(journey) == ""
+    finish(journey)
+    journey.run(made, association="a3")
+    job, study = journey.job(), journey.why().study
+    assert (job.state, job.reason, job.error, study.problem) == ("done", "", "", "")
+    assert (study.state, len(journey.sent())) == ("done", 2)
+
+
+def test_of_a_corrected_study_the_series_that_was_right_is_analysed_too(journey: Journey) -> None:
+    journey.keep_last = True
+    right = journeys.datasets()[:3]
+    wrong = journeys.datasets(series_uid=f"{STUDY}.2")[:3]
+    corrected = _of_one_patient(journey, right + wrong)[3:]
+    assert [job.state for job in journey.why().jobs] == ["skipped", "skipped"]
+    journey.run(corrected, association="a2")
+    assert sorted(job.state for job in journey.why().jobs) == ["done", "done", "skipped"]
+    assert journey.why().study.jobs == {"done": 2}
+    assert len(journey.sent()) == 4
+
+
 def test_without_modality_no_route_matches_and_why_says_so(journey: Journey) -> None:
     made = journeys.datasets()
     for ds in made:
@@ -155,7 +194,14 @@ def test_a_model_that_goes_while_its_job_waits_fails_it(journey: Journey, tmp_pa
     shelf, journey.shelf = journey.shelf, station.Shelf([tmp_path])
     assert journey.analyse(job_id) == []
     journey.shelf = shelf
-    assert (journey.job().reason, "tiny" in journey.job().error) == ("engine", True)
+    assert (journey.job().state, journey.job().reason) == ("failed", "no-model")
+    assert "no usable model tiny" in journey.job().error
+    assert journey.why().study.state == "done"
+    # When it is back, and a person retries
+    with journey.database.write() as session:
+        assert jobs.retry(session, job_id)
+    journey.follow([job_id])
+    assert journey.job().state == "done"
 
 
 def test_files_that_left_the_spool_fail_the_job(journey: Journey) -> None:
