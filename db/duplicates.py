@@ -178,17 +178,18 @@ def note(session: Session, files: Files, studies: dict[str, Study], *, keep_last
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Count:
-    """The files of one series."""
+    """The files of one series, apart as a PACS would count them."""
 
-    files: int = 0
+    #: Files that are analysed: one for each image.
+    images: int = 0
     #: How often the very same bytes came again.
     repeated: int = 0
     #: Those of images of which other bytes are analysed.
     set_aside: int = 0
 
 
-def count(session: Session, study_id: int) -> defaultdict[int, Count]:
-    """The files of a study by series."""
+def count(session: Session, study_ids: Sequence[int]) -> defaultdict[int, Count]:
+    """The files of some studies by series, by row id."""
     aside = case((Instance.conflicting.is_(True), 1), else_=0)
     rows = session.execute(
         select(
@@ -198,11 +199,11 @@ def count(session: Session, study_id: int) -> defaultdict[int, Count]:
             func.sum(aside),
         )
         .join(Series, Series.id == Instance.series_id)
-        .where(Series.study_id == study_id)
+        .where(Series.study_id.in_(study_ids))
         .group_by(Instance.series_id)
     )
     found = {
-        series_id: Count(files=files, repeated=repeated, set_aside=set_aside)
+        series_id: Count(images=files - set_aside, repeated=repeated, set_aside=set_aside)
         for series_id, files, repeated, set_aside in rows
     }
     return defaultdict(Count, found)

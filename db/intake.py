@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from db import counts, duplicates, events, guarded, parents, states
 from db.base import insert_missing
-from db.models import Instance, Study
+from db.models import Association, Instance, Study
 from db.new_instance import NewInstance
 from db.states import StudyState
 
@@ -69,8 +71,10 @@ def _of_purged(
 def _reopen(session: Session, studies: dict[str, Study], fresh: Sequence[NewInstance]) -> None:
     """Move the studies' clocks on; one that was complete becomes a new revision."""
     newest: dict[str, datetime] = {}
+    reports: defaultdict[str, list[NewInstance]] = defaultdict(list)
     for instance in fresh:
         uid = instance.study_instance_uid
+        reports[uid].append(instance)
         newest[uid] = max(instance.received_at, newest.get(uid, instance.received_at))
         studies[uid].arrivals += 1
     for uid, at in newest.items():
@@ -86,13 +90,22 @@ def _reopen(session: Session, studies: dict[str, Study], fresh: Sequence[NewInst
                 ready_at=None,
                 done_at=None,
             )
-            purged = study.state == StudyState.PURGED
-            text = (
-                "images came after its files were deleted" if purged else "images came after it was complete"
-            )
-            events.note(session, "late-images", text, study_id=study.id)
+            _note_late(session, study, reports[uid])
             session.refresh(study)
         study.last_instance_at = max(study.last_instance_at, at)
+
+
+def _note_late(session: Session, study: Study, reports: Sequence[NewInstance]) -> None:
+    """Say how many images began a new revision, and who sent them where that is known; more may follow."""
+    carriers = {report.association_id for report in reports if report.association_id is not None}
+    named = session.execute(
+        select(Association.peer, Association.calling_ae_title).where(Association.id.in_(carriers))
+    )
+    senders = sorted({peer or calling for peer, calling in named})
+    source = f" from {', '.join(senders)}" if senders else ""
+    images = "1 image" if len(reports) == 1 else f"{len(reports)} images"
+    after = "its files were deleted" if study.state == StudyState.PURGED else "it was complete"
+    events.note(session, "late-images", f"{images} so far{source} came after {after}", study_id=study.id)
 
 
 def paths_without_rows(session: Session, paths: Sequence[str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -57,17 +57,6 @@ def instances_of(session: Session, series_id: int) -> list[Instance]:
             .order_by(Instance.sop_instance_uid)
         )
     )
-
-
-def count_instances(session: Session, study_ids: Sequence[int]) -> dict[int, int]:
-    """Files per study."""
-    rows = session.execute(
-        select(Series.study_id, func.count(Instance.id))
-        .join(Instance, Instance.series_id == Series.id)
-        .where(Series.study_id.in_(study_ids))
-        .group_by(Series.study_id)
-    )
-    return {study_id: count for study_id, count in rows}
 
 
 def close(session: Session, study: Study, *, evidence: dict[str, Any], problem: str, at: datetime) -> bool:
@@ -139,8 +128,18 @@ def by_uid(session: Session, study_instance_uid: str) -> Study:
         .options(selectinload(Study.series), selectinload(Study.jobs))
     )
     if study is None:
-        raise NotFound(f"no study {study_instance_uid} has arrived here")
+        raise NotFound(_not_here(study_instance_uid))
     return study
+
+
+def _not_here(asked: str) -> str:
+    """That there is no such study; and what to ask for instead, where it is an accession number or a name."""
+    if "." in asked and set(asked) <= set("0123456789."):
+        return f"no study {asked} has arrived here"
+    return (
+        f"{asked} is no Study Instance UID (numbers and dots); `secondread studies` and the page list the "
+        "studies that arrived, each with its UID and its accession number"
+    )
 
 
 def newest(

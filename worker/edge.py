@@ -32,6 +32,9 @@ FAILED = 1
 #: The command or the configuration is wrong.
 MISUSED = 2
 
+#: Columns of text that a table with UIDs needs.
+_WITH_UIDS = 150
+
 #: Answers go to standard output, everything else to standard error.
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 errors = Console(stderr=True, highlight=False)
@@ -79,13 +82,15 @@ def show(rows: Sequence[object] | BaseModel, *, as_json: bool, columns: Sequence
         typer.echo(to_json(rows, indent=2).decode())
         return
     listed = [rows] if isinstance(rows, BaseModel) else rows
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    # Beside UIDs, which stay in one piece to be copied, a narrow terminal has no room: it wraps lines itself.
+    narrow = console.width < _WITH_UIDS and any(name.endswith("_uid") for name in columns)
+    width = _WITH_UIDS if narrow else None
+    table = Table(box=None, pad_edge=False, header_style="bold", width=width)
     for name in columns:
-        # A UID is there to be copied: it stays in one piece where the others can give way.
         table.add_column(name.replace("_", " "), overflow="fold", no_wrap=name.endswith("_uid"))
     for row in listed:
         table.add_row(*(Text(text(getattr(row, name))) for name in columns))
-    console.print(table if listed else "nothing")
+    console.print(table if listed else "nothing", crop=False)
 
 
 def text(value: Any) -> str:

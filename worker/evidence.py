@@ -10,6 +10,7 @@ from typing import Any
 
 from db.models import Association
 from db.refusals import Missing
+from worker import words
 
 
 class Signal(StrEnum):
@@ -177,7 +178,9 @@ def _lacking(scope: Scope) -> list[str]:
     if scope.absent:
         found.append(f"{scope.absent} images that a storage commitment request names are not here")
     if scope.count is not None and scope.counted is not None and scope.counted > scope.images:
-        found.append(f"{scope.count.source} has {scope.counted} images, {scope.images} arrived")
+        found.append(
+            f"{scope.count.source} has {words.count(scope.counted, 'image')}, {scope.images} arrived"
+        )
     return found
 
 
@@ -188,7 +191,11 @@ def _unsure(scope: Scope) -> list[str]:
         for row in scope.carriers
         if row.outcome not in ("released", "open")
     ]
-    found += [f"{scope.refused.count} images were refused"] if scope.refused.count else []
+    found += (
+        [f"{words.count(scope.refused.count, 'image was', 'images were')} refused"]
+        if scope.refused.count
+        else []
+    )
     found += [] if scope.all_carriers_known else ["nobody is known to have sent it"]
     return list(dict.fromkeys(found))
 
@@ -269,12 +276,16 @@ def shortfall(evidence: dict[str, Any] | None) -> str:
     arrived = evidence["instances"]
     found = []
     if evidence.get("absent"):
-        found.append(f"{evidence['absent']} images that its storage commitment request names never came")
+        found.append(
+            f"{words.count(evidence['absent'], 'image')} that its storage commitment request names never came"
+        )
     if evidence.get("counted", 0) > arrived:
-        found.append(f"{evidence['counted_by']} has {evidence['counted']} images, {arrived} arrived")
+        found.append(
+            f"{evidence['counted_by']} has {words.count(evidence['counted'], 'image')}, {arrived} arrived"
+        )
     if evidence.get("refused"):
         statuses = evidence["refused_with"]
         found.append(
-            f"{evidence['refused']} images on its associations were refused ({statuses}) and never came"
+            f"{words.count(evidence['refused'], 'image')} refused on its associations ({statuses}) never came"
         )
     return f"{'; '.join(found)}; the results are of the {arrived} that arrived: send the study again"

@@ -32,29 +32,32 @@ def why_tree(answer: views.Why) -> Tree:
         tree.add(f"[red]{escape(study.problem)}[/]")
     if study.purged_at is not None:
         tree.add(f"[yellow]{escape(words.purged(study.purged_at, again=study.state != 'purged'))}[/]")
-    arrived = tree.add(f"arrived: {study.instances} images in {len(answer.series)} series")
+    images = f"{words.count(study.instances, 'image')} in {len(answer.series) - study.guarded} series"
+    more = words.besides(study.set_aside, study.guarded)
+    arrived = tree.add(f"arrived: {', '.join(filter(None, [images, more]))}")
     for series in answer.series:
-        _add_series(arrived, series)
+        _add_series(arrived, series, purged=study.state == "purged")
     tree.add(_evidence(answer))
     decided = tree.add("routes" if answer.decisions else "routes: none was asked yet")
     for decision in answer.decisions:
         branch = decided.add(decision_label(decision))
-        add_trace(branch, decision.trace)
+        add_decided(branch, decision)
     ran = tree.add("jobs" if answer.jobs else "jobs: none")
     for job in answer.jobs:
         ran.add(job_tree(job, present=study.revision))
     if answer.events:
         happened = tree.add("events")
         for event in answer.events:
-            happened.add(f"{event.at.astimezone():%H:%M:%S} {event.kind}: {escape(event.message)}")
+            happened.add(f"{event.at.astimezone():%Y-%m-%d %H:%M:%S} {event.kind}: {escape(event.message)}")
     return tree
 
 
-def _add_series(arrived: Tree, series: views.SeriesView) -> None:
+def _add_series(arrived: Tree, series: views.SeriesView, *, purged: bool) -> None:
     """What is known of one series."""
     name = escape(series.description or "without description")
     modality = escape(series.modality) or "[yellow]Modality missing[/]"
-    line = arrived.add(f"{modality} {name}, {series.instances} images  [dim]{series.series_instance_uid}[/]")
+    held = "purged" if purged else words.count(series.instances, "object" if series.guarded else "image")
+    line = arrived.add(f"{modality} {name}, {held}  [dim]{series.series_instance_uid}[/]")
     if said := words.came_again(series.repeated, series.set_aside):
         line.add(said)
     if series.evidence:
@@ -70,6 +73,16 @@ def decision_label(decision: views.DecisionLine) -> str:
     return f"{mark} {escape(decision.route)}{model}: {escape(decision.reason)}  [dim]{decision.series_instance_uid}[/]"
 
 
+def add_decided(branch: Tree, decision: views.DecisionLine) -> None:
+    """A decision's whole trace: the route's tests, and where it matched, its model's beside them."""
+    tests = decision.trace.get("children", [])
+    if decision.model and [test["subject"] for test in tests] == ["all", "all"]:
+        for test, whose in zip(tests, ("route", "model"), strict=True):
+            add_trace(branch.add(f"{_YES if test['verdict'] else _NO} {whose}"), test)
+    else:
+        add_trace(branch, decision.trace)
+
+
 def add_trace(branch: Tree, trace: dict[str, Any]) -> None:
     """A trace's tests, each with the value that was found."""
     mark = _YES if trace["verdict"] else _NO
@@ -78,14 +91,15 @@ def add_trace(branch: Tree, trace: dict[str, Any]) -> None:
         for child in trace["children"]:
             add_trace(inner, child)
         return
-    found = "missing" if trace["value"] is None else repr(trace["value"])
-    branch.add(f"{mark} {trace['subject']} {escape(str(trace['test']))}  [dim]found {escape(found)}[/]")
+    found = "missing" if trace["value"] is None else f"found {trace['value']!r}"
+    branch.add(f"{mark} {trace['subject']} {escape(str(trace['test']))}  [dim]{escape(found)}[/]")
 
 
 def job_tree(job: views.JobDetail, *, present: int | None = None) -> Tree:
     """Everything about a job, with its revision where that is not the `present` one of its study."""
     older = "" if job.revision == present else f", of revision {job.revision}"
     older += f", replaces job {job.supersedes}" if job.supersedes else ""
+    older += f", [yellow]replaced by job {job.replaced_by}[/]" if job.replaced_by else ""
     tree = Tree(
         f"[bold]job {job.id}[/] {job.model} {job.model_version}  "
         f"{_state(job.state)}, attempt {job.attempts}{older}"
@@ -127,10 +141,11 @@ def _delivery(delivery: views.DeliveryLine) -> str:
     """A delivery's line."""
     again = f", again at {delivery.next_attempt_at.astimezone():%H:%M:%S}" if delivery.next_attempt_at else ""
     warning = " [yellow]with a warning[/]" if delivery.warning else ""
+    status = f" {delivery.status}" if delivery.status else ""
     comment = f": {escape(delivery.comment)}" if delivery.comment else ""
     promise = f"; commitment {escape(delivery.commitment)}" if delivery.commitment else ""
     return (
-        f"to {escape(delivery.destination)}: {_state(delivery.state)}{warning} {delivery.status}"
+        f"to {escape(delivery.destination)}: {_state(delivery.state)}{warning}{status}"
         f"{again}{comment}{promise}"
     )
 

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Any
 
 from sqlalchemy.orm import Session
 
-from db import associations, decisions, deliveries, duplicates, events, figures, jobs, results, studies
+from db import (
+    associations,
+    decisions,
+    deliveries,
+    duplicates,
+    events,
+    figures,
+    jobs,
+    results,
+    studies,
+    supersession,
+)
 from db.models import Decision, Delivery, Event, Job, Series, Study
 from db.states import DeliveryState, JobState, StudyState
 from worker import completeness, evidence, heartbeat, routing, views
@@ -18,15 +29,17 @@ from worker import completeness, evidence, heartbeat, routing, views
 
 def study_lines(session: Session, rows: list[Study]) -> list[views.StudyLine]:
     """Studies as lines."""
-    counts = studies.count_instances(session, [row.id for row in rows])
+    files = duplicates.count(session, [row.id for row in rows])
     now = datetime.now(UTC)
-    return [_study_line(row, counts.get(row.id, 0), now) for row in rows]
+    return [_study_line(row, files, now) for row in rows]
 
 
-def _study_line(row: Study, instances: int, now: datetime) -> views.StudyLine:
+def _study_line(row: Study, files: Mapping[int, duplicates.Count], now: datetime) -> views.StudyLine:
     present = [job for job in row.jobs if job.revision == row.revision]
     failed = [job.error for job in present if job.state in ("failed", "skipped") and job.error]
     problems = [evidence.shortfall(row.evidence), *failed]
+    # Counted as its PACS does: each image once, and no results of ours that it sent back.
+    held = [files[series.id] for series in row.series if not series.guarded]
     changed = max(at for at in (row.done_at, row.ready_at, row.last_instance_at) if at is not None)
     return views.StudyLine(
         study_instance_uid=row.study_instance_uid,
@@ -37,7 +50,10 @@ def _study_line(row: Study, instances: int, now: datetime) -> views.StudyLine:
         study_date=row.study_date,
         description=row.study_description,
         modalities=sorted({series.modality for series in row.series if series.modality}),
-        instances=row.purged_instances if row.state == StudyState.PURGED else instances,
+        instances=row.purged_instances
+        if row.state == StudyState.PURGED
+        else sum(each.images for each in held),
+        set_aside=sum(each.set_aside for each in held),
         purged_at=row.purged_at,
         guarded=sum(bool(series.guarded) for series in row.series),
         received_at=row.received_at,
@@ -124,6 +140,7 @@ def job_detail(session: Session, job_id: int) -> views.JobDetail:
         identity=row.identity,
         model_digest=row.model_digest,
         series_instance_uid=session.get_one(Series, row.series_id).series_instance_uid,
+        replaced_by=supersession.replaced_by(session, row),
         destinations=[str(name) for name in row.destinations],
         seconds={stage: float(value) for stage, value in (row.seconds or {}).items()},
         notes=[str(note) for note in row.notes or []],
@@ -167,7 +184,7 @@ def job_detail(session: Session, job_id: int) -> views.JobDetail:
 def why(session: Session, study_instance_uid: str) -> views.Why:
     """Everything that is known of a study. Raises NotFound."""
     study = studies.by_uid(session, study_instance_uid)
-    files = duplicates.count(session, study.id)
+    files = duplicates.count(session, [study.id])
     uids = {series.id: series.series_instance_uid for series in study.series}
     receiving = study.state == StudyState.RECEIVING
     return views.Why(
@@ -177,7 +194,7 @@ def why(session: Session, study_instance_uid: str) -> views.Why:
                 series_instance_uid=series.series_instance_uid,
                 modality=series.modality,
                 description=series.series_description,
-                instances=files[series.id].files,
+                instances=files[series.id].images,
                 repeated=files[series.id].repeated,
                 set_aside=files[series.id].set_aside,
                 guarded=series.guarded,
@@ -243,6 +260,13 @@ def snapshot(session: Session) -> views.Snapshot:
         processes=roles,
         oldest_job_seconds=(now - oldest).total_seconds() if oldest else 0.0,
     )
+
+
+def unknown_destination(session: Session, peers: Sequence[str], name: str) -> str:
+    """That nothing ever goes to a destination of this name, in words; "" where it is a peer, or was one."""
+    if name in peers or deliveries.newest(session, destination=name, limit=1):
+        return ""
+    return f"no peer is called {name}; peers: {', '.join(sorted(peers))}"
 
 
 def since(text: str, now: datetime) -> datetime:

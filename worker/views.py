@@ -18,7 +18,7 @@ class SeriesView(View):
     series_instance_uid: str
     modality: str
     description: str
-    #: Files, each once.
+    #: Each once: files that are analysed, or where it is guarded, kept; 0 where they were purged.
     instances: int
     #: How often the very same bytes came again.
     repeated: int
@@ -42,7 +42,10 @@ class StudyLine(View):
     study_date: str
     description: str
     modalities: list[str]
+    #: Images, each once: without those kept aside, and without guarded series.
     instances: int
+    #: Files of images of which other bytes are analysed.
+    set_aside: int
     #: When its files were deleted: `instances` counts those that went, or came again since.
     purged_at: datetime | None = None
     #: How many of its series are results that came back: the loop guard keeps them from the models.
@@ -158,6 +161,8 @@ class JobDetail(JobLine):
     identity: str
     model_digest: str
     series_instance_uid: str
+    #: The job whose results took the place of this one's; None where none did.
+    replaced_by: int | None
     destinations: list[str]
     seconds: dict[str, float]
     notes: list[str]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ from db import deliveries as delivery_rows
 from db import events as event_rows
 from db import jobs as job_rows
 from db import studies as study_rows
+from db.errors import NotRevivable
 from db.states import DeliveryState, JobState, StudyState
 from worker import enqueue, status, views, web_guard
 from worker.station import Station
@@ -220,12 +222,15 @@ def retry_deliveries(
     destination: Annotated[str | None, Query(max_length=64, description="Only to this peer.")] = None,
 ) -> Revived:
     """DEAD -> PENDING for each that can be sent again, with a fresh schedule."""
+    peers = [peer.name for peer in here.settings.peers]
     with here.database.read() as session:
+        if destination and (problem := status.unknown_destination(session, peers, destination)):
+            raise HTTPException(422, problem)
         dead = dead_letters.revivable(session, destination=destination)
     revived = []
     for delivery_id in dead:
-        # Each locks its study: one per transaction.
-        with here.database.write() as session:
+        # Each locks its study: one per transaction. One may have become too old a moment ago.
+        with contextlib.suppress(NotRevivable), here.database.write() as session:
             if dead_letters.revive(session, delivery_id):
                 revived.append(delivery_id)
     after.add_task(enqueue.deliveries, here.database, revived)

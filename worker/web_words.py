@@ -10,8 +10,6 @@ from markupsafe import Markup
 
 from worker import evidence, words
 
-#: UCUM units as radiologists write them.
-
 
 def age(seconds: float) -> str:
     """A duration in two units at most."""
@@ -98,6 +96,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "unit": words.unit,
     "purged": words.purged,
     "came_again": words.came_again,
+    "besides": words.besides,
     "plain": plain,
     "proof": evidence.in_words,
 }

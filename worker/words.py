@@ -22,6 +22,18 @@ def purged(at: datetime, again: bool = False) -> str:
     return f"{sentence}; images came again since." if again else f"{sentence}; what was found stays known."
 
 
+def count(number: int, thing: str, things: str = "") -> str:
+    """How many there are of a thing: "1 image", "2 images"; `things` where an "s" does not do."""
+    return f"{number} {thing if number == 1 else things or thing + 's'}"
+
+
+def besides(set_aside: int, guarded: int) -> str:
+    """What a study has besides its images: files kept aside, and series of results; "" where nothing."""
+    parts = [f"and {set_aside} kept aside"] if set_aside else []
+    parts += [f"and {guarded} series of results (guarded)"] if guarded else []
+    return ", ".join(parts)
+
+
 def came_again(repeated: int, set_aside: int) -> str:
     """What came more than once of a series; "" where nothing did."""
     parts = [f"came again as they were: {repeated}"] if repeated else []

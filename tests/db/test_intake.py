@@ -61,7 +61,7 @@ def test_a_batch_makes_study_series_and_instances(database: Database) -> None:
     ]
     assert study.series[0].attributes == first.attributes
     with database.read() as session:
-        assert studies.count_instances(session, [study.id]) == {study.id: 3}
+        assert [held.images for held in duplicates.count(session, [study.id]).values()] == [2, 1]
         row = session.scalars(select(Instance).where(Instance.path == first.path)).one()
         for name in (
             "sop_instance_uid",
@@ -257,7 +257,7 @@ def test_processes_that_receive_one_study_make_one_study(database: Database) -> 
     assert (study.arrivals, study.revision, len(study.series)) == (200, 1, 2)
     with database.read() as session:
         assert _count(session, Study) == 1
-        assert {each.files for each in duplicates.count(session, study.id).values()} == {100}
+        assert {each.images for each in duplicates.count(session, [study.id]).values()} == {100}
 
 
 def test_processes_that_receive_the_same_files_make_each_row_once(database: Database) -> None:

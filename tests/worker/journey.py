@@ -14,7 +14,7 @@ from unittest import mock
 from pydicom.dataset import Dataset
 from sqlalchemy import select, update
 
-from db import associations, commitments, deliveries, jobs, leases, models, studies
+from db import associations, commitments, deliveries, duplicates, jobs, leases, models, studies
 from db.base import Database
 from db.states import JobState
 from dicom_node.commitment import CommitmentAsk, CommitmentReport, Failure, FailureReason
@@ -310,7 +310,7 @@ class Journey:
         with self.database.read() as session:
             study = studies.by_uid(session, STUDY)
             answer = status.why(session, STUDY)
-            counts = studies.count_instances(session, [study.id])
+            counts = duplicates.count(session, [study.id])
         found = answer.model_dump(exclude={"evidence": {"quiet_seconds"}, "events": True})
         _forget(found, "age_seconds", "received_at", "attempts", "started_at", "finished_at", "seconds")
         _forget(found, "sent_at", "committed_at", "id", "job_id")
@@ -320,7 +320,10 @@ class Journey:
             str(path.relative_to(self.storage / "results")): path.read_bytes()
             for path in (self.storage / "results").rglob("*.dcm")
         }
-        return found | {"instances": list(counts.values()), "files": files}
+        return found | {
+            "instances": sum(held.images + held.set_aside for held in counts.values()),
+            "files": files,
+        }
 
 
 def _forget(found: Any, *names: str) -> None:

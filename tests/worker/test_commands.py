@@ -211,6 +211,11 @@ def test_why(run: Command, asks: Callable[..., Any], told: Station) -> None:
     ("arguments", "words"),
     [
         (["why", "1.2.3"], "no study 1.2.3 has arrived here"),
+        (
+            ["why", "A7"],
+            "A7 is no Study Instance UID (numbers and dots); `secondread studies` and the page list the "
+            "studies that arrived, each with its UID and its accession number",
+        ),
         (["jobs", "show", "999"], "there is no job 999"),
         (["jobs", "retry", "999"], "there is no job 999"),
         (["jobs", "cancel", "999"], "there is no job 999"),
@@ -223,6 +228,13 @@ def test_what_is_not_there_fails_with_a_sentence(
     result = run(*arguments, "--data", told.settings.storage)
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.strip() == words
+
+
+@pytest.mark.parametrize("command", [["studies"], ["jobs", "list"], ["deliveries", "list"]])
+def test_a_state_that_there_is_not_is_an_error(run: Command, told: Station, command: list[str]) -> None:
+    result = run(*command, "--state", "bogus", "--data", told.settings.storage)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "bogus" in result.stderr and "one of" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -334,18 +346,33 @@ def test_dead_deliveries_are_explained_and_retried_together(run: Command, here: 
     data = ["--data", here.settings.storage]
     listed = run("deliveries", "list", "--state", "dead", *data).stdout
     assert "secondread deliveries retry ID..." in listed
-    assert run("deliveries", "list", "--state", "dead", "--destination", "archive", *data).stdout.strip() == (
-        "nothing"
-    )
-    # When those of another destination are retried, then nothing is
-    nothing = run("deliveries", "retry", "--all", "--destination", "archive", *data)
-    assert nothing.stdout.strip() == "0 deliveries are due again"
+    # When a destination is named that there is not, then that is said, and nothing is retried
+    for command in (["list"], ["retry", "--all"]):
+        refused = run("deliveries", *command, "--destination", "archive", *data)
+        assert (refused.exit_code, refused.stdout) == (2, "")
+        assert "no peer is called archive; peers: " in refused.stderr
     # When all are
     assert run("deliveries", "retry", "--all", *data).stdout.strip() == "2 deliveries are due again"
     # Then all are due, and none is left
     said = json.loads(run("deliveries", "list", "--json", *data).stdout)
     assert sorted(line["state"] for line in said) == ["pending", "pending", "sent", "sent"]
     assert run("deliveries", "retry", "--all", *data).stdout.strip() == "0 deliveries are due again"
+
+
+def test_what_cannot_be_brought_back_says_what_to_do(run: Command, here: Station) -> None:
+    data = ["--data", here.settings.storage]
+    with here.database.read() as session:
+        dead = night.dead_delivery(session)
+    job = night.job_of(here.database, night.UNDELIVERED)
+    assert run("jobs", "cancel", job, *data).exit_code == 0
+    refused = run("deliveries", "retry", dead, *data)
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert refused.stderr.strip() == (f"delivery {dead} stays dead: its job was cancelled; retry job {job}")
+    newer = night.overtake(here.database, job)
+    for command in (["jobs", "retry", job], ["deliveries", "retry", dead]):
+        refused = run(*command, *data)
+        assert refused.exit_code == 1
+        assert refused.stderr.strip() == f"job {newer} of revision 2 answers in the place of job {job}"
 
 
 def test_several_dead_deliveries_are_retried_by_their_ids(run: Command, here: Station) -> None:

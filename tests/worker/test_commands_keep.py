@@ -29,7 +29,7 @@ def test_a_dry_run_says_what_would_go_and_changes_nothing(run: Command, here: St
     said = run("studies", "purge", "--older-than", tomorrow, "--dry-run", "--json", *data)
     assert said.exit_code == 0, said.stderr
     lines = {line["study_instance_uid"]: line for line in json.loads(said.stdout)}
-    assert (lines[night.CHEST]["verdict"], lines[night.CHEST]["images"], lines[night.CHEST]["reason"]) == (
+    assert (lines[night.CHEST]["verdict"], lines[night.CHEST]["files"], lines[night.CHEST]["reason"]) == (
         "would be purged",
         40,
         "",
@@ -43,7 +43,7 @@ def test_a_dry_run_says_what_would_go_and_changes_nothing(run: Command, here: St
     # The oldest first, and none that is younger
     table = run("studies", "purge", "--older-than", "4h", "--dry-run", *data)
     assert night.BRAIN in table.stdout.replace("\n", "") and night.CHEST not in table.stdout
-    assert "1 studies with 24 images" in table.stdout
+    assert "1 study with 24 files" in table.stdout
 
 
 def test_what_may_go_goes(run: Command, here: Station) -> None:  # noqa: F811
@@ -51,7 +51,7 @@ def test_what_may_go_goes(run: Command, here: Station) -> None:  # noqa: F811
     said = run("studies", "purge", "--study", night.CHEST, "--json", *data)
     assert said.exit_code == 0, said.stderr
     (line,) = json.loads(said.stdout)
-    assert (line["verdict"], line["images"], line["reason"]) == ("purged", 40, "")
+    assert (line["verdict"], line["files"], line["reason"]) == ("purged", 40, "")
     assert _count(here, models.DoomedFile) == 0
     # What was found stays known
     (study,) = json.loads(run("studies", "--state", "purged", "--json", *data).stdout)

@@ -246,9 +246,7 @@ def test_refused_images_are_waited_for_and_then_said(journey: Journey) -> None:
     answer = journey.why()
     assert answer.evidence is not None
     assert (answer.evidence["refused"], answer.evidence["refused_with"]) == (3, "0xA700")
-    assert answer.study.problem.startswith(
-        "3 images on its associations were refused (0xA700) and never came"
-    )
+    assert answer.study.problem.startswith("3 images refused on its associations (0xA700) never came")
     assert "of the 4 that arrived" in answer.study.problem
     assert journey.job().state == "queued"
     with journey.database.read() as session:

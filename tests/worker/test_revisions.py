@@ -204,11 +204,12 @@ def test_one_changed_image_is_enough_and_is_analysed_once(journey: Journey) -> N
     answer = journey.why()
     assert answer.study.jobs == {"done": 1}
     (series,) = answer.series
-    assert (series.instances, series.repeated, series.set_aside) == (7, 1, 1)
+    assert (series.instances, series.repeated, series.set_aside) == (6, 1, 1)
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(explain.why_tree(answer))
     said = console.export_text()
     assert "came again as they were: 1; kept aside" in said and "replaces job 1" in said
+    assert "of revision 1, replaced by job 2" in said
 
 
 def test_the_first_bytes_that_come_back_are_analysed_again(journey: Journey) -> None:

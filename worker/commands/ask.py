@@ -14,11 +14,12 @@ import typer
 from db import found as found_rows
 from db import jobs as job_rows
 from db import studies as study_rows
-from worker import edge, explain, status
+from db.states import JobState
+from worker import edge, explain, status, words
 from worker.edge import ConfigOption, DataOption, JsonOption
 from worker.errors import ConfigurationError, WorkerError
 
-StateOption = Annotated[str | None, typer.Option("--state", help="Only those in this state.")]
+JobStateOption = Annotated[JobState | None, typer.Option("--state", help="Only those in this state.")]
 LimitOption = Annotated[int, typer.Option("--limit", min=1, help="At most so many, newest first.")]
 
 _JOB_COLUMNS = ("id", "model", "state", "attempts", "age_seconds", "engine", "reason", "error")
@@ -47,7 +48,7 @@ def add_to(app: typer.Typer) -> None:
 def list_jobs(
     config: ConfigOption = None,
     data: DataOption = None,
-    state: StateOption = None,
+    state: JobStateOption = None,
     limit: LimitOption = 50,
     as_json: JsonOption = False,
 ) -> None:
@@ -119,7 +120,10 @@ def findings(
         writer.writeheader()
         writer.writerows(pydantic_core.to_jsonable_python(found))
     else:
-        edge.show(found, as_json=as_json, columns=_FINDING_COLUMNS)
+        shown = (
+            found if as_json else [dataclasses.replace(each, unit=words.unit(each.unit)) for each in found]
+        )
+        edge.show(shown, as_json=as_json, columns=_FINDING_COLUMNS)
 
 
 def why(

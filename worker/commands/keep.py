@@ -13,8 +13,9 @@ from sqlalchemy.orm import Session
 from db import purging
 from db import studies as study_rows
 from db.models import Study
-from worker import edge, status
-from worker.commands.ask import LimitOption, StateOption
+from db.states import StudyState
+from worker import edge, status, words
+from worker.commands.ask import LimitOption
 from worker.edge import ConfigOption, DataOption, JsonOption
 from worker.errors import ConfigurationError
 from worker.settings import Settings
@@ -32,7 +33,9 @@ _COLUMNS = (
     "jobs",
     "problem",
 )
-_PURGE_COLUMNS = ("study_instance_uid", "study_date", "images", "megabytes", "verdict", "reason")
+_PURGE_COLUMNS = ("study_instance_uid", "study_date", "files", "megabytes", "verdict", "reason")
+
+StudyStateOption = Annotated[StudyState | None, typer.Option("--state", help="Only those in this state.")]
 
 studies_app = typer.Typer(help="The studies: list, purge.", no_args_is_help=False)
 
@@ -48,7 +51,8 @@ class Purged(BaseModel):
     study_instance_uid: str
     study_date: str
     last_image_at: datetime
-    images: int
+    #: Those of its images, kept aside and guarded ones too.
+    files: int
     #: With its results.
     bytes: int
     megabytes: float
@@ -63,7 +67,7 @@ def studies(
     context: typer.Context,
     config: ConfigOption = None,
     data: DataOption = None,
-    state: StateOption = None,
+    state: StudyStateOption = None,
     limit: LimitOption = 50,
     as_json: JsonOption = False,
 ) -> None:
@@ -76,7 +80,7 @@ def studies(
 def list_studies(
     config: ConfigOption = None,
     data: DataOption = None,
-    state: StateOption = None,
+    state: StudyStateOption = None,
     limit: LimitOption = 50,
     as_json: JsonOption = False,
 ) -> None:
@@ -113,7 +117,7 @@ def purge(
             _delete(store, now)
     edge.show(lines, as_json=as_json, columns=_PURGE_COLUMNS)
     if not as_json:
-        _sum_up(lines)
+        _sum_up(lines, verdict="would be purged" if dry_run else "purged")
     if study and any(line.reason for line in lines):
         raise typer.Exit(edge.FAILED)
 
@@ -153,7 +157,7 @@ def _line(study: Study, seen: Look, *, reason: str, verdict: str) -> Purged:
         study_instance_uid=study.study_instance_uid,
         study_date=study.study_date,
         last_image_at=study.last_instance_at,
-        images=seen.holding.images,
+        files=seen.holding.images,
         bytes=seen.holding.size,
         megabytes=round(seen.holding.size / 1e6, 1),
         verdict="stays" if reason else verdict,
@@ -170,12 +174,12 @@ def _delete(store: Store, now: datetime) -> None:
         after = retention.delete_doomed(store, after=after, now=now)
 
 
-def _sum_up(lines: list[Purged]) -> None:
+def _sum_up(lines: list[Purged], *, verdict: str) -> None:
     """What went, or would go, altogether."""
     going = [line for line in lines if not line.reason]
     size = sum(line.bytes for line in going) / 1e9
-    verdict = going[0].verdict if going else "purged"
     edge.console.print(
-        f"{len(going)} studies with {sum(line.images for line in going)} images and {size:.2f} GB: {verdict}; "
+        f"{words.count(len(going), 'study', 'studies')} with "
+        f"{words.count(sum(line.files for line in going), 'file')} and {size:.2f} GB: {verdict}; "
         f"{len(lines) - len(going)} stay"
     )

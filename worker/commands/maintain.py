@@ -78,7 +78,7 @@ def test_routes(
         return
     tree = Tree(f"[bold]{path}[/]: {len(found.series)} series")
     for line in lines:
-        explain.add_trace(tree.add(explain.decision_label(line)), line.trace)
+        explain.add_decided(tree.add(explain.decision_label(line)), line)
     for file, reason in found.others:
         tree.add(f"[yellow]{file.name}: {reason}[/]")
     edge.console.print(tree)
