@@ -124,6 +124,7 @@ def waive(session: Session, delivery_id: int) -> list[Delivery]:
     for row in rows:
         row.awaits_commitment = False
         row.next_attempt_at = None
+        row.lease_owner, row.lease_until = "", None
     session.flush()
     return rows
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from db import deliveries, jobs, states, studies
+from db import deliveries, jobs, states, studies, supersession
+from db.errors import NotRevivable
 from db.models import Delivery, Job, ResultObject, Study
 from db.states import DeliveryState, JobState, StudyState
 
@@ -22,6 +23,7 @@ def revivable(session: Session, *, destination: str | None = None, limit: int = 
             ResultObject.verified.is_(True),
             Job.state.not_in([JobState.QUEUED.value, JobState.RUNNING.value, JobState.CANCELLED.value]),
             Study.state != StudyState.PURGED.value,
+            ~supersession.has_successor(),
         )
     )
     if destination is not None:
@@ -33,7 +35,7 @@ def revive(session: Session, delivery_id: int) -> bool:
     """DEAD -> PENDING by a person's wish, with a fresh schedule; its job delivers again.
 
     False for one that is not dead, or whose object did not pass: that never leaves. Raises NotFound, and
-    FilesGone where the object was deleted.
+    NotRevivable where its job was cancelled, a newer one answers in its place, or its object was deleted.
     """
     delivery = deliveries.get(session, delivery_id)
     revived = delivery.result.verified and states.advance(
@@ -47,12 +49,16 @@ def revive(session: Session, delivery_id: int) -> bool:
         next_attempt_at=None,
         nudged_at=None,
     )
+    if not revived:
+        return False
     job = jobs.locked(session, delivery.result.job_id)
-    if revived:
-        studies.require_files(session, job.study_id)
-    if revived and job.state == JobState.FAILED:
+    studies.require_files(session, job.study_id)
+    supersession.require_newest(session, job)
+    if job.state == JobState.CANCELLED:
+        raise NotRevivable(f"delivery {delivery_id} stays dead: its job was cancelled; retry job {job.id}")
+    if job.state == JobState.FAILED:
         states.advance(
             session, Job, job.id, JobState.FAILED, JobState.DELIVERING, finished_at=None, reason="", error=""
         )
         studies.reopen(session, job.study_id)
-    return revived
+    return True

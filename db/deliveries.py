@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, func, literal, or_, select, update
+from sqlalchemy import ColumnElement, CursorResult, func, literal, or_, select, text, update
 from sqlalchemy.orm import Session, aliased, selectinload
 
 from db import states
 from db.base import UtcDateTime
 from db.errors import NotFound
 from db.models import Delivery, Job, Process, ResultObject
+from db.models.answers import UNCOMMITTED
 from db.states import DeliveryState, JobState
 
 #: A sender that gave no sign of life for so long holds up nobody else's results for its destination.
@@ -234,6 +235,21 @@ def newest(
     if state is not None:
         statement = statement.where(Delivery.state == state)
     return list(session.scalars(statement.order_by(Delivery.id.desc()).limit(limit).offset(offset)))
+
+
+def unasked(session: Session, committing: Collection[str], limit: int = 100) -> list[tuple[int, int | None]]:
+    """Deliveries that await a commitment of a destination that is none of these, with their newest request."""
+    rows = session.execute(
+        select(Delivery.id, Delivery.commitment_id)
+        .where(
+            # In the index's own words: nearly all that was ever sent awaits nothing.
+            text(UNCOMMITTED),
+            Delivery.destination.not_in(committing),
+        )
+        .order_by(Delivery.id)
+        .limit(limit)
+    )
+    return [(delivery_id, request_id) for delivery_id, request_id in rows]
 
 
 def free_orphans(session: Session) -> int:

@@ -28,6 +28,7 @@ REPORT_WAIT = timedelta(minutes=10)
 
 #: Why a request is over whose asker died: nobody knows whether it left.
 _ORPHANED = "the process that asked ended before it had an answer"
+_NOT_ASKED = "the destination is not asked to commit any more"
 _OVERDUE = f"no report within {REPORT_WAIT.total_seconds() / 60:.0f} minutes"
 
 
@@ -112,10 +113,18 @@ def lost(post: Post, request_id: int, comment: str, *, for_good: bool = False) -
 
 
 def look_after(post: Post, now: datetime) -> None:
-    """Ask anew for what no report came for."""
+    """Ask anew for what no report came for, and await none of who is not asked any more."""
+    committing = [name for name, destination in post.destinations.items() if destination.commitment]
     with post.database.read() as session:
+        unasked = deliveries.unasked(session, committing)
         orphaned = commitments.orphans(session)
         overdue = commitments.overdue(session, asked_before=now - REPORT_WAIT)
+    for delivery_id, request_id in unasked:
+        with post.database.write() as session:
+            # The request before its deliveries, as everywhere; a late report of it still counts.
+            if request_id is not None:
+                commitments.lose(session, request_id, comment=_NOT_ASKED)
+            _waive(session, delivery_id, now)
     for request_id in orphaned:
         lost(post, request_id, _ORPHANED)
     for request_id in overdue:

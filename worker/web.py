@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.staticfiles import StaticFiles
 
-from db.errors import FilesGone, NotFound
+from db.errors import NotFound, NotRevivable
 from worker import metrics, readiness, version, views, web_api, web_guard, web_pages
 from worker.station import Station
 from worker.web_api import Here
@@ -91,8 +91,8 @@ def _explain_errors(app: FastAPI) -> None:
     def not_found(request: Request, error: Exception) -> Response:
         return _answer(request, 404, str(error))
 
-    @app.exception_handler(FilesGone)
-    def files_gone(request: Request, error: Exception) -> Response:
+    @app.exception_handler(NotRevivable)
+    def not_revivable(request: Request, error: Exception) -> Response:
         return _answer(request, 409, str(error))
 
     @app.exception_handler(HTTPException)

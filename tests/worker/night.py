@@ -255,6 +255,22 @@ def job_of(database: Database, uid: str) -> int:
         return studies.by_uid(session, uid).jobs[-1].id
 
 
+def overtake(database: Database, job_id: int) -> int:
+    """The id of a newer revision's job of the same model about the same series, which takes its place."""
+    with database.write() as session:
+        old = jobs.get(session, job_id)
+        old.study.revision += 1
+        newer = rows.make_job(
+            session,
+            old.study,
+            "overtakes",
+            series_id=old.series_id,
+            model=old.model,
+            supersedes_id=old.id,
+        )
+        return newer.id
+
+
 def study_of(session: Session, uid: str) -> int:
     """A study's row id."""
     return studies.by_uid(session, uid).id

@@ -342,6 +342,30 @@ def test_a_peer_that_is_not_asked_any_more_has_what_it_took(
     assert (states(promising), promising.job().state) == (["sent"] * 2, "done")
 
 
+@pytest.mark.parametrize("now", [{"pacs": replace(PROMISING, commitment=False)}, {}], ids=["off", "gone"])
+@pytest.mark.parametrize("lost", [False, True], ids=["asked", "to be asked again"])
+def test_nobody_waits_for_the_report_of_a_peer_that_is_not_asked_any_more(
+    promising: Journey, now: dict[str, Destination], lost: bool
+) -> None:
+    # Given a request without a report, or one that is made anew later
+    request = asked(promising)
+    if lost:
+        (row,) = promising.rows(models.Commitment)
+        commitment_ledger.lost(promising.post, row.id, "nobody was there")
+    promising.destinations = now
+    # When the sweep looks, at once
+    commitment_ledger.look_after(promising.post, datetime.now(UTC))
+    # Then the job is done and its request over
+    assert (states(promising), promising.job().state) == (["sent"] * 2, "done")
+    assert promising.why().study.state == "done"
+    assert [row.state for row in promising.rows(models.Commitment)] == ["lost"]
+    assert {row.next_attempt_at for row in promising.job().deliveries} == {None}
+    # And a report that comes late still counts, of a peer that we know
+    if now:
+        report(promising, answer(request))
+        assert (states(promising), promising.job().state) == (["committed"] * 2, "done")
+
+
 # A process may die at any point
 
 

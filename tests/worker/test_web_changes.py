@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -95,6 +96,23 @@ def test_retry_of_a_dead_delivery_sends_only_that_one(
     assert sorted(states.values()) == ["dead", "pending", "sent", "sent"] and states[delivery] == "pending"
     wait_for_messages(here, "deliver", 1)
     assert client.post(f"/api/deliveries/{delivery}/retry", headers=CHANGE).status_code == 409
+
+
+def test_what_a_newer_answer_has_overtaken_is_not_brought_back(client: httpx.Client, here: Station) -> None:
+    with here.database.read() as session:
+        dead = night.dead_delivery(session)
+    job = night.job_of(here.database, night.UNDELIVERED)
+    newer = night.overtake(here.database, job)
+    for address in (f"/api/jobs/{job}/retry", f"/api/deliveries/{dead}/retry"):
+        refused = client.post(address, headers=CHANGE)
+        assert refused.status_code == 409
+        assert refused.json() == {"detail": f"job {newer} of revision 2 answers in the place of job {job}"}
+    # What was overtaken says so, wherever it is shown
+    assert client.get(f"/api/jobs/{job}").json()["replaced_by"] is None
+    night.finish(here, newer, datetime.now(UTC))
+    assert client.get(f"/api/jobs/{job}").json()["replaced_by"] == newer
+    assert f'Replaced by <a href="/jobs/{newer}">job {newer}</a>' in client.get(f"/jobs/{job}").text
+    assert f"replaced by job {newer}" in client.get(f"/studies/{night.UNDELIVERED}").text
 
 
 def test_all_dead_deliveries_are_sent_again_at_once(
