@@ -132,7 +132,7 @@ def test_a_destination_that_hangs_does_not_delay_another(site: Site, tmp_path: P
         return len(rows) == 8 and {row["state"] for row in rows} == {"committed"}
 
     # The other one's time-out is 30 s for each attempt, and there are eight results for it
-    until(arrived, "all results at the destination that answers", seconds=60)
+    until(arrived, "all results at the destination that answers", seconds=100)
     for uid in uids:
         rows = deliveries(site.node.why(uid), "hung")
         assert {row["state"] for row in rows} == {"pending"}
