@@ -102,7 +102,9 @@ def purge(store: Store, study: Study, seen: Look, *, now: datetime) -> str:
             reason = purging.held_back(session, session.get_one(Study, study.id))
             return reason or "images came in this very moment"
         size = seen.holding.size / 1e6
-        message = f"its files were deleted: {seen.holding.images} received, {size:.1f} MB with its results"
+        message = (
+            f"its files were deleted: {seen.holding.images} received ones, {size:.1f} MB with its results"
+        )
         events.note(session, "purged", message, study_id=study.id)
     logger.info("study %s is purged: %s images", study.study_instance_uid, seen.holding.images)
     return ""

@@ -313,7 +313,7 @@ class Journey:
             counts = duplicates.count(session, [study.id])
         found = answer.model_dump(exclude={"evidence": {"quiet_seconds"}, "events": True})
         _forget(found, "age_seconds", "received_at", "attempts", "started_at", "finished_at", "seconds")
-        _forget(found, "sent_at", "committed_at", "id", "job_id")
+        _forget(found, "sent_at", "committed_at", "id", "job_id", "replaced_by")
         for job in found["jobs"]:
             job["deliveries"].sort(key=lambda row: (row["destination"], row["kind"]))
         files = {

@@ -105,7 +105,7 @@ def test_a_purged_study_still_tells_what_was_found(journey: Journey) -> None:
         before.deliveries,
     )
     (event,) = [event for event in journey.why().events if event.kind == "purged"]
-    assert event.message.startswith("its files were deleted: 6 images")
+    assert event.message.startswith("its files were deleted: 6 received ones")
     # And it cannot be purged, or run, again
     assert purge(journey).startswith("its files were deleted on ")
     with journey.database.write() as session:
