@@ -90,7 +90,9 @@ def send(site: Site, folder: Path, description: str, patient: str) -> str:
 
 def deliveries(why: dict[str, Any], destination: str) -> list[dict[str, Any]]:
     """A study's deliveries to a destination."""
-    return [one for job in why["jobs"] for one in job["deliveries"] if one["destination"] == destination]
+    return [
+        one for job in why.get("jobs", ()) for one in job["deliveries"] if one["destination"] == destination
+    ]
 
 
 def test_orthanc_commits_to_segmentation_and_report(site: Site, pacs: Orthanc, tmp_path: Path) -> None:

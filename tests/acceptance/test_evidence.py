@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
-from pynetdicom import AE, evt
+from pynetdicom import evt
 from pynetdicom.sop_class import (
     CTImageStorage,
     StorageCommitmentPushModel,
@@ -24,6 +24,7 @@ from tests.support import orthanc as orthanc_support
 from tests.support import phantoms
 from tests.support.orthanc import Orthanc
 from tests.support.phantoms import Phantom
+from tests.support.requestor import Requestor
 
 pytestmark = [pytest.mark.peer("dcmtk"), pytest.mark.peer("orthanc")]
 
@@ -53,7 +54,7 @@ def node(tmp_path_factory: pytest.TempPathFactory, archive: Orthanc) -> Iterator
 @contextmanager
 def _sending(node: Installation, made: Sequence[Dataset], calling: str) -> Iterator[Any]:
     """Send images, and hold the association open while the block runs."""
-    ae = AE(ae_title=calling)
+    ae = Requestor(ae_title=calling)
     ae.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
     ae.add_requested_context(StorageCommitmentPushModel, ExplicitVRLittleEndian)
     reported = [(evt.EVT_N_EVENT_REPORT, lambda event: (0x0000, None))]

@@ -22,7 +22,7 @@ from dicom_node.commitment import CommitmentAsk, CommitmentReport, Reference
 from dicom_node.listener import Listener
 from dicom_node.spool import Spool
 from tests.support.listening import until
-from tests.support.requestor import steady
+from tests.support.requestor import Requestor, steady
 from worker import commitment_answers, listen, sections, settings, station
 from worker.commitment_desk import CommitmentDesk
 from worker.indexer import Indexer
@@ -121,7 +121,7 @@ class Asker:
 @contextmanager
 def asker(port: int, *, title: str = "PACS", storing: Sequence[str] = ()) -> Iterator[Asker]:
     """An association that asks, and stores objects of these classes."""
-    ae = AE(ae_title=title)
+    ae = Requestor(ae_title=title)
     ae.add_requested_context(PUSH)
     for sop_class in storing:
         ae.add_requested_context(sop_class)

@@ -4,6 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+from pynetdicom import AE
+
+
+class Requestor(AE):  # type: ignore[misc]
+    """pynetdicom's AE, which leaves the socket of a refused connection to the garbage collector."""
+
+    def _create_socket(self, assoc: Any, address: Any, tls_args: Any) -> Any:
+        made = super()._create_socket(assoc, address, tls_args)
+        connection, shut_down = made.socket, made._shutdown_socket
+
+        def shut_down_and_close() -> None:
+            shut_down()
+            connection.close()
+
+        made._shutdown_socket = shut_down_and_close
+        return made
+
 
 def steady(assoc: Any) -> None:
     """Mend two races of an established association.
