@@ -83,17 +83,21 @@ def open_association(
 
 
 class _Requestor(AE):  # type: ignore[misc]
-    """pynetdicom's AE, which leaves the socket of a failed connection to the garbage collector."""
+    """pynetdicom's AE, which leaves some sockets to the garbage collector.
+
+    So it does where a connection was refused, or reset by the peer, and where it gives up on an answer that is
+    no PDU: then it stops its thread before that has closed the connection.
+    """
 
     def _create_socket(self, assoc: Any, address: Any, tls_args: Any) -> Any:
         made = super()._create_socket(assoc, address, tls_args)
-        connection, shut_down = made.socket, made._shutdown_socket
+        connection, stop = made.socket, assoc.dul.kill_dul
 
-        def shut_down_and_close() -> None:
-            shut_down()  # on a socket that never connected, this fails before it closes
+        def stop_and_close() -> None:
+            stop()
             connection.close()
 
-        made._shutdown_socket = shut_down_and_close
+        assoc.dul.kill_dul = stop_and_close
         return made
 
 

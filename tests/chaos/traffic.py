@@ -19,8 +19,8 @@ from pynetdicom.dsutils import encode
 from tests.chaos.ledger import Acknowledged, Ledger
 from tests.chaos.plan import Errand, Image, Step, Storm
 from tests.support import phantoms
+from tests.support.entity import Entity
 from tests.support.listening import CT, EXPLICIT, Wire, store_command, value
-from tests.support.requestor import Requestor
 
 CALLING = "SCANNER"
 CALLED = "SECONDREAD"
@@ -104,7 +104,7 @@ class Traffic:
 
     def _associate(self, images: Sequence[Image], *, pause: float = 0.0, abort: bool = False) -> list[Image]:
         """One association; returns the images that it did not get acknowledged."""
-        ae = Requestor(ae_title=CALLING)
+        ae = Entity(ae_title=CALLING)
         ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ANSWER_SECONDS
         ae.connection_timeout = 5
         ae.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)

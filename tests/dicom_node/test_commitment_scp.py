@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom import AE, build_role, dimse_messages, evt
+from pynetdicom import build_role, dimse_messages, evt
 from pynetdicom.dimse_primitives import N_ACTION, N_EVENT_REPORT
 from pynetdicom.dsutils import encode
 from pynetdicom.sop_class import Verification
@@ -29,8 +29,8 @@ from dicom_node.commitment_events import (
 )
 from dicom_node.errors import CommitmentError, SendError
 from tests.support import phantoms
+from tests.support.entity import Entity, steady
 from tests.support.listening import CT, Listening, Wire, listening, resident_bytes, until, value
-from tests.support.requestor import steady
 
 PUSH = commitment.SOP_CLASS_UID
 WELL_KNOWN = commitment.SOP_INSTANCE_UID
@@ -107,7 +107,7 @@ class Pacs:
 @contextmanager
 def pacs(port: int, *, title: str = "PACS", syntax: str = ImplicitVRLittleEndian) -> Iterator[Pacs]:
     """An association of a peer that may ask and report."""
-    ae = AE(ae_title=title)
+    ae = Entity(ae_title=title)
     ae.add_requested_context(PUSH, syntax)
     ae.add_requested_context(Verification)
     ae.add_requested_context(CT)
@@ -271,7 +271,7 @@ def test_bytes_that_are_no_data_set_are_refused(node: Node) -> None:
 
 def test_a_stranger_gets_no_context_for_it(node: Node) -> None:
     """It may store where any caller may, but whoever is not known cannot have asked, nor be told."""
-    ae = AE(ae_title="STRANGER")
+    ae = Entity(ae_title="STRANGER")
     ae.add_requested_context(PUSH)
     ae.add_requested_context(Verification)
     assoc = ae.associate("127.0.0.1", node.port, ae_title="SECONDREAD")
@@ -385,7 +385,7 @@ def test_bad_reports_are_refused(node: Node) -> None:
 
 def test_a_listener_without_a_desk_takes_no_commitment(tmp_path: Path) -> None:
     with listening(tmp_path / "spool", peers=(PEER,)) as at:
-        ae = AE(ae_title="PACS")
+        ae = Entity(ae_title="PACS")
         ae.add_requested_context(PUSH)
         assoc = ae.associate("127.0.0.1", at.port, ae_title="SECONDREAD")
         assert not assoc.is_established

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless
-from pynetdicom import AE
 from pynetdicom.association import Association
 
 from dicom_node.instance import StoredInstance
 from dicom_node.listener import KnownPeer, ListenerConfig
 from dicom_node.statuses import StoreStatus
+from tests.support.entity import Entity
 from tests.support.listening import (
     CT,
     EXPLICIT,
@@ -40,7 +40,7 @@ STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 def associate(
     node: Listening, contexts: list[tuple[str, list[str]]], *, title: str = "SENDER"
 ) -> Association:
-    ae = AE(ae_title=title)
+    ae = Entity(ae_title=title)
     for abstract, transfers in contexts:
         ae.add_requested_context(abstract, transfers)
     return ae.associate("127.0.0.1", node.port, ae_title="SECONDREAD")

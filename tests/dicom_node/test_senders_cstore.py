@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -334,6 +336,25 @@ def test_a_port_that_speaks_http_is_no_dicom_port(images: list[Path]) -> None:
     with pytest.raises(errors.SendError, match="is this a DICOM port"):
         send(pacs.Pacs(port=port).destination(), images)
     thread.join()
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.05, 0.5])
+def test_a_connection_that_brought_no_pdu_is_closed(images: list[Path], seconds: float) -> None:
+    def answer(connection: socket.socket) -> None:
+        connection.recv(100)  # the rest stays unread, so that closing is a reset
+        connection.sendall(b"no PDU of the standard")
+        time.sleep(seconds)
+
+    gc.collect()
+    port, thread = _serve(answer)
+    with pytest.raises(errors.SendError, match="is this a DICOM port"):
+        send(pacs.Pacs(port=port).destination(), images)
+    thread.join()
+    assert pacs.wait_until(lambda: pacs.network_threads() == [])
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        gc.collect()
+    assert [str(each.message) for each in said] == []
 
 
 def test_an_abort_on_one_instance_does_not_keep_the_others(images: list[Path]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
-from pynetdicom import AE, build_role, evt
+from pynetdicom import build_role, evt
 from pynetdicom.pdu import P_DATA_TF
 from sqlalchemy import select
 
@@ -21,8 +21,8 @@ from dicom_node import commitment
 from dicom_node.commitment import CommitmentAsk, CommitmentReport, Reference
 from dicom_node.listener import Listener
 from dicom_node.spool import Spool
+from tests.support.entity import Entity, steady
 from tests.support.listening import until
-from tests.support.requestor import Requestor, steady
 from worker import commitment_answers, listen, sections, settings, station
 from worker.commitment_desk import CommitmentDesk
 from worker.indexer import Indexer
@@ -121,7 +121,7 @@ class Asker:
 @contextmanager
 def asker(port: int, *, title: str = "PACS", storing: Sequence[str] = ()) -> Iterator[Asker]:
     """An association that asks, and stores objects of these classes."""
-    ae = Requestor(ae_title=title)
+    ae = Entity(ae_title=title)
     ae.add_requested_context(PUSH)
     for sop_class in storing:
         ae.add_requested_context(sop_class)
@@ -169,7 +169,7 @@ class Ear:
 @contextmanager
 def ear(title: str = "PACS") -> Iterator[Ear]:
     """A peer that takes reports at its own address."""
-    ae = AE(ae_title=title)
+    ae = Entity(ae_title=title)
     ae.add_supported_context(PUSH, scu_role=False, scp_role=True)
     heard = Ear(0)
 

@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from pydicom.dataset import Dataset
-from pynetdicom import AE, evt
+from pynetdicom import evt
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 
 from dicom_node.senders import Destination
+from tests.support.entity import Entity
 
 #: Answers a C-FIND: statuses with matches.
 Find = Callable[[Any], Iterator[tuple[int, Dataset | None]]]
@@ -19,7 +20,7 @@ Find = Callable[[Any], Iterator[tuple[int, Dataset | None]]]
 @contextmanager
 def running(find: Find, **changes: Any) -> Iterator[Destination]:
     """Start an SCP on a free port."""
-    ae = AE(ae_title="PACS")
+    ae = Entity(ae_title="PACS")
     ae.add_supported_context(StudyRootQueryRetrieveInformationModelFind)
     server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_FIND, find)])
     known = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "timeout_seconds": 2.0}

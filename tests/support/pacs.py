@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pydicom.dataset import Dataset
-from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, evt
+from pynetdicom import ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, evt
 from pynetdicom.sop_class import Verification
 
 from dicom_node.senders import Destination
+from tests.support.entity import Entity
 
 #: Answers a C-STORE: a status, or a data set with Status and Error Comment.
 Answer = Callable[[Any], int | Dataset]
@@ -49,7 +50,7 @@ def running(
 ) -> Iterator[Pacs]:
     """Start an SCP on a free port; `contexts` None is every storage class in every syntax, and Verification."""
     pacs = Pacs()
-    ae = AE(ae_title=pacs.ae_title)
+    ae = Entity(ae_title=pacs.ae_title)
     ae.require_called_aet = True
     ae.maximum_associations = maximum_associations
     for sop_class, syntaxes in everything() if contexts is None else contexts:
