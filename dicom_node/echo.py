@@ -10,6 +10,9 @@ import httpx
 from pydicom.uid import (
     Comprehensive3DSRStorage,
     ExplicitVRLittleEndian,
+    KeyObjectSelectionDocumentStorage,
+    MultiFrameTrueColorSecondaryCaptureImageStorage,
+    SecondaryCaptureImageStorage,
     SegmentationStorage,
 )
 from pynetdicom.sop_class import Verification
@@ -19,12 +22,27 @@ from dicom_node.senders import Destination, contexts, stow
 from dicom_node.senders.association import open_association
 from dicom_node.senders.contexts import Context
 
-#: The objects that secondread makes by their kind, in the syntax that it writes them in.
-_BY_KIND: dict[str, Context] = {
-    "seg": (str(SegmentationStorage), str(ExplicitVRLittleEndian)),
-    "sr": (str(Comprehensive3DSRStorage), str(ExplicitVRLittleEndian)),
+#: The SOP classes of the objects that secondread makes, by their kind.
+_BY_KIND: dict[str, tuple[str, ...]] = {
+    "seg": (SegmentationStorage,),
+    "sr": (Comprehensive3DSRStorage,),
+    "key-images": (MultiFrameTrueColorSecondaryCaptureImageStorage, SecondaryCaptureImageStorage),
+    "key-objects": (KeyObjectSelectionDocumentStorage,),
 }
-RESULT_CONTEXTS: tuple[Context, ...] = tuple(_BY_KIND.values())
+
+
+def result_contexts(kinds: Collection[str]) -> tuple[Context, ...]:
+    """What a peer must take that gets results of these kinds, in the syntax that they are written in."""
+    return tuple(
+        (str(sop_class), str(ExplicitVRLittleEndian))
+        for kind, sop_classes in _BY_KIND.items()
+        if kind in kinds
+        for sop_class in sop_classes
+    )
+
+
+#: Of what a model makes unless its manifest says otherwise.
+RESULT_CONTEXTS: tuple[Context, ...] = result_contexts(("seg", "sr"))
 
 #: Stands for a C-ECHO that was sent and not answered.
 _NO_ANSWER = -1
@@ -52,11 +70,6 @@ class EchoReport:
     def healthy(self) -> bool:
         """Whether every object asked about could be delivered now."""
         return self.associated and not self.problem
-
-
-def result_contexts(kinds: Collection[str]) -> tuple[Context, ...]:
-    """What a peer must take that gets results of these kinds ("seg", "sr")."""
-    return tuple(context for kind, context in _BY_KIND.items() if kind in kinds)
 
 
 def verify(destination: Destination, wanted: Sequence[Context] = RESULT_CONTEXTS) -> EchoReport:

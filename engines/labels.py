@@ -34,3 +34,9 @@ def extents(mask: NDArray[Any], labels: NDArray[np.bool_]) -> tuple[tuple[int, i
     if not found[0].size:
         return None
     return tuple((int(axis[0]), int(axis[-1])) for axis in found)
+
+
+def surrounding(sizes: NDArray[np.int64]) -> set[int]:
+    """The largest label of several, by voxels per label 0..N: the frame (a body) of what there is to look at."""
+    inside = sizes[1:]
+    return {int(inside.argmax()) + 1} if np.count_nonzero(inside) > 1 else set()

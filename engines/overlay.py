@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from engines.errors import VolumeError
 from engines.findings import Segment
 from engines.preprocess import axis_weights
-from engines.volume import Volume
+from engines.volume import Geometry, Volume
 
 Plane = Literal["axial", "coronal", "sagittal"]
 
@@ -51,22 +51,38 @@ def overlay(
     image = volume.reoriented(_ORIENTATIONS[plane])
     labels = replace(volume, array=mask).reoriented(_ORIENTATIONS[plane]).array
     index = round(min(max(position, 0.0), 1.0) * (image.array.shape[0] - 1))
-    shape = _picture_shape(image, size)
-    grey = _enlarged(image.array[index].astype(np.float32), shape)
+    return slice_overlay(image, labels, segments, index=index, window=window, size=size, unfilled=unfilled)
+
+
+def slice_overlay(
+    volume: Volume,
+    mask: NDArray[Any],
+    segments: Sequence[Segment],
+    *,
+    index: int,
+    window: tuple[float, float] | None = None,
+    size: int = 512,
+    unfilled: Collection[int] = (),
+) -> NDArray[np.uint8]:
+    """Slice `index` of `volume`, as it was acquired, drawn like `overlay`: RGB (height, width, 3).
+
+    Its longer side has `size` pixels and the other follows from the spacing (`picture_shape`).
+    """
+    shape = picture_shape(volume.geometry, size)
+    grey = _enlarged(volume.array[index].astype(np.float32), shape)
     picture = np.repeat(_windowed(grey, window)[..., None], 3, axis=2)
     thickness = max(1, round(size / 400))
     for segment in segments:
-        inside = _enlarged((labels[index] == segment.number).astype(np.float32), shape) > 0.5
+        inside = _enlarged((mask[index] == segment.number).astype(np.float32), shape) > 0.5
         fill = 0.0 if segment.number in unfilled else _FILL
         _draw(picture, inside, colour=segment.colour, thickness=thickness, fill=fill)
     return np.rint(picture).astype(np.uint8)
 
 
-def _picture_shape(image: Volume, size: int) -> tuple[int, int]:
-    """(height, width) in the aspect ratio of the plane's millimetres."""
+def picture_shape(geometry: Geometry, size: int) -> tuple[int, int]:
+    """(height, width) of a slice's picture, in the aspect ratio of its millimetres."""
     height_mm, width_mm = (
-        length * spacing
-        for length, spacing in zip(image.array.shape[1:], image.geometry.spacing[1:], strict=True)
+        length * spacing for length, spacing in zip(geometry.shape[1:], geometry.spacing[1:], strict=True)
     )
     scale = size / max(height_mm, width_mm)
     return max(1, round(height_mm * scale)), max(1, round(width_mm * scale))

@@ -31,7 +31,7 @@ def draw(volume: Volume, findings: Findings, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     window = _window(volume)
     sizes = labels.counts(findings.mask, len(findings.segments))
-    frame = _frame(sizes)
+    frame = labels.surrounding(sizes)
     written = []
     for name, plane, position in _planes(findings, sizes, frame):
         picture = overlay.overlay(
@@ -51,12 +51,6 @@ def draw(volume: Volume, findings: Findings, folder: Path) -> list[Path]:
         unfinished.replace(path)
         written.append(path)
     return written
-
-
-def _frame(sizes: NDArray[np.int64]) -> set[int]:
-    """The largest segment of several: the frame (a body) of what there is to look at."""
-    inside = sizes[1:]
-    return {int(inside.argmax()) + 1} if np.count_nonzero(inside) > 1 else set()
 
 
 def _window(volume: Volume) -> tuple[float, float]:

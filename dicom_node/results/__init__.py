@@ -10,7 +10,7 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 
 from dicom_node.errors import GateError
-from dicom_node.results import files, seg, sr, verify
+from dicom_node.results import files, kinds, verify
 from dicom_node.results.context import KINDS, ResultContext
 from engines.findings import Findings
 
@@ -21,7 +21,7 @@ __all__ = ["KINDS", "ResultContext", "ResultFile", "make_results"]
 class ResultFile:
     """One result object on disk, and whether it may leave."""
 
-    #: "seg" or "sr".
+    #: One of `KINDS`.
     kind: str
     path: Path
     sop_class_uid: str
@@ -38,44 +38,49 @@ class ResultFile:
 
 
 def make_results(
-    context: ResultContext, findings: Findings, kinds: Sequence[str], folder: Path
+    context: ResultContext, findings: Findings, wanted: Sequence[str], folder: Path
 ) -> list[ResultFile]:
     """Write the wanted kinds of objects into `folder`, each under the name of its kind.
 
-    `kinds` are of `KINDS`; the Segmentation is made first, since the report refers to it. Where no voxel is
-    segmented there is no Segmentation and the report says what was looked for. A file that does not
-    pass the gate is kept and says why in `problem`. Raises SeriesError where the source cannot
-    carry results, ValueError for an unknown kind.
+    `wanted` are of `KINDS`; what others refer to is made first. Where the findings have nothing for a kind
+    (no voxel, no Segmentation) there is no object of it, and the report says what was looked for. A file
+    that does not pass the gate is kept and says why in `problem`. Raises SeriesError where the source
+    cannot carry results, ValueError for an unknown kind.
     """
-    unknown = set(kinds) - set(KINDS)
+    unknown = set(wanted) - set(KINDS)
     if unknown:
         raise ValueError(f"no such kind of result: {', '.join(sorted(unknown))}")
     folder.mkdir(parents=True, exist_ok=True)
-    made: list[ResultFile] = []
-    segmentation: Dataset | None = None
-    if "seg" in kinds and seg.has_voxels(findings):
-        segmentation = seg.build(context, findings)
-        made.append(_write(segmentation, "seg", context, findings, folder, segmented=True))
-    if "sr" in kinds:
-        report = sr.build(context, findings, segmentation)
-        written = _write(report, "sr", context, findings, folder, segmented=segmentation is not None)
-        made.append(_held_back(written, made))
-    return made
+    written: dict[str, ResultFile] = {}
+    made: dict[str, Dataset] = {}
+    for name, kind in kinds.MADE.items():
+        ds = kind.writer.build(context, findings, made) if name in wanted else None
+        if ds is not None:
+            file = _write(ds, name, context, findings, folder, made=tuple(made))
+            written[name] = _held_back(file, [written[other] for other in kind.refers_to if other in written])
+            made[name] = ds
+    return list(written.values())
 
 
 def _write(
-    ds: Dataset, kind: str, context: ResultContext, findings: Findings, folder: Path, *, segmented: bool
+    ds: Dataset,
+    kind: str,
+    context: ResultContext,
+    findings: Findings,
+    folder: Path,
+    *,
+    made: tuple[str, ...],
 ) -> ResultFile:
     """Write one object, read it back and compare; `ds` loses its pixels."""
     path = folder / f"{kind}.dcm"
     files.write(ds, path)
     if "PixelData" in ds:
-        # The pixels are on disk now, where the gate reads them; the report needs only the identity.
+        # The pixels are on disk now, where the gate reads them; what refers to it needs only the identity.
         del ds.PixelData
     raw = path.read_bytes()
     problem = ""
     try:
-        verify.check(raw, kind, context, findings, segmented)
+        verify.check(raw, kind, context, findings, made)
     except GateError as exc:
         problem = str(exc)
     return ResultFile(
@@ -91,10 +96,11 @@ def _write(
     )
 
 
-def _held_back(report: ResultFile, before: Sequence[ResultFile]) -> ResultFile:
-    """The report, unverified where the Segmentation that it refers to may not leave."""
-    if report.verified and any(not other.verified for other in before):
+def _held_back(file: ResultFile, referred: Sequence[ResultFile]) -> ResultFile:
+    """The file, unverified where an object that it refers to may not leave."""
+    failed = [other.kind for other in referred if not other.verified]
+    if file.verified and failed:
         return replace(
-            report, verified=False, problem="the Segmentation that it refers to failed its read-back"
+            file, verified=False, problem=f"it refers to {', '.join(failed)}, which failed the read-back"
         )
-    return report
+    return file

@@ -24,6 +24,12 @@ ARTIFICIAL_INTELLIGENCE = Code(value="123110", scheme="DCM", meaning="Artificial
 ACQUISITION_EQUIPMENT = Code(value="109101", scheme="DCM", meaning="Acquisition Equipment")
 PROCESSING_EQUIPMENT = Code(value="109102", scheme="DCM", meaning="Processing Equipment")
 
+#: CID 7202 "Source Image Purposes of Reference" (PS3.16).
+SOURCE_IMAGE = Code(value="121322", scheme="DCM", meaning="Source image for image processing operation")
+
+#: CID 7010 "Key Object Selection Document Title" (PS3.16).
+OF_INTEREST = Code(value="113000", scheme="DCM", meaning="Of Interest")
+
 #: CID 100 "Quantitative Diagnostic Imaging Procedure" (PS3.16), where the study has no code of its own.
 _PROCEDURE_BY_MODALITY = {
     "CT": Code(value="25045-6", scheme="LN", meaning="CT unspecified body region"),

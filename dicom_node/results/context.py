@@ -16,7 +16,11 @@ from dicom_node.series import SeriesImages
 from engines.findings import ModelIdentity
 
 #: The order in which a study's series list shows the kinds; also the last digits of the Series Number.
-KINDS = ("seg", "sr")
+#: New ones come last.
+KINDS = ("seg", "sr", "key-images", "key-objects")
+
+#: Series Numbers that the kinds of one answer may take.
+_PLACES = 20
 
 #: Largest value of an IS element (PS3.5 Table 6.2-1).
 _IS_MAXIMUM = 2**31 - 1
@@ -89,11 +93,10 @@ class ResultContext:
         """A Series Number that sorts behind the source's, the same for every retry."""
         of_source = self.header.get("SeriesNumber")
         number = int(of_source) if of_source not in (None, "") else 0
-        # Those of a later answer behind those that they replace, as far as two digits reach.
-        later = min(self.revision - 1, 3) * len(KINDS)
-        own = 91 + later + KINDS.index(kind)
-        # Viewers sort the series list by this number: 3 -> 391, 392.
-        return number * 100 + own if 0 <= number <= (_IS_MAXIMUM - own) // 100 else 9900 + own
+        # Those of a later answer behind those that they replace, as far as three digits reach.
+        own = 901 + min(self.revision - 1, 3) * _PLACES + KINDS.index(kind)
+        # Viewers sort the series list by this number: 3 -> 3901, 3902.
+        return number * 1000 + own if 0 <= number <= (_IS_MAXIMUM - own) // 1000 else 99000 + own
 
     @cached_property
     def header(self) -> Dataset:

@@ -22,7 +22,7 @@ _CODE = Code(value="85756007", scheme="SCT", meaning="Tissue")
 
 
 def rehearse() -> list[ResultFile]:
-    """Make both kinds of results in a folder that is gone afterwards.
+    """Make every kind of result in a folder that is gone afterwards.
 
     highdicom reads its tables of the standard when they are first needed, which takes a third of a
     second. Raises OSError where there is no room for temporary files.

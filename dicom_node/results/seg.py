@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import highdicom
@@ -17,14 +17,15 @@ from dicom_node.results.context import ResultContext
 from engines.findings import Findings, Segment
 
 
-def build(context: ResultContext, findings: Findings) -> Dataset:
+def build(context: ResultContext, findings: Findings, made: Mapping[str, Dataset]) -> Dataset | None:
     """A BINARY Segmentation (PS3.3 A.51) with one frame for each slice and segment that has voxels.
 
     Every segment is described, also one without voxels: "looked for and not found" is a result,
-    and its number stays the one that the findings use. The mask must have a voxel somewhere: a
-    multi-frame image without frames does not exist (`has_voxels`). Raises SeriesError where the source
-    has no Frame of Reference.
+    and its number stays the one that the findings use. None where there is no voxel at all: a multi-frame
+    image without frames does not exist. Raises SeriesError where the source has no Frame of Reference.
     """
+    if not findings.segments or not findings.mask.any():
+        return None
     ds = _header(context, findings)
     images, shown = context.source.datasets, frames.shown(findings)
     [sample] = ds.PerFrameFunctionalGroupsSequence
@@ -58,11 +59,6 @@ def _header(context: ResultContext, findings: Findings) -> Dataset:
         ds.BodyPartExamined = context.header.BodyPartExamined
     header.finish(ds, context, header.describe(context, [segment.label for segment in findings.segments]))
     return ds
-
-
-def has_voxels(findings: Findings) -> bool:
-    """Whether there is anything to make a Segmentation of."""
-    return bool(findings.segments) and bool(np.any(findings.mask))
 
 
 def is_present(findings: Findings, number: int) -> bool:

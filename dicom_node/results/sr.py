@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from highdicom import sr
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from pydicom.dataset import Dataset
 
-from dicom_node.results import codes, explicit, header, outline
+from dicom_node.results import codes, explicit, header, observer, outline, references
 from dicom_node.results.context import Report, ResultContext
 from engines.findings import Code, Findings, Measurement, Segment
 
 #: Our addition to CID 7021 "Measurement Report Document Titles" (PS3.16; the group is extensible): OHIF
 #: shows a report of another title than 126000 as text. docs/decisions/0041 has the reasons.
 TITLE = Code(value="AI-MEASUREMENTS", scheme="99SECONDREAD", meaning="AI Measurement Report")
-
-_DEVICE = Code(value="121007", scheme="DCM", meaning="Device")
 
 #: Digits that a reader sees; Floating Point Value (0040,A161) carries the number as it was.
 _DIGITS = 6
@@ -27,13 +25,14 @@ _Group: TypeAlias = (
 )
 
 
-def build(context: ResultContext, findings: Findings, segmentation: Dataset | None) -> Dataset:
+def build(context: ResultContext, findings: Findings, made: Mapping[str, Dataset]) -> Dataset:
     """A report of every measurement and finding (PS3.16 TID 1500), with the source images as evidence.
 
-    `segmentation` is the Segmentation of the same findings, which the groups refer to (TID 1411);
-    None where there is none, and the groups then stand alone (TID 1501). There is no Image
-    Library: it would hold what the evidence says already, 4 kB for each image.
+    The groups refer to the Segmentation of the same findings (TID 1411); where `made` has none, they stand
+    alone (TID 1501). There is no Image Library: it would hold what the evidence says already, 4 kB for
+    each image.
     """
+    segmentation = made.get("seg")
     document: Dataset = sr.Comprehensive3DSR(
         evidence=[context.stub] if segmentation is None else [context.stub, segmentation],
         content=_report(context, findings, segmentation),
@@ -48,7 +47,7 @@ def build(context: ResultContext, findings: Findings, segmentation: Dataset | No
     if context.predecessor is not None and context.predecessor.report is not None:
         # The report that this one is a new version of (PS3.3 C.17.2).
         explicit.set_sequence(
-            document, 0x0040A360, _study(context, [_predecessor(context.predecessor.report)])
+            document, 0x0040A360, references.study(context, [_predecessor(context.predecessor.report)])
         )
     header.finish(document, context, header.describe(context, ["measurements"]))
     return document
@@ -67,10 +66,10 @@ def _separate(container: Dataset) -> None:
 
 def _evidence(context: ResultContext, segmentation: Dataset | None) -> bytes:
     """The study's evidence: all source images, and the Segmentation (PS3.3 C.17.2.3)."""
-    series = [_series(context.source.datasets)]
+    series = [references.of_series(context.source.datasets)]
     if segmentation is not None:
-        series.append(_series([segmentation]))
-    return _study(context, series)
+        series.append(references.of_series([segmentation]))
+    return references.study(context, series)
 
 
 def _predecessor(report: Report) -> bytes:
@@ -79,20 +78,7 @@ def _predecessor(report: Report) -> bytes:
     ds.SOPClassUID = report.sop_class_uid
     ds.SOPInstanceUID = report.sop_instance_uid
     ds.SeriesInstanceUID = report.series_instance_uid
-    return _series([ds])
-
-
-def _study(context: ResultContext, series: Sequence[bytes]) -> bytes:
-    """The source's study and those of its series that are referred to (PS3.3 Table C.17-3)."""
-    study = explicit.text(0x0020000D, "UI", str(context.header.StudyInstanceUID))
-    return explicit.item(explicit.sequence(0x00081115, *series), study)
-
-
-def _series(instances: Sequence[Dataset]) -> bytes:
-    """A series and those of its instances that are referred to (PS3.3 Table 10-4)."""
-    references = [explicit.item(explicit.reference(instance)) for instance in instances]
-    uid = explicit.text(0x0020000E, "UI", str(instances[0].SeriesInstanceUID))
-    return explicit.item(explicit.sequence(0x00081199, *references), uid)
+    return references.of_series([ds])
 
 
 def _coding_scheme() -> CodingSchemeIdentificationItem:
@@ -105,28 +91,13 @@ def _coding_scheme() -> CodingSchemeIdentificationItem:
 def _report(context: ResultContext, findings: Findings, segmentation: Dataset | None) -> sr.MeasurementReport:
     """The content tree (PS3.16 TID 1500)."""
     return sr.MeasurementReport(
-        observation_context=_observer(context),
+        observation_context=sr.ObservationContext(observer_device_context=observer.device(context)),
         procedure_reported=[codes.concept(code) for code in codes.procedures(context.header)],
         imaging_measurements=[
             _group(context, group, segmentation) for group in outline.groups(context, findings)
         ],
         title=codes.concept(TITLE),
     )
-
-
-def _observer(context: ResultContext) -> sr.ObservationContext:
-    """The device that observed: this model (PS3.16 TID 1004)."""
-    device = sr.DeviceObserverIdentifyingAttributes(
-        uid=context.device_uid,
-        name=f"{context.model.name} {context.model.version}"[:64],
-        manufacturer_name=context.model.manufacturer,
-        model_name=context.model.name,
-        serial_number=context.model.digest[:64],
-    )
-    observer = sr.ObserverContext(
-        observer_type=codes.concept(_DEVICE), observer_identifying_attributes=device
-    )
-    return sr.ObservationContext(observer_device_context=observer)
 
 
 def _algorithm(context: ResultContext) -> sr.AlgorithmIdentification:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from io import BytesIO
 
 from pydicom import dcmread
@@ -9,7 +10,7 @@ from pydicom.dataset import Dataset
 
 from dicom_node import elements, headers
 from dicom_node.errors import GateError
-from dicom_node.results import header, verify_seg, verify_sr
+from dicom_node.results import header, kinds, verify_standard
 from dicom_node.results.context import ResultContext
 from engines.findings import Findings
 
@@ -33,27 +34,25 @@ _IDENTITY = (
 _ONE_SERIES = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "AccessionNumber")
 
 
-def check(raw: bytes, kind: str, context: ResultContext, findings: Findings, segmented: bool) -> None:
+def check(raw: bytes, kind: str, context: ResultContext, findings: Findings, made: Collection[str]) -> None:
     """Compare the file's bytes, as read from disk, with the source and the findings.
 
-    `segmented` says whether a report is expected to refer to a Segmentation. Raises GateError that says what
-    differs, without any patient's values.
+    `made` are the kinds that were made before it, which it may have to refer to. Raises GateError that says
+    what differs, without any patient's values.
     """
     try:
         with headers.quietly():
-            _check(dcmread(BytesIO(raw)), kind, context, findings, segmented)
+            _check(dcmread(BytesIO(raw)), kind, context, findings, made)
     except elements.BROKEN as exc:
         # What is missing or malformed is not said: the exception's text may hold a patient's values.
         raise GateError(f"the file does not read back as such an object: {type(exc).__name__}") from exc
 
 
-def _check(ds: Dataset, kind: str, context: ResultContext, findings: Findings, segmented: bool) -> None:
-    """The checks that every kind has, then those of its own."""
+def _check(ds: Dataset, kind: str, context: ResultContext, findings: Findings, made: Collection[str]) -> None:
+    """The checks that every kind has, and those of its own."""
     check_identity(ds, kind, context)
-    if kind == "seg":
-        verify_seg.check(ds, context, findings)
-    else:
-        verify_sr.check(ds, context, findings, segmented)
+    kinds.MADE[kind].gate.check(ds, context, findings, made)
+    verify_standard.check(ds)
 
 
 def check_identity(ds: Dataset, kind: str, context: ResultContext) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -44,7 +44,7 @@ class Frames:
     spacing: tuple[float, float]
 
 
-def check(ds: Dataset, context: ResultContext, findings: Findings) -> None:
+def check(ds: Dataset, context: ResultContext, findings: Findings, made: Collection[str]) -> None:
     """Compare a Segmentation, as read from disk, with the findings. GateError says what differs."""
     geometry = findings.geometry
     if not geometry.agrees_with(context.source.volume.geometry):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from pydicom.dataset import Dataset
 
 from dicom_node.errors import GateError
-from dicom_node.results import codes, outline
+from dicom_node.results import codes, outline, references
 from dicom_node.results.context import ResultContext
 from engines.findings import Code, Findings, Measurement
 
@@ -40,10 +40,11 @@ class Group:
     segments: list[tuple[str, int]] = field(default_factory=list)
 
 
-def check(ds: Dataset, context: ResultContext, findings: Findings, segmented: bool) -> None:
+def check(ds: Dataset, context: ResultContext, findings: Findings, made: Collection[str]) -> None:
     """Compare a report, as read from disk, with the findings. GateError says what differs."""
     if (ds.get("VerificationFlag"), ds.get("CompletionFlag")) != ("UNVERIFIED", "COMPLETE"):
         raise GateError("an AI report must be UNVERIFIED and COMPLETE")
+    segmented = "seg" in made
     groups = read_groups(ds)
     _check_account(groups, findings)
     expected = {group.tracking_uid: group for group in outline.groups(context, findings)}
@@ -148,7 +149,7 @@ def _check_evidence(ds: Dataset, context: ResultContext, segmented: bool) -> Non
     expected = set(context.source_uids())
     if segmented:
         expected.add(context.uid("seg", "instance"))
-    listed = [uids[-1] for uids in _references(ds, "CurrentRequestedProcedureEvidenceSequence")]
+    listed = [uids[-1] for uids in references.read(ds, "CurrentRequestedProcedureEvidenceSequence")]
     if set(listed) != expected or len(listed) != len(expected):
         raise GateError("the evidence is not the source images and the Segmentation")
 
@@ -160,23 +161,8 @@ def _check_predecessor(ds: Dataset, context: ResultContext) -> None:
     if report is not None:
         study = str(context.header.StudyInstanceUID)
         expected = [(study, report.series_instance_uid, report.sop_class_uid, report.sop_instance_uid)]
-    if _references(ds, "PredecessorDocumentsSequence") != expected:
+    if references.read(ds, "PredecessorDocumentsSequence") != expected:
         raise GateError("the predecessor is not the report whose place this one takes")
-
-
-def _references(ds: Dataset, keyword: str) -> list[tuple[str, str, str, str]]:
-    """Study, series, SOP class and SOP instance of each reference (PS3.3 Table C.17-3)."""
-    return [
-        (
-            str(study.StudyInstanceUID),
-            str(series.SeriesInstanceUID),
-            str(instance.ReferencedSOPClassUID),
-            str(instance.ReferencedSOPInstanceUID),
-        )
-        for study in ds.get(keyword) or ()
-        for series in study.ReferencedSeriesSequence
-        for instance in series.ReferencedSOPSequence
-    ]
 
 
 def _walk(ds: Dataset) -> Iterator[Dataset]:

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydicom.uid import (
     CTImageStorage,
@@ -18,9 +19,10 @@ from pydicom.uid import (
 )
 from pynetdicom.sop_class import Verification
 
-from dicom_node import echo
+from dicom_node import echo, results
 from dicom_node.senders import Destination
 from tests.support import pacs, peers
+from tests.support import results as cases
 
 SEG = (str(SegmentationStorage), str(ExplicitVRLittleEndian))
 CT_JPEGLS = (str(CTImageStorage), str(JPEGLSLossless))
@@ -40,6 +42,24 @@ def test_a_good_peer() -> None:
 def test_what_is_asked_for_follows_from_the_kinds_of_results() -> None:
     assert echo.result_contexts({"seg"}) == (SEG,)
     assert echo.result_contexts({"sr", "seg"}) == echo.RESULT_CONTEXTS
+    assert len(echo.result_contexts(results.KINDS)) == 5
+
+
+def test_a_peer_is_asked_for_every_class_that_is_made(tmp_path: Path) -> None:
+    # Given objects of every kind, of one slice and of several
+    source = cases.series(cases.LIES["axial"])
+    one = np.zeros(source.volume.geometry.shape, np.uint8)
+    one[3, 4, 5] = 1
+    made = results.make_results(
+        cases.context(source), cases.findings(source), results.KINDS, tmp_path / "several"
+    )
+    made += results.make_results(
+        cases.context(source), cases.findings(source, mask=one), results.KINDS, tmp_path / "one"
+    )
+    # Then the contexts of its kind hold each one's class, and no other
+    for kind in results.KINDS:
+        asked = {sop_class for sop_class, _ in echo.result_contexts({kind})}
+        assert {file.sop_class_uid for file in made if file.kind == kind} == asked
 
 
 def test_a_peer_needs_to_take_nothing_that_is_not_made() -> None:

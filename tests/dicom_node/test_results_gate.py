@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 
 from dicom_node import results
 from dicom_node.errors import GateError
-from dicom_node.results import ResultContext, files, verify, verify_seg, verify_sr
+from dicom_node.results import ResultContext, files, kinds, verify, verify_seg, verify_sr
 from engines.findings import Findings
 from tests.support import phantoms
 from tests.support import results as cases
@@ -21,14 +21,14 @@ from tests.support import results as cases
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[ResultContext, Findings, Path]:
-    """A good Segmentation and a good report."""
+    """Good results of every kind."""
     source = cases.series(cases.LIES["not bytewise"])
     labels = cases.mask(source.volume.geometry.shape)
     # The phantom's blocks are alike on every slice: one voxel more makes this slice unlike the rest.
     labels[3, 0, 0] = 2
     context, found = cases.context(source), cases.findings(source, mask=labels)
     folder = tmp_path_factory.mktemp("results")
-    assert all(item.verified for item in results.make_results(context, found, ("seg", "sr"), folder))
+    assert all(item.verified for item in results.make_results(context, found, results.KINDS, folder))
     return context, found, folder
 
 
@@ -42,7 +42,8 @@ def gate(
         damage(ds)
     buffer = BytesIO()
     ds.save_as(buffer)
-    verify.check(buffer.getvalue(), kind, context, found, segmented=True)
+    order = list(kinds.MADE)
+    verify.check(buffer.getvalue(), kind, context, found, made=order[: order.index(kind)])
 
 
 @pytest.mark.parametrize("kind", results.KINDS)
@@ -346,7 +347,7 @@ def test_images_of_two_patients_carry_no_result(tmp_path: Path) -> None:
 def test_bytes_that_are_no_dicom_are_caught(made: tuple[ResultContext, Findings, Path]) -> None:
     context, found, _ = made
     with pytest.raises(GateError, match="does not read back"):
-        verify.check(b"not DICOM" * 100, "seg", context, found, segmented=True)
+        verify.check(b"not DICOM" * 100, "seg", context, found, made=("seg",))
 
 
 def test_a_failed_object_is_kept_and_holds_its_report_back(
@@ -370,4 +371,4 @@ def test_a_failed_object_is_kept_and_holds_its_report_back(
     assert segmentation.path.exists() and report.path.exists()
     assert (segmentation.verified, report.verified) == (False, False)
     assert "differs from the mask" in segmentation.problem
-    assert report.problem == "the Segmentation that it refers to failed its read-back"
+    assert report.problem == "it refers to seg, which failed the read-back"

@@ -168,7 +168,7 @@ def test_dates_are_on_the_study_s_clock(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("number", "seg", "sr"),
-    [(3, 391, 392), (30026, 3002691, 3002692), (None, 91, 92), (2**31 - 1, 9991, 9992)],
+    [(3, 3901, 3902), (30026, 30026901, 30026902), (None, 901, 902), (2**31 - 1, 99901, 99902)],
 )
 def test_series_numbers_sort_behind_their_source(number: Any, seg: int, sr: int) -> None:
     context = cases.context(cases.series(cases.LIES["axial"], changed(SeriesNumber=number)))

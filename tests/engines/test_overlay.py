@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engines import overlay
+from engines import labels, overlay
 from engines.errors import VolumeError
 from engines.findings import Code, Segment
 from engines.volume import Volume
@@ -139,3 +139,24 @@ def test_a_flat_plane_without_a_window_is_drawn_all_the_same() -> None:
         volume, np.zeros(SHAPE, np.uint8), SEGMENTS, plane="coronal", position=0.2, size=50
     )
     assert picture.max() == 0
+
+
+def test_a_slice_is_drawn_as_it_was_acquired() -> None:
+    # Given columns of 2 mm and rows of 1 mm, and a mark in the first rows of the first columns
+    volume = build.volume(np.zeros((3, 40, 50), np.int16), spacing=(3.0, 1.0, 2.0))
+    mask = np.zeros(volume.array.shape, np.uint8)
+    mask[1, :10, :10] = 2
+    picture = overlay.slice_overlay(volume, mask, SEGMENTS, index=1, window=(0, 1), size=200)
+    # Then it has the slice's proportions, and the colour in that corner
+    assert picture.shape == (80, 200, 3)
+    coloured = np.argwhere((picture == (0, 255, 0)).all(axis=2))
+    assert coloured.min(axis=0).tolist() == [0, 0]
+    assert np.allclose(coloured.max(axis=0), (19, 39), atol=1)
+    assert not overlay.slice_overlay(volume, mask, SEGMENTS, index=0, window=(0, 1), size=200).any()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"), [([9, 5, 80, 3], {2}), ([9, 0, 80, 0], set()), ([9], set()), ([9, 4, 4], {1})]
+)
+def test_the_largest_of_several_surrounds_the_others(sizes: list[int], expected: set[int]) -> None:
+    assert labels.surrounding(np.array(sizes)) == expected

@@ -22,6 +22,9 @@ from tests.support import results as cases
 #: The validator's style sheet exceeds the limits that newer Java has on XPath expressions.
 _JAVA = "-Djdk.xml.xpathExprOpLimit=0 -Djdk.xml.xpathTotalOpLimit=0 -Djdk.xml.xpathExprGrpLimit=0"
 
+#: What dciodvfy calls the IODs, in the order in which the objects are made.
+IODS = ("Segmentation", "MultiframeTrueColorSCImage", "Comprehensive3DSR", "KeyObjectSelectionDocument")
+
 
 def run(program: str, *arguments: str | Path) -> str:
     """What the program says, on either stream."""
@@ -36,8 +39,8 @@ def run(program: str, *arguments: str | Path) -> str:
     return done.stdout + done.stderr
 
 
-def make(folder: Path, lie: str, kinds: tuple[str, ...] = ("seg", "sr"), **changes: object) -> list[Path]:
-    """Write the results of a phantom; their paths."""
+def make(folder: Path, lie: str, kinds: tuple[str, ...] = results.KINDS, **changes: object) -> list[Path]:
+    """Write the results of a phantom; their paths, in the order in which they are made."""
     source = cases.series(cases.LIES[lie])
     made = results.make_results(cases.context(source), cases.findings(source, **changes), kinds, folder)
     assert [item.problem for item in made] == [""] * len(made)
@@ -47,7 +50,7 @@ def make(folder: Path, lie: str, kinds: tuple[str, ...] = ("seg", "sr"), **chang
 @pytest.mark.peer("dicom3tools")
 @pytest.mark.parametrize("lie", cases.LIES)
 def test_dciodvfy_finds_no_error(lie: str, tmp_path: Path) -> None:
-    for path, iod in zip(make(tmp_path, lie), ("Segmentation", "Comprehensive3DSR"), strict=True):
+    for path, iod in zip(make(tmp_path, lie), IODS, strict=True):
         said = run("dciodvfy", "-new", path)
         assert iod in said
         assert "Error" not in said, said
@@ -75,10 +78,42 @@ def make_later(folder: Path) -> list[Path]:
     made = [
         item
         for name, context in (("first", first), ("second", second))
-        for item in results.make_results(context, cases.findings(source), ("seg", "sr"), folder / name)
+        for item in results.make_results(context, cases.findings(source), results.KINDS, folder / name)
     ]
-    assert [item.problem for item in made] == [""] * 4
+    assert [item.problem for item in made] == [""] * 8
     return [item.path for item in made]
+
+
+@pytest.mark.peer("dicom3tools")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"BodyPartExamined": None, "Laterality": None},
+        {"BodyPartExamined": "KNEE", "Laterality": "L"},
+        {
+            "LossyImageCompression": "01",
+            "LossyImageCompressionRatio": 8,
+            "LossyImageCompressionMethod": "ISO_10918_1",
+        },
+    ],
+)
+def test_dciodvfy_finds_no_error_in_a_single_key_image(changes: dict[str, object], tmp_path: Path) -> None:
+    phantom = cases.LIES["axial"]
+    headers = phantoms.datasets(phantom)
+    for ds in headers:
+        for keyword, value in changes.items():
+            setattr(ds, keyword, value)
+            if value is None:
+                delattr(ds, keyword)
+    source = cases.series(phantom, headers)
+    labels = np.zeros(phantom.shape, np.uint8)
+    labels[3, 4:9, 5:7] = 2
+    [made] = results.make_results(
+        cases.context(source), cases.findings(source, mask=labels), ("key-images",), tmp_path
+    )
+    assert made.verified, made.problem
+    said = run("dciodvfy", "-new", made.path)
+    assert "SCImage" in said and "Error" not in said, said
 
 
 @pytest.mark.peer("dicom3tools")
@@ -92,7 +127,7 @@ def test_dciodvfy_finds_no_error_in_results_that_replace_others(tmp_path: Path) 
 @pytest.mark.peer("pixelmed")
 @pytest.mark.peer("dcmtk")
 def test_the_report_that_replaces_another_fits_its_template_and_names_it(tmp_path: Path) -> None:
-    _, first, _, second = make_later(tmp_path)
+    first, second = (path for path in make_later(tmp_path) if path.name == "sr.dcm")
     said = run("DicomSRValidator", second)
     assert "IOD validation complete" in said
     assert "Error" not in said, said
@@ -106,7 +141,7 @@ def test_dcentvfy_finds_source_and_results_consistent(tmp_path: Path) -> None:
     headers = phantoms.datasets(cases.LIES["axial"])
     images = phantoms.write(headers, tmp_path / "source")
     source = cases.series(cases.LIES["axial"], headers)
-    made = results.make_results(cases.context(source), cases.findings(source), ("seg", "sr"), tmp_path)
+    made = results.make_results(cases.context(source), cases.findings(source), results.KINDS, tmp_path)
     said = run("dcentvfy", *images, *(item.path for item in made))
     assert "Error" not in said, said
 
@@ -133,12 +168,23 @@ def test_the_report_fits_its_template(
 
 @pytest.mark.peer("dcmtk")
 def test_dsrdump_reads_the_report(tmp_path: Path) -> None:
-    _, report = make(tmp_path, "axial")
+    _, report = make(tmp_path, "axial", ("seg", "sr"))
     said = run("dsrdump", report)
     assert 'NUM:(,,"Volume")="2345.68" (mL,UCUM,"milliliter")' in said
     assert '"Pulmonary emphysema")=(272519000,SCT,"Absent")' in said
     assert "LAA-950 8.4 %" in said
     assert "E: " not in said, said
+
+
+@pytest.mark.peer("dcmtk")
+@pytest.mark.peer("pixelmed")
+def test_others_read_the_key_object_selection(tmp_path: Path) -> None:
+    selection = make(tmp_path, "axial")[-1]
+    said = run("dsrdump", selection)
+    assert "Key Object Selection Document" in said
+    assert said.count("contains IMAGE") == 2 + 2 and said.count("contains COMPOSITE") == 1
+    assert "E: " not in said, said
+    assert "Error" not in run("DicomSRValidator", selection)
 
 
 @pytest.mark.peer("dcmqi")

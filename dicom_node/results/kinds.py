@@ -1,0 +1,62 @@
+"""The kinds of result objects: what makes one, and what compares it with the findings once it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from pydicom.dataset import Dataset
+
+from dicom_node.results import (
+    key_images,
+    key_objects,
+    seg,
+    sr,
+    verify_key_images,
+    verify_key_objects,
+    verify_seg,
+    verify_sr,
+)
+from dicom_node.results.context import ResultContext
+from engines.findings import Findings
+
+
+class Writer(Protocol):
+    """A module that makes objects of one kind."""
+
+    def build(
+        self, context: ResultContext, findings: Findings, made: Mapping[str, Dataset], /
+    ) -> Dataset | None:
+        """The object, given those `made` before it by kind; None where the findings have nothing for it."""
+
+
+class Gate(Protocol):
+    """A module that reads objects of one kind."""
+
+    def check(
+        self, ds: Dataset, context: ResultContext, findings: Findings, made: Collection[str], /
+    ) -> None:
+        """Compare an object, as read from disk, with the findings and the kinds `made` before it.
+
+        Raises GateError that says what differs.
+        """
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kind:
+    """One kind of result object."""
+
+    writer: Writer
+    gate: Gate
+    #: The kinds that it refers to where they were made: where one of them may not leave, neither may it.
+    refers_to: tuple[str, ...] = ()
+
+
+#: By name, in the order in which they are made. `context.KINDS` has the same names, as a series list shows them.
+MADE: dict[str, Kind] = {
+    "seg": Kind(writer=seg, gate=verify_seg),
+    "key-images": Kind(writer=key_images, gate=verify_key_images),
+    "sr": Kind(writer=sr, gate=verify_sr, refers_to=("seg",)),
+    "key-objects": Kind(writer=key_objects, gate=verify_key_objects, refers_to=("seg", "key-images", "sr")),
+}

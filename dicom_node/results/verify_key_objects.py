@@ -1,0 +1,31 @@
+"""The gate for a Key Object Selection: it selects the key slices and every result made before it, no more."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from pydicom.dataset import Dataset
+
+from dicom_node.errors import GateError
+from dicom_node.results import key_slices, references
+from dicom_node.results.context import ResultContext
+from engines.findings import Findings
+
+
+def check(ds: Dataset, context: ResultContext, findings: Findings, made: Collection[str]) -> None:
+    """Compare a selection, as read from disk, with the findings. GateError says what differs."""
+    uids = list(context.source_uids())
+    expected = [uids[chosen.index] for chosen in key_slices.choose(findings)]
+    expected += [context.uid(kind, "instance") for kind in made]
+    selected = [
+        str(item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID)
+        for item in ds.ContentSequence
+        if item.ValueType in ("IMAGE", "COMPOSITE")
+    ]
+    if selected != expected:
+        raise GateError("what is selected is not the key slices and the results of this run")
+    listed = sorted(
+        reference[-1] for reference in references.read(ds, "CurrentRequestedProcedureEvidenceSequence")
+    )
+    if listed != sorted(expected):
+        raise GateError("the evidence is not what is selected")
