@@ -347,8 +347,8 @@ def test_a_stack_trace_does_not_name_the_patient(
 def test_a_shifted_mask_is_kept_and_never_sent(journey: Journey, monkeypatch: pytest.MonkeyPatch) -> None:
     original = seg.build
 
-    def shifted(context: Any, findings: Any) -> Any:
-        return original(context, replace(findings, mask=np.roll(findings.mask, 1, axis=2)))
+    def shifted(context: Any, findings: Any, made: Any) -> Any:
+        return original(context, replace(findings, mask=np.roll(findings.mask, 1, axis=2)), made)
 
     (job_id,) = journey.arrive(journeys.datasets())
     monkeypatch.setattr(seg, "build", shifted)
