@@ -1,0 +1,93 @@
+"""From files to results and back: in all 48 ways that axes can lie, what is marked is what was in the images."""
+
+from __future__ import annotations
+
+from itertools import permutations, product
+from pathlib import Path
+
+import highdicom
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from pydicom import dcmread
+
+from dicom_node import results, series
+from dicom_node.results import legend
+from engines.findings import Findings
+from tests.support import phantoms
+from tests.support import results as cases
+
+#: Hounsfield units of the phantom's blocks, in the order of `cases.SEGMENTS`.
+BLOCKS = (400, 700, 1000)
+
+
+def ways() -> dict[str, phantoms.Phantom]:
+    """Every choice of patient axes for rows and columns, in both directions, and both directions of slices."""
+    found = {}
+    for (across, down), signs in product(permutations(range(3), 2), product((1, -1), repeat=3)):
+        row, column = np.eye(3)[across] * signs[0], np.eye(3)[down] * signs[1]
+        name = f"{'+-'[signs[0] < 0]}{'xyz'[across]}{'+-'[signs[1] < 0]}{'xyz'[down]} {signs[2]:+d}"
+        orientation = tuple(float(value) for value in (*row, *column))
+        found[name] = phantoms.Phantom(orientation=orientation, slice_sign=signs[2])  # type: ignore[arg-type]
+    return found
+
+
+WAYS = ways()
+
+
+def points(where: NDArray[np.bool_], affine: NDArray[np.float64]) -> list[tuple[int, ...]]:
+    """Where voxels lie in the patient, in hundredths of a millimetre, sorted."""
+    at = np.argwhere(where) @ affine[:3, :3].T + affine[:3, 3]
+    return sorted(map(tuple, np.rint(at * 100).astype(int).tolist()))
+
+
+def test_there_are_48_ways() -> None:
+    assert len({(phantom.orientation, phantom.slice_sign) for phantom in WAYS.values()}) == 48
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_is_marked_is_what_was_in_the_images(way: str, tmp_path: Path) -> None:
+    # Given files whose order says nothing, read as a volume
+    phantom = WAYS[way]
+    paths = phantoms.write(phantoms.datasets(phantom), tmp_path / "images")
+    source = series.read_series(sorted(paths, key=lambda path: path.name[::-1]))
+    # When a model marks the three blocks that it sees in it
+    mask = np.zeros(source.volume.array.shape, np.uint8)
+    for number, value in enumerate(BLOCKS, start=1):
+        mask[source.volume.array == value] = number
+    found = Findings(
+        model=cases.MODEL,
+        geometry=source.volume.geometry,
+        mask=mask,
+        segments=cases.SEGMENTS,
+        measurements=cases.MEASUREMENTS,
+    )
+    made = {
+        file.kind: file
+        for file in results.make_results(
+            cases.context(source), found, ("seg", "key-images"), tmp_path / "results"
+        )
+    }
+    assert [file.problem for file in made.values()] == ["", ""]
+    # Then a reader of others finds each block where the images' own headers have it
+    read = highdicom.seg.segread(made["seg"].path).get_volume(combine_segments=True)
+    pixels = phantoms.asymmetric(phantom.shape)
+    for number, value in enumerate(BLOCKS, start=1):
+        assert points(read.array == number, read.affine) == points(pixels == value, phantoms.affine(phantom))
+    check_pictures(made["key-images"].path, paths)
+
+
+def check_pictures(written: Path, paths: list[Path]) -> None:
+    """Each colour spans, in its picture, what its block spans in the very image that the picture names."""
+    images = {ds.SOPInstanceUID: ds for ds in map(dcmread, paths)}
+    ds = dcmread(written)
+    frames = ds.pixel_array.reshape(-1, ds.Rows, ds.Columns, 3)[:, :, : -legend.WIDTH]
+    for frame, item in zip(frames, ds.SourceImageSequence, strict=True):
+        units = images[item.ReferencedSOPInstanceUID].pixel_array.astype(int) - 1024
+        scale = np.array(frame.shape[:2]) / units.shape
+        for segment, value in zip(cases.SEGMENTS, BLOCKS, strict=True):
+            drawn, block = np.argwhere((frame == segment.colour).all(axis=2)), np.argwhere(units == value)
+            assert len(drawn) > 0 or len(block) == 0
+            if len(block):
+                assert np.allclose(drawn.min(axis=0) / scale, block.min(axis=0), atol=1)
+                assert np.allclose(drawn.max(axis=0) / scale, block.max(axis=0) + 1, atol=1)
