@@ -8,11 +8,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from pynetdicom import AE, _config, build_context, evt
+from pynetdicom import _config, build_context, evt
 
 from dicom_node import errors
 from dicom_node.senders import Destination
 from dicom_node.senders.contexts import Context
+from dicom_node.senders.requestor import Requestor
 
 # pynetdicom's own log handlers print UIDs and AE titles at every message, and cost time doing so.
 _config.LOG_HANDLER_LEVEL = "none"
@@ -82,28 +83,9 @@ def open_association(
     assoc.release()
 
 
-class _Requestor(AE):  # type: ignore[misc]
-    """pynetdicom's AE, which leaves some sockets to the garbage collector.
-
-    So it does where a connection was refused, or reset by the peer, and where it gives up on an answer that is
-    no PDU: then it stops its thread before that has closed the connection.
-    """
-
-    def _create_socket(self, assoc: Any, address: Any, tls_args: Any) -> Any:
-        made = super()._create_socket(assoc, address, tls_args)
-        connection, stop = made.socket, assoc.dul.kill_dul
-
-        def stop_and_close() -> None:
-            stop()
-            connection.close()
-
-        assoc.dul.kill_dul = stop_and_close
-        return made
-
-
 def _application_entity(destination: Destination) -> Any:
     """Our side of the association, with the destination's patience for every kind of wait."""
-    ae = _Requestor(ae_title=destination.calling_ae_title)
+    ae = Requestor(ae_title=destination.calling_ae_title)
     ae.connection_timeout = destination.timeout_seconds
     ae.acse_timeout = destination.timeout_seconds
     ae.dimse_timeout = destination.timeout_seconds

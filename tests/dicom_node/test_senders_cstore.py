@@ -267,6 +267,22 @@ def test_a_wrong_called_ae_title_says_what_to_change(images: list[Path]) -> None
     assert not isinstance(raised.value, errors.Unreachable)
 
 
+def test_a_rejection_that_comes_at_once_is_heard(images: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a requestor that looks whether it is connected when the connection is closed again
+    opened, here = threading.Event.wait, threading.current_thread()
+
+    def late(event: threading.Event, timeout: float | None = None) -> bool:
+        said = opened(event, timeout)
+        if threading.current_thread() is here:
+            time.sleep(0.2)
+        return said
+
+    monkeypatch.setattr(threading.Event, "wait", late)
+    with pacs.running() as peer, pytest.raises(errors.SendError) as raised:
+        send(peer.destination(ae_title="WRONG"), images)
+    assert "it is not called 'WRONG': correct `ae_title`" in str(raised.value)
+
+
 def test_a_peer_with_no_association_to_spare_is_tried_again_later(images: list[Path]) -> None:
     gate = threading.Event()
     entered = threading.Event()

@@ -2,38 +2,23 @@
 
 from __future__ import annotations
 
-import socket
 from typing import Any
 
-from pynetdicom import AE, evt
+from pynetdicom import evt
+
+from dicom_node.senders.requestor import Requestor, close_at_the_end
 
 
-class Entity(AE):  # type: ignore[misc]
-    """pynetdicom's AE, which leaves some sockets to the garbage collector."""
-
-    def _create_socket(self, assoc: Any, address: Any, tls_args: Any) -> Any:
-        made = super()._create_socket(assoc, address, tls_args)
-        _close_at_the_end(assoc.dul, made.socket)
-        return made
+class Entity(Requestor):
+    """An AE that also accepts associations, and closes their connections."""
 
     def start_server(self, *args: Any, evt_handlers: Any = (), **options: Any) -> Any:
-        opened = (evt.EVT_CONN_OPEN, _close_what_was_accepted)
+        opened = (evt.EVT_CONN_OPEN, _opened)
         return super().start_server(*args, evt_handlers=[opened, *evt_handlers], **options)
 
 
-def _close_what_was_accepted(event: Any) -> None:
-    _close_at_the_end(event.assoc.dul, event.assoc.dul.socket.socket)
-
-
-def _close_at_the_end(dul: Any, connection: socket.socket) -> None:
-    """Have a connection closed when its state machine stops."""
-    stop = dul.kill_dul
-
-    def stop_and_close() -> None:
-        stop()
-        connection.close()
-
-    dul.kill_dul = stop_and_close
+def _opened(event: Any) -> None:
+    close_at_the_end(event.assoc.dul, event.assoc.dul.socket.socket)
 
 
 def steady(assoc: Any) -> None:
