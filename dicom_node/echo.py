@@ -12,33 +12,38 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     KeyObjectSelectionDocumentStorage,
     MultiFrameTrueColorSecondaryCaptureImageStorage,
+    RLELossless,
     SecondaryCaptureImageStorage,
     SegmentationStorage,
 )
-from pynetdicom.sop_class import Verification
+from pynetdicom.sop_class import LabelMapSegmentationStorage, Verification
 
 from dicom_node import errors
 from dicom_node.senders import Destination, contexts, stow
 from dicom_node.senders.association import open_association
 from dicom_node.senders.contexts import Context
 
-#: The SOP classes of the objects that secondread makes, by their kind.
-_BY_KIND: dict[str, tuple[str, ...]] = {
-    "seg": (SegmentationStorage,),
-    "sr": (Comprehensive3DSRStorage,),
-    "key-images": (MultiFrameTrueColorSecondaryCaptureImageStorage, SecondaryCaptureImageStorage),
-    "key-objects": (KeyObjectSelectionDocumentStorage,),
+#: What secondread makes, by kind: SOP classes, in the syntax that they are written in.
+_BY_KIND: dict[str, tuple[Context, ...]] = {
+    kind: tuple((str(sop_class), str(syntax)) for sop_class in sop_classes)
+    for kind, syntax, *sop_classes in (
+        ("seg", ExplicitVRLittleEndian, SegmentationStorage),
+        ("sr", ExplicitVRLittleEndian, Comprehensive3DSRStorage),
+        (
+            "key-images",
+            ExplicitVRLittleEndian,
+            MultiFrameTrueColorSecondaryCaptureImageStorage,
+            SecondaryCaptureImageStorage,
+        ),
+        ("key-objects", ExplicitVRLittleEndian, KeyObjectSelectionDocumentStorage),
+        ("labelmap", RLELossless, LabelMapSegmentationStorage),
+    )
 }
 
 
 def result_contexts(kinds: Collection[str]) -> tuple[Context, ...]:
-    """What a peer must take that gets results of these kinds, in the syntax that they are written in."""
-    return tuple(
-        (str(sop_class), str(ExplicitVRLittleEndian))
-        for kind, sop_classes in _BY_KIND.items()
-        if kind in kinds
-        for sop_class in sop_classes
-    )
+    """What a peer must take that gets results of these kinds."""
+    return tuple(context for kind, asked in _BY_KIND.items() if kind in kinds for context in asked)
 
 
 #: Of what a model makes unless its manifest says otherwise.

@@ -26,10 +26,10 @@ _FRAMES_AT_ONCE = 8
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Frame:
-    """One segment on one slice."""
+    """What one frame shows of one slice."""
 
-    #: Segment Number.
-    segment: int
+    #: Segment Number; None: all segments, as labels.
+    segment: int | None
     #: Index along the mask's first axis.
     slice: int
     #: Which of the slices that have a frame, from 1.
@@ -37,20 +37,32 @@ class Frame:
 
 
 def shown(findings: Findings) -> list[Frame]:
-    """One frame for each segment and slice that has voxels, by segment.
-
-    The slices run so that slice, row and column are right-handed, as in highdicom's Segmentations.
-    """
+    """One frame for each segment and slice that has voxels, by segment."""
     mask = findings.mask
-    slices = [index for index in range(len(mask)) if mask[index].any()]
-    if np.linalg.det(findings.geometry.affine[:3, :3]) < 0:
-        slices.reverse()
     return [
         Frame(segment=segment.number, slice=index, rank=rank)
         for segment in findings.segments
-        for rank, index in enumerate(slices, start=1)
+        for rank, index in enumerate(_slices(findings), start=1)
         if (mask[index] == segment.number).any()
     ]
+
+
+def labelled(findings: Findings) -> list[Frame]:
+    """One frame for each slice that has voxels."""
+    return [
+        Frame(segment=None, slice=index, rank=rank) for rank, index in enumerate(_slices(findings), start=1)
+    ]
+
+
+def _slices(findings: Findings) -> list[int]:
+    """The slices that have voxels.
+
+    They run so that slice, row and column are right-handed, as in highdicom's Segmentations.
+    """
+    slices = [index for index, plane in enumerate(findings.mask) if plane.any()]
+    if np.linalg.det(findings.geometry.affine[:3, :3]) < 0:
+        slices.reverse()
+    return slices
 
 
 def pixels(frames: Sequence[Frame], mask: NDArray[Any]) -> bytes:
@@ -83,7 +95,7 @@ def groups(frames: Sequence[Frame], images: Sequence[Dataset], sample: Dataset) 
             derivations[frame.slice],
             _dimension_indices(frame),
             positions[frame.slice],
-            _segment(frame) if identified else b"",
+            _segment(frame.segment) if identified and frame.segment is not None else b"",
         )
         for frame in frames
     ]
@@ -109,12 +121,13 @@ def _position(image: Dataset) -> bytes:
 
 
 def _dimension_indices(frame: Frame) -> bytes:
-    """The Frame Content macro: indices by segment and by position (PS3.3 C.7.6.17.1)."""
-    indices = struct.pack("<LL", frame.segment, frame.rank)
+    """The Frame Content macro: indices by segment, where it shows one, and by position (PS3.3 C.7.6.17.1)."""
+    by_segment = b"" if frame.segment is None else struct.pack("<L", frame.segment)
+    indices = by_segment + struct.pack("<L", frame.rank)
     return explicit.sequence(0x00209111, explicit.item(explicit.element(0x00209157, "UL", indices)))
 
 
-def _segment(frame: Frame) -> bytes:
+def _segment(number: int) -> bytes:
     """The Segment Identification macro (PS3.3 C.8.20.3.1)."""
-    number = struct.pack("<H", frame.segment)
-    return explicit.sequence(0x0062000A, explicit.item(explicit.element(0x0062000B, "US", number)))
+    value = struct.pack("<H", number)
+    return explicit.sequence(0x0062000A, explicit.item(explicit.element(0x0062000B, "US", value)))

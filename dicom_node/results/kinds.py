@@ -11,10 +11,13 @@ from pydicom.dataset import Dataset
 from dicom_node.results import (
     key_images,
     key_objects,
+    labelmap,
     seg,
+    segments,
     sr,
     verify_key_images,
     verify_key_objects,
+    verify_labelmap,
     verify_seg,
     verify_sr,
 )
@@ -56,7 +59,10 @@ class Kind:
 #: By name, in the order in which they are made. `context.KINDS` has the same names, as a series list shows them.
 MADE: dict[str, Kind] = {
     "seg": Kind(writer=seg, gate=verify_seg),
+    "labelmap": Kind(writer=labelmap, gate=verify_labelmap),
     "key-images": Kind(writer=key_images, gate=verify_key_images),
-    "sr": Kind(writer=sr, gate=verify_sr, refers_to=("seg",)),
-    "key-objects": Kind(writer=key_objects, gate=verify_key_objects, refers_to=("seg", "key-images", "sr")),
+    "sr": Kind(writer=sr, gate=verify_sr, refers_to=segments.KINDS),
+    "key-objects": Kind(
+        writer=key_objects, gate=verify_key_objects, refers_to=(*segments.KINDS, "key-images", "sr")
+    ),
 }

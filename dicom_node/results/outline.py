@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 
-from dicom_node.results import seg
+from dicom_node.results import segments
 from dicom_node.results.context import ResultContext
 from engines.findings import Finding, Findings, Measurement, Segment, Urgency
 
@@ -59,8 +59,8 @@ def _of_segments(context: ResultContext, findings: Findings) -> Iterator[Group]:
         words = _absence(findings, segment)
         if own or words:
             yield Group(
-                tracking_uid=seg.tracking_uid(context, segment.number),
-                tracking_id=seg.tracking_id(context, segment),
+                tracking_uid=segments.tracking_uid(context, segment.number),
+                tracking_id=segments.tracking_id(context, segment),
                 segments=(segment,),
                 measurements=computed(own),
                 comment=" ".join([words, *_uncomputed(own)]).strip(),
@@ -137,7 +137,9 @@ def _absence(findings: Findings, segment: Segment) -> str:
 
     In words on purpose: a coded "absent" would say that the patient lacks the organ.
     """
-    return "" if seg.is_present(findings, segment.number) else f"No voxel was segmented as {segment.label}."
+    return (
+        "" if segments.is_present(findings, segment.number) else f"No voxel was segmented as {segment.label}."
+    )
 
 
 def _words(finding: Finding) -> str:

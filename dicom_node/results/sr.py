@@ -9,7 +9,7 @@ from highdicom import sr
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from pydicom.dataset import Dataset
 
-from dicom_node.results import codes, explicit, header, observer, outline, references
+from dicom_node.results import codes, explicit, header, observer, outline, references, segments
 from dicom_node.results.context import Report, ResultContext
 from engines.findings import Code, Findings, Measurement, Segment
 
@@ -32,7 +32,8 @@ def build(context: ResultContext, findings: Findings, made: Mapping[str, Dataset
     alone (TID 1501). There is no Image Library: it would hold what the evidence says already, 4 kB for
     each image.
     """
-    segmentation = made.get("seg")
+    kind = segments.referred(made)
+    segmentation = made[kind] if kind is not None else None
     document: Dataset = sr.Comprehensive3DSR(
         evidence=[context.stub] if segmentation is None else [context.stub, segmentation],
         content=_report(context, findings, segmentation),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pydicom.dataset import Dataset
 
 from dicom_node.errors import GateError
-from dicom_node.results import codes, outline, references
+from dicom_node.results import codes, outline, references, segments
 from dicom_node.results.context import ResultContext
 from engines.findings import Code, Findings, Measurement
 
@@ -44,15 +44,16 @@ def check(ds: Dataset, context: ResultContext, findings: Findings, made: Collect
     """Compare a report, as read from disk, with the findings. GateError says what differs."""
     if (ds.get("VerificationFlag"), ds.get("CompletionFlag")) != ("UNVERIFIED", "COMPLETE"):
         raise GateError("an AI report must be UNVERIFIED and COMPLETE")
-    segmented = "seg" in made
+    kind = segments.referred(made)
+    segmentation = context.uid(kind, "instance") if kind is not None else None
     groups = read_groups(ds)
     _check_account(groups, findings)
     expected = {group.tracking_uid: group for group in outline.groups(context, findings)}
     if groups.keys() != expected.keys():
         raise GateError(f"{len(groups)} measurement groups instead of {len(expected)}, or others")
     for uid, group in expected.items():
-        _check_group(groups[uid], group, context, segmented)
-    _check_evidence(ds, context, segmented)
+        _check_group(groups[uid], group, segmentation)
+    _check_evidence(ds, context, segmentation)
     _check_predecessor(ds, context)
 
 
@@ -130,7 +131,7 @@ def _verdict(*, present: bool) -> Code:
     return codes.PRESENT if present else codes.ABSENT
 
 
-def _check_group(read: Group, wanted: outline.Group, context: ResultContext, segmented: bool) -> None:
+def _check_group(read: Group, wanted: outline.Group, segmentation: str | None) -> None:
     """Raise GateError for the first difference between a group and what it should say."""
     if read.numbers != [_expected_number(item) for item in wanted.measurements]:
         raise GateError(f"the numbers of {wanted.tracking_id} are not its own")
@@ -138,17 +139,16 @@ def _check_group(read: Group, wanted: outline.Group, context: ResultContext, seg
     statements = [(finding.code, _verdict(present=finding.present))] if finding is not None else []
     if read.statements != statements or read.comments != ([wanted.comment] if wanted.comment else []):
         raise GateError(f"the statement or the words of {wanted.tracking_id} are not its own")
-    instance = context.uid("seg", "instance")
-    references = [(instance, segment.number) for segment in wanted.segments] if segmented else []
+    references = [(segmentation, segment.number) for segment in wanted.segments] if segmentation else []
     if read.segments != references:
         raise GateError(f"{wanted.tracking_id} refers to another segment or another Segmentation")
 
 
-def _check_evidence(ds: Dataset, context: ResultContext, segmented: bool) -> None:
+def _check_evidence(ds: Dataset, context: ResultContext, segmentation: str | None) -> None:
     """The evidence must be the source images, and the Segmentation where there is one."""
     expected = set(context.source_uids())
-    if segmented:
-        expected.add(context.uid("seg", "instance"))
+    if segmentation is not None:
+        expected.add(segmentation)
     listed = [uids[-1] for uids in references.read(ds, "CurrentRequestedProcedureEvidenceSequence")]
     if set(listed) != expected or len(listed) != len(expected):
         raise GateError("the evidence is not the source images and the Segmentation")

@@ -12,7 +12,7 @@ from pydicom import dcmread
 
 from dicom_node import results
 from dicom_node.errors import SeriesError
-from dicom_node.results import header, seg
+from dicom_node.results import header, segments
 from engines.findings import Code, Segment
 from tests.support import phantoms
 from tests.support import results as cases
@@ -105,7 +105,7 @@ def test_it_is_what_highdicom_would_write(lie: str, count: int, tmp_path: Path) 
         source_images=list(source.datasets),
         pixel_array=labels,
         segmentation_type="BINARY",
-        segment_descriptions=[seg._describe(context, segment) for segment in found.segments],
+        segment_descriptions=[segments._describe(context, segment) for segment in found.segments],
         omit_empty_frames=True,
         **header.constructor(context, "seg"),
     ).save_as(tmp_path / "theirs.dcm")

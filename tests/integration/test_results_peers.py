@@ -22,8 +22,14 @@ from tests.support import results as cases
 #: The validator's style sheet exceeds the limits that newer Java has on XPath expressions.
 _JAVA = "-Djdk.xml.xpathExprOpLimit=0 -Djdk.xml.xpathTotalOpLimit=0 -Djdk.xml.xpathExprGrpLimit=0"
 
-#: What dciodvfy calls the IODs, in the order in which the objects are made.
-IODS = ("Segmentation", "MultiframeTrueColorSCImage", "Comprehensive3DSR", "KeyObjectSelectionDocument")
+#: What dciodvfy calls the IODs, in the order in which the objects are made. Debian's is older than the label map.
+IODS = {
+    "seg": "Segmentation",
+    "key-images": "MultiframeTrueColorSCImage",
+    "sr": "Comprehensive3DSR",
+    "key-objects": "KeyObjectSelectionDocument",
+}
+KINDS = tuple(IODS)
 
 
 def run(program: str, *arguments: str | Path) -> str:
@@ -39,7 +45,7 @@ def run(program: str, *arguments: str | Path) -> str:
     return done.stdout + done.stderr
 
 
-def make(folder: Path, lie: str, kinds: tuple[str, ...] = results.KINDS, **changes: object) -> list[Path]:
+def make(folder: Path, lie: str, kinds: tuple[str, ...] = KINDS, **changes: object) -> list[Path]:
     """Write the results of a phantom; their paths, in the order in which they are made."""
     source = cases.series(cases.LIES[lie])
     made = results.make_results(cases.context(source), cases.findings(source, **changes), kinds, folder)
@@ -50,7 +56,7 @@ def make(folder: Path, lie: str, kinds: tuple[str, ...] = results.KINDS, **chang
 @pytest.mark.peer("dicom3tools")
 @pytest.mark.parametrize("lie", cases.LIES)
 def test_dciodvfy_finds_no_error(lie: str, tmp_path: Path) -> None:
-    for path, iod in zip(make(tmp_path, lie), IODS, strict=True):
+    for path, iod in zip(make(tmp_path, lie), IODS.values(), strict=True):
         said = run("dciodvfy", "-new", path)
         assert iod in said
         assert "Error" not in said, said
@@ -78,7 +84,7 @@ def make_later(folder: Path) -> list[Path]:
     made = [
         item
         for name, context in (("first", first), ("second", second))
-        for item in results.make_results(context, cases.findings(source), results.KINDS, folder / name)
+        for item in results.make_results(context, cases.findings(source), KINDS, folder / name)
     ]
     assert [item.problem for item in made] == [""] * 8
     return [item.path for item in made]
@@ -141,7 +147,7 @@ def test_dcentvfy_finds_source_and_results_consistent(tmp_path: Path) -> None:
     headers = phantoms.datasets(cases.LIES["axial"])
     images = phantoms.write(headers, tmp_path / "source")
     source = cases.series(cases.LIES["axial"], headers)
-    made = results.make_results(cases.context(source), cases.findings(source), results.KINDS, tmp_path)
+    made = results.make_results(cases.context(source), cases.findings(source), KINDS, tmp_path)
     said = run("dcentvfy", *images, *(item.path for item in made))
     assert "Error" not in said, said
 
@@ -189,6 +195,20 @@ def test_others_read_the_key_object_selection(tmp_path: Path) -> None:
 
 @pytest.mark.peer("dcmqi")
 @pytest.mark.parametrize("lie", ["axial", "coronal", "double oblique", "not bytewise"])
+def test_dcmqi_reads_the_same_labels_at_the_same_points(lie: str, tmp_path: Path) -> None:
+    # Given a written label map, when dcmqi converts it
+    [path] = make(tmp_path, lie, ("labelmap",))
+    run("segimage2itkimage", "--inputDICOM", path, "--outputDirectory", tmp_path, "--outputType", "nrrd")
+    # Then each label is at the mask's points in the patient
+    phantom = cases.LIES[lie]
+    labels = cases.mask(phantom.shape)
+    for number in (1, 2, 3):
+        wanted = located(np.argwhere(labels == number), phantoms.affine(phantom))
+        assert read_nrrd(tmp_path / "1.nrrd", number) == wanted
+
+
+@pytest.mark.peer("dcmqi")
+@pytest.mark.parametrize("lie", ["axial", "coronal", "double oblique", "not bytewise"])
 def test_dcmqi_reads_the_same_voxels_at_the_same_points(lie: str, tmp_path: Path) -> None:
     # Given a written Segmentation, when dcmqi converts it
     [path] = make(tmp_path, lie, ("seg",))
@@ -198,7 +218,7 @@ def test_dcmqi_reads_the_same_voxels_at_the_same_points(lie: str, tmp_path: Path
     labels = cases.mask(phantom.shape)
     for number in (1, 2, 3):
         wanted = located(np.argwhere(labels == number), phantoms.affine(phantom))
-        assert read_nrrd(tmp_path / f"{number}.nrrd") == wanted
+        assert read_nrrd(tmp_path / f"{number}.nrrd", number) == wanted
 
 
 def located(index: NDArray[np.int64], affine: NDArray[np.float64]) -> list[tuple[int, ...]]:
@@ -207,8 +227,8 @@ def located(index: NDArray[np.int64], affine: NDArray[np.float64]) -> list[tuple
     return sorted(map(tuple, np.rint(points * 100).astype(int).tolist()))
 
 
-def read_nrrd(path: Path) -> list[tuple[int, ...]]:
-    """The points of the voxels that are not zero."""
+def read_nrrd(path: Path, label: int) -> list[tuple[int, ...]]:
+    """The points of the voxels of this label."""
     head, _, data = path.read_bytes().partition(b"\n\n")
     fields = dict(line.split(": ", 1) for line in head.decode().splitlines() if ": " in line)
     assert fields["space"] == "left-posterior-superior"
@@ -220,7 +240,7 @@ def read_nrrd(path: Path) -> list[tuple[int, ...]]:
     for axis, direction in enumerate(fields["space directions"].split()):
         affine[:3, axis] = vector(direction)
     affine[:3, 3] = vector(fields["space origin"])
-    return located(np.argwhere(array), affine)
+    return located(np.argwhere(array == label), affine)
 
 
 def vector(text: str) -> list[float]:
@@ -234,4 +254,4 @@ def test_highdicom_and_dcmqi_count_alike(tmp_path: Path) -> None:
     run("segimage2itkimage", "--inputDICOM", path, "--outputDirectory", tmp_path, "--outputType", "nrrd")
     array = highdicom.seg.segread(path).get_volume(combine_segments=True).array
     for number in (1, 2, 3):
-        assert len(read_nrrd(tmp_path / f"{number}.nrrd")) == int((array == number).sum()) > 0
+        assert len(read_nrrd(tmp_path / f"{number}.nrrd", number)) == int((array == number).sum()) > 0
