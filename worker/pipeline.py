@@ -154,9 +154,8 @@ def analyse(bench: Bench, job_id: int, *, send: Callable[[list[int]], None] | No
     now = datetime.now(UTC)
     with bench.database.write() as session:
         allowed = limits.of_jobs(session, [job_id], bench.work)[job_id]
-        deadline = now + allowed.hard
         job = leases.claim(
-            session, job_id, owner=bench.owner, now=now, lease=bench.lease, deadline_at=deadline
+            session, job_id, owner=bench.owner, now=now, lease=bench.lease, deadline_at=now + allowed.hard
         )
         if job is None:
             return []
@@ -231,7 +230,8 @@ def _analyse(
     with watch("encode"):
         folder = bench.results_root / job.identity
         files = dicom_results.make_results(context, findings, package.manifest.results, folder)
-    return Analysis(volume=source.volume, findings=findings, files=files, notes=source.notes)
+    notes = (*source.notes, *dicom_results.left_out(context, package.manifest.results))
+    return Analysis(volume=source.volume, findings=findings, files=files, notes=notes)
 
 
 # 4. Deliver: the results leave --------------------------------------------------------------------

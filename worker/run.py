@@ -126,7 +126,7 @@ def _run_series(
         folder=out,
         findings=findings,
         files=files,
-        notes=source.notes,
+        notes=(*source.notes, *results.left_out(context, package.manifest.results)),
         seconds=watch.seconds,
     )
 

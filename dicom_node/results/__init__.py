@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydicom.dataset import Dataset
 
-from dicom_node.errors import GateError
-from dicom_node.results import files, kinds, verify
+from dicom_node.errors import GateError, SeriesError
+from dicom_node.results import files, kinds, segments, verify
 from dicom_node.results.context import KINDS, ResultContext
 from engines.findings import Findings
 
-__all__ = ["KINDS", "ResultContext", "ResultFile", "make_results"]
+__all__ = ["KINDS", "ResultContext", "ResultFile", "left_out", "make_results"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,22 +44,38 @@ def make_results(
 
     `wanted` are of `KINDS`; what others refer to is made first. Where the findings have nothing for a kind
     (no voxel, no Segmentation) there is no object of it, and the report says what was looked for. A file
-    that does not pass the gate is kept and says why in `problem`. Raises SeriesError where the source
-    cannot carry results, ValueError for an unknown kind.
+    that does not pass the gate is kept and says why in `problem`. What cannot be expressed on the source
+    (`left_out`) is not made. Raises SeriesError where that is all that is wanted, ValueError for an unknown kind.
     """
     unknown = set(wanted) - set(KINDS)
     if unknown:
         raise ValueError(f"no such kind of result: {', '.join(sorted(unknown))}")
+    impossible = _impossible(context, wanted)
+    if wanted and len(impossible) == len(set(wanted)):
+        raise SeriesError("no-frame-of-reference", next(iter(impossible.values())))
     folder.mkdir(parents=True, exist_ok=True)
     written: dict[str, ResultFile] = {}
     made: dict[str, Dataset] = {}
     for name, kind in kinds.MADE.items():
-        ds = kind.writer.build(context, findings, made) if name in wanted else None
+        if name not in wanted or name in impossible:
+            continue
+        ds = kind.writer.build(context, findings, made)
         if ds is not None:
             file = _write(ds, name, context, findings, folder, made=tuple(made))
             written[name] = _held_back(file, [written[other] for other in kind.refers_to if other in written])
             made[name] = ds
     return list(written.values())
+
+
+def left_out(context: ResultContext, wanted: Collection[str]) -> tuple[str, ...]:
+    """What cannot be expressed on the source, each with its reason, for people; the report says so too."""
+    return tuple(f"no {kind}: {reason}" for kind, reason in _impossible(context, wanted).items())
+
+
+def _impossible(context: ResultContext, wanted: Collection[str]) -> dict[str, str]:
+    """The wanted kinds that the source cannot carry, and why."""
+    reason = segments.unplaced(context)
+    return {kind: reason for kind in segments.KINDS if reason and kind in wanted}
 
 
 def _write(

@@ -110,17 +110,8 @@ class ResultContext:
 
     @property
     def frame_of_reference_uid(self) -> str:
-        """The Frame of Reference that masks are placed in.
-
-        Raises SeriesError, reason "no-frame-of-reference", where the source has none.
-        """
-        uid = self.source.volume.geometry.frame_of_reference_uid
-        if not uid:
-            raise SeriesError(
-                "no-frame-of-reference",
-                "the source images have no Frame of Reference UID (0020,0052); results need one",
-            )
-        return uid
+        """The Frame of Reference that masks are placed in; "" where the source has none."""
+        return self.source.volume.geometry.frame_of_reference_uid or ""
 
     @property
     def timezone_offset(self) -> str | None:

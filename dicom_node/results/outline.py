@@ -35,7 +35,8 @@ def groups(context: ResultContext, findings: Findings) -> tuple[Group, ...]:
     earlier one's place, that is said first.
     """
     parts = (_of_segments(context, findings), _of_unions(context, findings), _of_findings(context, findings))
-    return (*_of_history(context), *(tuple(chain.from_iterable(parts)) or (_empty(context),)))
+    said = tuple(chain.from_iterable(parts)) or (_empty(context),)
+    return (*_of_history(context), *said, *_of_what_is_missing(context, findings))
 
 
 def computed(measurements: Iterable[Measurement]) -> tuple[Measurement, ...]:
@@ -111,6 +112,17 @@ def _of_history(context: ResultContext) -> Iterator[Group]:
                 "since images came late or were replaced. "
                 f"This report is of {len(context.source.datasets)} images."
             ),
+        )
+
+
+def _of_what_is_missing(context: ResultContext, findings: Findings) -> Iterator[Group]:
+    """Why a reader looks for the Segmentation in vain."""
+    reason = segments.unplaced(context)
+    if reason and segments.has_voxels(findings):
+        yield Group(
+            tracking_uid=context.uid("tracking", "unplaced"),
+            tracking_id=f"{context.model.name}/no Segmentation",
+            comment=f"There is no Segmentation of what was found: {reason}.",
         )
 
 

@@ -15,7 +15,7 @@ from engines.findings import Findings
 def build(context: ResultContext, findings: Findings, made: Mapping[str, Dataset]) -> Dataset | None:
     """A BINARY Segmentation (PS3.3 A.51) with one frame for each slice and segment that has voxels.
 
-    None where there is no voxel at all. Raises SeriesError where the source has no Frame of Reference.
+    None where there is no voxel at all. The source must have a Frame of Reference.
     """
     if not segments.has_voxels(findings):
         return None

@@ -25,9 +25,8 @@ def begin(
     """The Segmentation as highdicom makes it, of one pixel on the first image: it is slow with many.
 
     Every segment is described, also one without voxels: "looked for and not found" is a result, and its
-    number stays the one that the findings use. Raises SeriesError where the source has no Frame of Reference.
+    number stays the one that the findings use. The source must have a Frame of Reference (`unplaced`).
     """
-    uid = context.frame_of_reference_uid
     pixel = np.zeros((1, *findings.mask.shape[1:]), findings.mask.dtype)
     pixel[0, 0, 0] = findings.segments[0].number
     ds: Dataset = Segmentation(
@@ -41,7 +40,7 @@ def begin(
         transfer_syntax_uid=transfer_syntax_uid,
         **header.constructor(context, kind),
     )
-    ds.FrameOfReferenceUID = uid
+    ds.FrameOfReferenceUID = context.frame_of_reference_uid
     ds.ContentCreatorName = None  # type 2 (PS3.3 Table 10-12)
     _name_dimensions(ds, context.uid(kind, "dimensions"))
     if context.header.get("BodyPartExamined"):
@@ -54,6 +53,15 @@ def begin(
 def has_voxels(findings: Findings) -> bool:
     """Whether there is anything to show: a multi-frame image without frames does not exist."""
     return bool(findings.segments) and bool(findings.mask.any())
+
+
+def unplaced(context: ResultContext) -> str:
+    """Why there can be no Segmentation of this source; "" where there can."""
+    if context.frame_of_reference_uid:
+        return ""
+    return (
+        "the source images have no Frame of Reference UID (0020,0052), so that nothing can be placed in them"
+    )
 
 
 def referred(made: Collection[str]) -> str | None:

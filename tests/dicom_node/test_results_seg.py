@@ -9,6 +9,7 @@ import highdicom
 import numpy as np
 import pytest
 from pydicom import dcmread
+from pydicom.dataset import Dataset
 
 from dicom_node import results
 from dicom_node.errors import SeriesError
@@ -168,15 +169,33 @@ def test_nothing_segmented_makes_no_segmentation(tmp_path: Path) -> None:
     assert made[0].verified, made[0].problem
 
 
-def test_without_a_frame_of_reference_the_reason_is_named(tmp_path: Path) -> None:
+def test_without_a_frame_of_reference_the_rest_is_made_and_the_report_says_why(tmp_path: Path) -> None:
     headers = phantoms.datasets(cases.LIES["axial"])
     for ds in headers:
         del ds.FrameOfReferenceUID
-    source = cases.series(cases.LIES["axial"], headers)
+    context = cases.context(cases.series(cases.LIES["axial"], headers))
+    found = cases.findings(context.source)
+    # What has no need of a place in the patient is made
+    made = results.make_results(context, found, results.KINDS, tmp_path / "all")
+    assert [(item.kind, item.problem) for item in made] == [
+        ("key-images", ""), ("sr", ""), ("key-objects", ""),
+    ]  # fmt: skip
+    assert [line.split(":")[0] for line in results.left_out(context, results.KINDS)] == [
+        "no seg", "no labelmap",
+    ]  # fmt: skip
+    [words] = [text for text in comments(dcmread(made[1].path)) if "There is no" in text]
+    assert "no Frame of Reference UID (0020,0052)" in words
+    # Where nothing else is wanted, that is the end, with the reason
     with pytest.raises(SeriesError, match=r"no Frame of Reference") as caught:
-        results.make_results(cases.context(source), cases.findings(source), ("seg", "sr"), tmp_path)
+        results.make_results(context, found, ("seg",), tmp_path / "seg")
     assert caught.value.reason == "no-frame-of-reference"
-    assert list(tmp_path.iterdir()) == []
+    assert not (tmp_path / "seg").exists()
+
+
+def comments(item: Dataset) -> list[str]:
+    """Every text of a report."""
+    own = [str(item.TextValue)] if item.get("ValueType") == "TEXT" else []
+    return own + [text for child in item.get("ContentSequence") or () for text in comments(child)]
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:pydicom")

@@ -107,6 +107,19 @@ def test_a_localizer_among_axials_is_set_aside_and_said(journey: Journey) -> Non
     assert any("localizer" in note for note in job.notes)
 
 
+def test_without_a_frame_of_reference_the_report_leaves_alone_and_the_job_says_so(journey: Journey) -> None:
+    made = journeys.datasets()
+    for ds in made:
+        del ds.FrameOfReferenceUID
+    journey.run(made)
+    job = journey.job()
+    assert (job.state, [one.kind for one in job.objects]) == ("done", ["sr"])
+    assert [
+        note for note in job.notes if note.startswith("no seg: the source images have no Frame of Reference")
+    ]
+    assert len(journey.sent()) == 1
+
+
 @pytest.mark.parametrize("name", ["Яковлев^Пётр", "山田^太郎", "Müller^Zoë", "Zyx\u0301wina^Quolliper", ""])
 def test_a_name_in_any_script_is_in_the_results_to_the_letter(journey: Journey, name: str) -> None:
     journey.run(journeys.datasets(patient_name=name))
