@@ -5,6 +5,7 @@
 Each writes the same mask of 512 x 512 pixels, of touching convex parts, to the same disk, in a process of its own that
 has written a tiny one before. "write" is the object built and on disk with fsync; "gate" is what secondread
 adds by reading it back and comparing every voxel. Memory is the process's peak above what it held with the mask.
+Then the report, the key images and the key objects of three classes on 600 slices.
 """
 
 from __future__ import annotations
@@ -191,6 +192,17 @@ def main() -> None:
                     results.append(measure(who, encoding, path, arguments.classes))
             own, other = (report(who, encoding, results) for who, results in rounds.items())
             print(f"           {encoding:8}  write / highdicom's: {own / other:.2f} x")
+        documents(Path(folder) / "document.dcm")
+
+
+def documents(path: Path) -> None:
+    """The other kinds, whose evidence is a long series."""
+    rehearsal.rehearse()
+    context, findings = given(mask_of(3, 600), 3)
+    for kind in ("sr", "key-images", "key-objects"):
+        took = ours(context, findings, kind, path)
+        size = path.stat().st_size / 1e6
+        print(f"secondread {kind:11}  write {took['write']:.2f} s  gate {took['gate']:.2f} s  {size:.2f} MB")
 
 
 if __name__ == "__main__":
