@@ -144,7 +144,9 @@ class MeasurementEntry(_Strict):
     """One measurement to make of labels."""
 
     key: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-    kind: Literal["volume", "mean", "std", "minimum", "maximum", "percent_below", "percent_above"]
+    kind: Literal[
+        "volume", "longest_diameter", "mean", "std", "minimum", "maximum", "percent_below", "percent_above"
+    ]
     #: Label keys: one measurement for each.
     of: Annotated[tuple[str, ...], Field(min_length=1)]
     #: Also measure the union of `of`, reported without a segment.
