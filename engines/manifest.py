@@ -199,7 +199,10 @@ class Manifest(_Strict):
     outputs: Annotated[tuple[Output, ...], Field(min_length=1, max_length=1)]
     measurements: tuple[MeasurementEntry, ...] = ()
     findings: tuple[FindingRule, ...] = ()
-    results: tuple[Literal["seg", "sr", "key-images", "key-objects", "labelmap"], ...] = ("seg", "sr")
+    results: tuple[Literal["seg", "sr", "key-images", "key-objects", "labelmap", "sr-display"], ...] = (
+        "seg",
+        "sr",
+    )
 
     @model_validator(mode="after")
     def _references_resolve(self) -> Manifest:
