@@ -67,7 +67,7 @@ def separate(container: Dataset) -> None:
 
 def _evidence(context: ResultContext, segmentation: Dataset | None) -> bytes:
     """The study's evidence: all source images, and the Segmentation (PS3.3 C.17.2.3)."""
-    series = [references.of_series(context.source.datasets)]
+    series = [references.of_series(context.source.instances)]
     if segmentation is not None:
         series.append(references.of_series([segmentation]))
     return references.study(context, series)
