@@ -15,12 +15,15 @@ from engines.errors import VolumeError
 from engines.findings import Finding, Measurement
 from engines.manifest import FindingRule, Manifest, MeasurementEntry
 from engines.preprocess import spread
-from engines.volume import Volume
+from engines.volume import Geometry, Volume
 
 logger = logging.getLogger(__name__)
 
 #: The units that a volume can be reported in (UCUM), and how much of each a cubic millimetre is.
 PER_MM3: Mapping[str, float] = {"mm3": 1.0, "uL": 1.0, "mL": 1e-3, "cm3": 1e-3, "dL": 1e-5, "L": 1e-6}
+
+#: The same of an area and a square millimetre.
+PER_MM2: Mapping[str, float] = {"mm2": 1.0, "cm2": 1e-2}
 
 #: How people write units whose UCUM code they would not recognise.
 _FAMILIAR = {"[hnsf'U]": "HU", "1": ""}
@@ -76,7 +79,8 @@ def measure(
     """Every measurement of the manifest, in its order: each label of `of`, then the union if asked.
 
     `mask` is a label map on the volume's grid; the values are the source's own, not the network's.
-    A statistic of a label that has no voxel does not exist and is left out; its volume is 0.
+    A statistic of a label that has no voxel does not exist and is left out; its volume is 0. A volume or an
+    area of what has no known size is left out too: `impossible` says so.
     """
     numbers = {label.key: label.index for label in manifest.outputs[0].labels}
     wanted = _wanted(manifest.measurements, numbers)
@@ -88,7 +92,7 @@ def measure(
         if entry.combined:
             parts.append((None, _union(part for _, part in own)))
         for number, part in parts:
-            value = _value(entry, part, volume.geometry.voxel_volume_mm3)
+            value = _value(entry, part, volume.geometry)
             if value is not None:
                 made.append(_measurement(entry, value, number))
     return tuple(made)
@@ -147,10 +151,32 @@ def _union(parts: Iterable[Statistics]) -> Statistics:
     return union
 
 
-def _value(entry: MeasurementEntry, part: Statistics, voxel_mm3: float) -> float | None:
+def impossible(manifest: Manifest, geometry: Geometry) -> tuple[str, ...]:
+    """What the manifest wants measured and an image of this geometry does not tell, for people."""
+    reasons = {
+        "volume": None if geometry.voxel_volume_mm3 is not None else "a single image has no known thickness",
+        "area": None
+        if geometry.pixel_area_mm2 is not None
+        else "the image does not say how large its pixels are",
+    }
+    return tuple(
+        f"{entry.name.meaning} ({entry.unit.meaning}) cannot be measured: {reasons[entry.kind]}"
+        for entry in manifest.measurements
+        if reasons.get(entry.kind)
+    )
+
+
+def _size(entry: MeasurementEntry, count: int, geometry: Geometry) -> float | None:
+    """Volume or area of so many voxels; None where their size is unknown."""
+    voxel = geometry.voxel_volume_mm3 if entry.kind == "volume" else geometry.pixel_area_mm2
+    units = PER_MM3 if entry.kind == "volume" else PER_MM2
+    return None if voxel is None else count * voxel * units[entry.unit.value]
+
+
+def _value(entry: MeasurementEntry, part: Statistics, geometry: Geometry) -> float | None:
     """The measurement's value in its unit; None where there is nothing to measure."""
-    if entry.kind == "volume":
-        return part.count * voxel_mm3 * PER_MM3[entry.unit.value]
+    if entry.kind == "volume" or entry.kind == "area":
+        return _size(entry, part.count, geometry)
     if part.count == 0:
         return None
     match entry.kind:

@@ -15,7 +15,7 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from dicom_node import elements
+from dicom_node import display, elements
 from dicom_node.results import codes, header, key_slices, legend
 from dicom_node.results.context import ResultContext
 from dicom_node.results.key_slices import KeySlice
@@ -86,16 +86,12 @@ def _picture(
 
 
 def _window(context: ResultContext, index: int) -> tuple[float, float]:
-    """Values shown black and white: the source's first window (PS3.3 C.11.2.1.2), as a viewer opens it."""
-    image = context.source.datasets[index]
-    centres, widths = (elements.value(image, f"Window{part}") for part in ("Center", "Width"))
-    try:
-        centre, width = (float(np.ravel(value)[0]) for value in (centres, widths))
-    except (TypeError, ValueError, IndexError):
-        centre, width = np.nan, np.nan
-    if np.isfinite([centre, width]).all() and width >= 1:
-        return centre - width / 2, centre + width / 2
-    low, high = np.percentile(context.source.volume.array[index], _CONTRAST)
+    """Values shown black and white: the source's own window, as a viewer opens it."""
+    volume = context.source.volume
+    asked = volume.window or display.window(context.source.datasets[index])
+    if asked is not None:
+        return asked
+    low, high = np.percentile(volume.array[index], _CONTRAST)
     return float(low), float(max(high, low + 1))
 
 
