@@ -80,8 +80,9 @@ def _picture(
         size=size(context),
         unfilled=unfilled,
     )
-    image = elements.name(context.source.datasets[chosen.index])
-    place = f"{image} (slice {chosen.index + 1} of {volume.geometry.shape[0]})"
+    place, count = elements.name(context.source.datasets[chosen.index]), volume.geometry.shape[0]
+    if count > 1:
+        place = f"{place} (slice {chosen.index + 1} of {count})"
     return legend.beside(drawn, context, findings, segments, place)
 
 
@@ -136,7 +137,9 @@ def _taken_over(ds: Dataset, context: ResultContext) -> None:
     if source.get("BodyPartExamined"):
         ds.BodyPartExamined = source.BodyPartExamined
     # Of type 2C: for a paired structure, and where nobody says which structure it is (PS3.3 C.7.3.1).
-    if source.get("Laterality") or "BodyPartExamined" not in ds:
+    if source.get("ImageLaterality"):
+        ds.ImageLaterality = source.ImageLaterality
+    elif source.get("Laterality") or "BodyPartExamined" not in ds:
         ds.Laterality = source.get("Laterality")
     # Once lossy, always lossy (PS3.3 C.7.6.1.1.5).
     ds.LossyImageCompression = source.get("LossyImageCompression") or "00"
