@@ -10,9 +10,11 @@ import httpx
 from pydicom.uid import (
     Comprehensive3DSRStorage,
     ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
     KeyObjectSelectionDocumentStorage,
     MultiFrameTrueColorSecondaryCaptureImageStorage,
     RLELossless,
+    RTStructureSetStorage,
     SecondaryCaptureImageStorage,
     SegmentationStorage,
 )
@@ -37,6 +39,7 @@ _BY_KIND: dict[str, tuple[Context, ...]] = {
         ),
         ("key-objects", ExplicitVRLittleEndian, KeyObjectSelectionDocumentStorage),
         ("labelmap", RLELossless, LabelMapSegmentationStorage),
+        ("rtstruct", ImplicitVRLittleEndian, RTStructureSetStorage),
     )
 }
 

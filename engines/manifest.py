@@ -180,6 +180,9 @@ class FindingRule(_Strict):
         return self
 
 
+ResultKind = Literal["seg", "sr", "key-images", "key-objects", "labelmap", "rtstruct"]
+
+
 class Manifest(_Strict):
     """The whole of `model.yaml`."""
 
@@ -197,7 +200,7 @@ class Manifest(_Strict):
     outputs: Annotated[tuple[Output, ...], Field(min_length=1, max_length=1)]
     measurements: tuple[MeasurementEntry, ...] = ()
     findings: tuple[FindingRule, ...] = ()
-    results: tuple[Literal["seg", "sr", "key-images", "key-objects", "labelmap"], ...] = ("seg", "sr")
+    results: tuple[ResultKind, ...] = ("seg", "sr")
 
     @model_validator(mode="after")
     def _references_resolve(self) -> Manifest:

@@ -75,7 +75,7 @@ def left_out(context: ResultContext, wanted: Collection[str]) -> tuple[str, ...]
 def _impossible(context: ResultContext, wanted: Collection[str]) -> dict[str, str]:
     """The wanted kinds that the source cannot carry, and why."""
     reason = segments.unplaced(context)
-    return {kind: reason for kind in segments.KINDS if reason and kind in wanted}
+    return {name: reason for name, kind in kinds.MADE.items() if kind.placed and reason and name in wanted}
 
 
 def _write(

@@ -12,12 +12,14 @@ from dicom_node.results import (
     key_images,
     key_objects,
     labelmap,
+    rtstruct,
     seg,
     segments,
     sr,
     verify_key_images,
     verify_key_objects,
     verify_labelmap,
+    verify_rtstruct,
     verify_seg,
     verify_sr,
 )
@@ -52,17 +54,22 @@ class Kind:
 
     writer: Writer
     gate: Gate
+    #: Whether it places things in the patient, for which the source must have a Frame of Reference.
+    placed: bool = False
     #: The kinds that it refers to where they were made: where one of them may not leave, neither may it.
     refers_to: tuple[str, ...] = ()
 
 
 #: By name, in the order in which they are made. `context.KINDS` has the same names, as a series list shows them.
 MADE: dict[str, Kind] = {
-    "seg": Kind(writer=seg, gate=verify_seg),
-    "labelmap": Kind(writer=labelmap, gate=verify_labelmap),
+    "seg": Kind(writer=seg, gate=verify_seg, placed=True),
+    "labelmap": Kind(writer=labelmap, gate=verify_labelmap, placed=True),
+    "rtstruct": Kind(writer=rtstruct, gate=verify_rtstruct, placed=True),
     "key-images": Kind(writer=key_images, gate=verify_key_images),
     "sr": Kind(writer=sr, gate=verify_sr, refers_to=segments.KINDS),
     "key-objects": Kind(
-        writer=key_objects, gate=verify_key_objects, refers_to=(*segments.KINDS, "key-images", "sr")
+        writer=key_objects,
+        gate=verify_key_objects,
+        refers_to=(*segments.KINDS, "rtstruct", "key-images", "sr"),
     ),
 }
