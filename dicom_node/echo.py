@@ -10,6 +10,7 @@ import httpx
 from pydicom.uid import (
     Comprehensive3DSRStorage,
     ExplicitVRLittleEndian,
+    GrayscaleSoftcopyPresentationStateStorage,
     ImplicitVRLittleEndian,
     KeyObjectSelectionDocumentStorage,
     MultiFrameTrueColorSecondaryCaptureImageStorage,
@@ -40,6 +41,7 @@ _BY_KIND: dict[str, tuple[Context, ...]] = {
         ("key-objects", ExplicitVRLittleEndian, KeyObjectSelectionDocumentStorage),
         ("labelmap", RLELossless, LabelMapSegmentationStorage),
         ("rtstruct", ImplicitVRLittleEndian, RTStructureSetStorage),
+        ("presentation-state", ExplicitVRLittleEndian, GrayscaleSoftcopyPresentationStateStorage),
     )
 }
 

@@ -180,7 +180,7 @@ class FindingRule(_Strict):
         return self
 
 
-ResultKind = Literal["seg", "sr", "key-images", "key-objects", "labelmap", "rtstruct"]
+ResultKind = Literal["seg", "sr", "key-images", "key-objects", "labelmap", "rtstruct", "presentation-state"]
 
 
 class Manifest(_Strict):

@@ -25,9 +25,6 @@ from engines.findings import Findings
 #: Longer side of a picture, pixels: not below the slice's own where that is of this size.
 _LEAST, _MOST = 512, 1024
 
-#: Percentiles shown black and white where the source names no window.
-_CONTRAST = (1.0, 99.0)
-
 
 def build(context: ResultContext, findings: Findings, made: Mapping[str, Dataset]) -> Dataset | None:
     """The key slices as they were acquired, in colour, with words: one frame each (PS3.3 A.8.5).
@@ -55,7 +52,7 @@ def build(context: ResultContext, findings: Findings, made: Mapping[str, Dataset
         _frames(ds, context, chosen)
     _derived(ds, context, chosen)
     _taken_over(ds, context)
-    shown = [findings.segments[number - 1].label for number in _shown(chosen)]
+    shown = [findings.segments[number - 1].label for number in key_slices.shown(chosen)]
     header.finish(ds, context, header.describe(context, ["key images", *shown]))
     return ds
 
@@ -76,27 +73,13 @@ def _picture(
         findings.mask,
         segments,
         index=chosen.index,
-        window=_window(context, chosen.index),
+        window=key_slices.window(context, chosen.index),
         size=size(context),
         unfilled=unfilled,
     )
     image = elements.name(context.source.datasets[chosen.index])
     place = f"{image} (slice {chosen.index + 1} of {volume.geometry.shape[0]})"
     return legend.beside(drawn, context, findings, segments, place)
-
-
-def _window(context: ResultContext, index: int) -> tuple[float, float]:
-    """Values shown black and white: the source's first window (PS3.3 C.11.2.1.2), as a viewer opens it."""
-    image = context.source.datasets[index]
-    centres, widths = (elements.value(image, f"Window{part}") for part in ("Center", "Width"))
-    try:
-        centre, width = (float(np.ravel(value)[0]) for value in (centres, widths))
-    except (TypeError, ValueError, IndexError):
-        centre, width = np.nan, np.nan
-    if np.isfinite([centre, width]).all() and width >= 1:
-        return centre - width / 2, centre + width / 2
-    low, high = np.percentile(context.source.volume.array[index], _CONTRAST)
-    return float(low), float(max(high, low + 1))
 
 
 def _image(ds: Dataset, frames: NDArray[np.uint8]) -> None:
@@ -137,18 +120,9 @@ def _derived(ds: Dataset, context: ResultContext, chosen: tuple[KeySlice, ...]) 
 def _taken_over(ds: Dataset, context: ResultContext) -> None:
     """What a picture has from its source: the side of the body, and what its compression has lost."""
     source = context.header
-    if source.get("BodyPartExamined"):
-        ds.BodyPartExamined = source.BodyPartExamined
-    # Of type 2C: for a paired structure, and where nobody says which structure it is (PS3.3 C.7.3.1).
-    if source.get("Laterality") or "BodyPartExamined" not in ds:
-        ds.Laterality = source.get("Laterality")
+    header.body_part(ds, context)
     # Once lossy, always lossy (PS3.3 C.7.6.1.1.5).
     ds.LossyImageCompression = source.get("LossyImageCompression") or "00"
     for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
         if source.get(keyword):
             setattr(ds, keyword, source.get(keyword))
-
-
-def _shown(chosen: tuple[KeySlice, ...]) -> list[int]:
-    """Numbers of the segments that are on any of the slices."""
-    return sorted({number for slice_ in chosen for number in slice_.segments})

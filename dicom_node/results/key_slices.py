@@ -7,10 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dicom_node import elements
+from dicom_node.results.context import ResultContext
 from engines.findings import Findings
 
 #: A reader leafs through so many; the Segmentation has them all.
 MOST = 8
+
+#: Percentiles shown black and white where the source names no window.
+_CONTRAST = (1.0, 99.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +47,25 @@ def choose(findings: Findings) -> tuple[KeySlice, ...]:
         KeySlice(index=index, segments=tuple(int(number) for number in np.flatnonzero(areas[index, 1:]) + 1))
         for index in sorted(best)
     )
+
+
+def shown(chosen: tuple[KeySlice, ...]) -> list[int]:
+    """Numbers of the segments that are on any of the slices."""
+    return sorted({number for slice_ in chosen for number in slice_.segments})
+
+
+def window(context: ResultContext, index: int) -> tuple[float, float]:
+    """Values shown black and white: the source's first window (PS3.3 C.11.2.1.2), as a viewer opens it."""
+    image = context.source.datasets[index]
+    centres, widths = (elements.value(image, f"Window{part}") for part in ("Center", "Width"))
+    try:
+        centre, width = (float(np.ravel(value)[0]) for value in (centres, widths))
+    except (TypeError, ValueError, IndexError):
+        centre, width = np.nan, np.nan
+    if np.isfinite([centre, width]).all() and width >= 1:
+        return centre - width / 2, centre + width / 2
+    low, high = np.percentile(context.source.volume.array[index], _CONTRAST)
+    return float(low), float(max(high, low + 1))
 
 
 def _areas(findings: Findings) -> NDArray[np.int64]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from dicom_node.errors import GateError
-from dicom_node.results import codes, rtstruct
+from dicom_node.results import codes, filling, rtstruct
 from dicom_node.results.context import ResultContext
 from dicom_node.results.verify_segments import TOLERANCE_MM
 from engines import labels
@@ -124,32 +124,10 @@ def _check_filled(closed: list[NDArray[np.float64]], plane: NDArray[Any], number
     first = np.maximum(np.floor(points.min(axis=0)), 0).astype(np.int64)
     last = np.minimum(np.ceil(points.max(axis=0)), np.array(plane.shape) - 1).astype(np.int64)
     there = plane[first[0] : last[0] + 1, first[1] : last[1] + 1] == number
-    filled = sum(_count(line) for line in closed)
+    filled = sum(filling.area(line) for line in closed)
     voxels = int(np.count_nonzero(there))
     # Filled by parity they are the mask; and with an area of as many voxels, they do not overlap.
-    if not np.array_equal(_parity(closed, first, there.shape), there) or abs(filled - voxels) > 0.5:
+    inside = filling.by_parity([filling.closed(line - first) for line in closed], there.shape)
+    if not np.array_equal(inside, there) or abs(filled - voxels) > 0.5:
         raise GateError(f"the outlines of segment {number} do not enclose its voxels on slice {index + 1}")
     return voxels
-
-
-def _count(line: NDArray[np.float64]) -> float:
-    """The area inside a closed line, in pixels: what its channels to its holes enclose is nothing."""
-    row, column = line[:, 0], line[:, 1]
-    return abs(float(np.dot(row, np.roll(column, -1)) - np.dot(np.roll(row, -1), column))) / 2
-
-
-def _parity(
-    closed: list[NDArray[np.float64]], first: NDArray[np.int64], shape: tuple[int, ...]
-) -> NDArray[np.bool_]:
-    """Which pixel centres of a box lie inside: right of an odd number of crossings with the lines."""
-    begin = np.concatenate(closed) - first
-    end = np.concatenate([np.roll(line, -1, axis=0) for line in closed]) - first
-    low = np.clip(np.ceil(np.minimum(begin[:, 0], end[:, 0])), 0, shape[0]).astype(np.int64)
-    high = np.clip(np.ceil(np.maximum(begin[:, 0], end[:, 0])), 0, shape[0]).astype(np.int64)
-    edge = np.repeat(np.arange(len(begin)), high - low)
-    rows = np.arange(len(edge)) - np.repeat(np.cumsum(high - low) - (high - low), high - low) + low[edge]
-    slope = (end[edge, 1] - begin[edge, 1]) / (end[edge, 0] - begin[edge, 0])
-    columns = np.ceil(begin[edge, 1] + (rows - begin[edge, 0]) * slope)
-    crossed = np.zeros((shape[0], shape[1] + 1), dtype=np.int64)
-    np.add.at(crossed, (rows, np.clip(columns, 0, shape[1]).astype(np.int64)), 1)
-    return np.asarray(np.cumsum(crossed, axis=1)[:, :-1] % 2 == 1)
