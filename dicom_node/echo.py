@@ -10,9 +10,12 @@ import httpx
 from pydicom.uid import (
     Comprehensive3DSRStorage,
     ExplicitVRLittleEndian,
+    GrayscaleSoftcopyPresentationStateStorage,
+    ImplicitVRLittleEndian,
     KeyObjectSelectionDocumentStorage,
     MultiFrameTrueColorSecondaryCaptureImageStorage,
     RLELossless,
+    RTStructureSetStorage,
     SecondaryCaptureImageStorage,
     SegmentationStorage,
 )
@@ -38,6 +41,8 @@ _BY_KIND: dict[str, tuple[Context, ...]] = {
         ("key-objects", ExplicitVRLittleEndian, KeyObjectSelectionDocumentStorage),
         ("sr-display", ExplicitVRLittleEndian, Comprehensive3DSRStorage),
         ("labelmap", RLELossless, LabelMapSegmentationStorage),
+        ("rtstruct", ImplicitVRLittleEndian, RTStructureSetStorage),
+        ("presentation-state", ExplicitVRLittleEndian, GrayscaleSoftcopyPresentationStateStorage),
     )
 }
 

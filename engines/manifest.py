@@ -213,6 +213,11 @@ class FindingRule(_Strict):
         return self
 
 
+ResultKind = Literal[
+    "seg", "sr", "key-images", "key-objects", "labelmap", "sr-display", "rtstruct", "presentation-state"
+]
+
+
 class Manifest(_Strict):
     """The whole of `model.yaml`."""
 
@@ -230,10 +235,7 @@ class Manifest(_Strict):
     outputs: Annotated[tuple[Output, ...], Field(min_length=1, max_length=1)]
     measurements: tuple[MeasurementEntry, ...] = ()
     findings: tuple[FindingRule, ...] = ()
-    results: tuple[Literal["seg", "sr", "key-images", "key-objects", "labelmap", "sr-display"], ...] = (
-        "seg",
-        "sr",
-    )
+    results: tuple[ResultKind, ...] = ("seg", "sr")
 
     @model_validator(mode="after")
     def _planar_models_say_so(self) -> Manifest:

@@ -10,7 +10,7 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 
 from dicom_node.errors import GateError, SeriesError
-from dicom_node.results import files, kinds, segments, verify
+from dicom_node.results import files, kinds, verify
 from dicom_node.results.context import KINDS, ResultContext
 from engines.findings import Findings
 
@@ -52,7 +52,8 @@ def make_results(
         raise ValueError(f"no such kind of result: {', '.join(sorted(unknown))}")
     impossible = _impossible(context, wanted)
     if wanted and len(impossible) == len(set(wanted)):
-        raise SeriesError("no-frame-of-reference", next(iter(impossible.values())))
+        word = "no-frame-of-reference" if not context.frame_of_reference_uid else "mixed-rescale"
+        raise SeriesError(word, next(iter(impossible.values())))
     folder.mkdir(parents=True, exist_ok=True)
     written: dict[str, ResultFile] = {}
     made: dict[str, Dataset] = {}
@@ -74,8 +75,8 @@ def left_out(context: ResultContext, wanted: Collection[str]) -> tuple[str, ...]
 
 def _impossible(context: ResultContext, wanted: Collection[str]) -> dict[str, str]:
     """The wanted kinds that the source cannot carry, and why."""
-    reason = segments.unplaced(context)
-    return {kind: reason for kind in segments.KINDS if reason and kind in wanted}
+    reasons = {name: kind.unfit(context) for name, kind in kinds.MADE.items() if name in wanted}
+    return {name: reason for name, reason in reasons.items() if reason}
 
 
 def _write(

@@ -16,7 +16,16 @@ from engines.findings import ModelIdentity
 
 #: The order in which a study's series list shows the kinds; also the last digits of the Series Number.
 #: New ones come last.
-KINDS = ("seg", "sr", "key-images", "key-objects", "labelmap", "sr-display")
+KINDS = (
+    "seg",
+    "sr",
+    "key-images",
+    "key-objects",
+    "labelmap",
+    "sr-display",
+    "rtstruct",
+    "presentation-state",
+)
 
 #: Series Numbers that the kinds of one answer may take.
 _PLACES = 20

@@ -130,7 +130,7 @@ def _describe(context: ResultContext, segment: Segment) -> SegmentDescription:
         segmented_property_category=codes.concept(segment.category),
         segmented_property_type=codes.concept(segment.type),
         algorithm_type="AUTOMATIC",
-        algorithm_identification=_algorithm(context),
+        algorithm_identification=algorithm(context),
         tracking_uid=tracking_uid(context, segment.number),
         tracking_id=tracking_id(context, segment),
         anatomic_regions=[codes.concept(region)] if region is not None else None,
@@ -138,7 +138,7 @@ def _describe(context: ResultContext, segment: Segment) -> SegmentDescription:
     )
 
 
-def _algorithm(context: ResultContext) -> highdicom.AlgorithmIdentificationSequence:
+def algorithm(context: ResultContext) -> highdicom.AlgorithmIdentificationSequence:
     """Which algorithm, with the runtime that it ran on (PS3.3 Table 10-19)."""
     return highdicom.AlgorithmIdentificationSequence(
         name=context.model.name,

@@ -65,16 +65,39 @@ def test_what_is_marked_is_what_was_in_the_images(way: str, tmp_path: Path) -> N
     made = {
         file.kind: file
         for file in results.make_results(
-            cases.context(source), found, ("seg", "key-images"), tmp_path / "results"
+            cases.context(source), found, ("seg", "rtstruct", "key-images"), tmp_path / "results"
         )
     }
-    assert [file.problem for file in made.values()] == ["", ""]
+    assert [file.problem for file in made.values()] == [""] * 3
     # Then a reader of others finds each block where the images' own headers have it
     read = highdicom.seg.segread(made["seg"].path).get_volume(combine_segments=True)
     pixels = phantoms.asymmetric(phantom.shape)
     for number, value in enumerate(BLOCKS, start=1):
         assert points(read.array == number, read.affine) == points(pixels == value, phantoms.affine(phantom))
     check_pictures(made["key-images"].path, paths)
+    check_outlines(made["rtstruct"].path, paths)
+
+
+def check_outlines(written: Path, paths: list[Path]) -> None:
+    """Each block spans, in the patient, what its outlines span, by the header of the very image that they name."""
+    images = {ds.SOPInstanceUID: ds for ds in map(dcmread, paths)}
+    for region, value in zip(dcmread(written).ROIContourSequence, BLOCKS, strict=True):
+        outlined: dict[str, list[NDArray[np.float64]]] = {}
+        for contour in region.ContourSequence:
+            uid = contour.ContourImageSequence[0].ReferencedSOPInstanceUID
+            outlined.setdefault(uid, []).append(np.array(contour.ContourData, float).reshape(-1, 3))
+        for uid, image in images.items():
+            block = np.argwhere(image.pixel_array.astype(int) - 1024 == value)
+            assert (len(block) > 0) == (uid in outlined)
+            if len(block):
+                row, column = np.array(image.ImageOrientationPatient, float).reshape(2, 3)
+                steps = np.outer(block[:, 1], row * image.PixelSpacing[1])
+                steps += np.outer(block[:, 0], column * image.PixelSpacing[0])
+                centres = np.array(image.ImagePositionPatient, float) + steps
+                half = np.abs(row * image.PixelSpacing[1] + column * image.PixelSpacing[0]) / 2
+                drawn = np.concatenate(outlined[uid])
+                assert np.allclose(drawn.min(axis=0), centres.min(axis=0) - half, atol=1e-3)
+                assert np.allclose(drawn.max(axis=0), centres.max(axis=0) + half, atol=1e-3)
 
 
 def check_pictures(written: Path, paths: list[Path]) -> None:

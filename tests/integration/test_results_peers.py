@@ -7,6 +7,7 @@ from pathlib import Path
 import highdicom
 import numpy as np
 import pytest
+from PIL import Image
 
 from dicom_node import results
 from dicom_node.results import sr
@@ -19,6 +20,8 @@ from tests.support.validators import located, read_nrrd, run
 #: What dciodvfy calls the IODs, in the order in which the objects are made. Debian's is older than the label map.
 IODS = {
     "seg": "Segmentation",
+    "rtstruct": "RTStructureSet",
+    "presentation-state": "GrayscaleSoftcopyPresentationState",
     "key-images": "MultiframeTrueColorSCImage",
     "sr": "Comprehensive3DSR",
     "sr-display": "Comprehensive3DSR",
@@ -170,9 +173,35 @@ def test_others_read_the_key_object_selection(tmp_path: Path) -> None:
     selection = make(tmp_path, "axial")[-1]
     said = run("dsrdump", selection)
     assert "Key Object Selection Document" in said
-    assert said.count("contains IMAGE") == 2 + 2 and said.count("contains COMPOSITE") == 2
+    assert said.count("contains IMAGE") == 2 + 2 and said.count("contains COMPOSITE") == 4
     assert "E: " not in said, said
     assert "Error" not in run("DicomSRValidator", selection)
+
+
+@pytest.mark.peer("dcmtk")
+def test_dcmtk_checks_the_presentation_state_and_shows_an_image_by_it(tmp_path: Path) -> None:
+    # Given images with a window
+    phantom = cases.LIES["axial"]
+    headers = phantoms.datasets(phantom)
+    for ds in headers:
+        ds.WindowCenter, ds.WindowWidth = 200, 1000
+    source = cases.series(phantom, headers)
+    [made] = results.make_results(
+        cases.context(source), cases.findings(source), ("presentation-state",), tmp_path
+    )
+    # When DCMTK checks the state; its pattern for a date with an offset matches none
+    copy = tmp_path / "copy.dcm"
+    copy.write_bytes(made.path.read_bytes())
+    run("dcmodify", "-nb", "-ma", "(0018,a001)[*].(0018,a002)=20261120", copy)
+    said = run("dcmpschk", copy)
+    assert "Test passed." in said and "Error" not in said, said
+    # Then it shows the first key slice by it as the window says
+    image, shown = phantoms.write(headers, tmp_path / "images")[2], tmp_path / "shown.pgm"
+    said = run("dcmp2pgm", "-p", made.path, image, shown)
+    grey = np.asarray(Image.open(shown), dtype=float)
+    values = phantoms.asymmetric(phantom.shape)[2]
+    expected = np.clip((values - (200 - 500)) / 1000, 0, 1) * 255
+    assert np.abs(grey - expected).max() <= 2, said
 
 
 @pytest.mark.peer("dcmqi")
