@@ -13,7 +13,6 @@ from pydicom.uid import CTImageStorage
 from pydicom.valuerep import validate_value
 
 from dicom_node import elements, headers
-from dicom_node.frame_header import FrameHeader
 from dicom_node.series import SeriesImages
 
 #: Type 1 or 2 of the Patient and General Study modules (PS3.3 C.7.1.1, C.7.2.1).
@@ -33,7 +32,6 @@ _IDENTITY = (
 _TEXTUAL = ("DA", "DS", "DT", "IS", "PN", "TM", "UI")
 
 _COPIED = (
-    "SOPClassUID",
     "SOPInstanceUID",
     "StudyInstanceUID",
     "SeriesInstanceUID",
@@ -110,9 +108,8 @@ def stub(source: SeriesImages) -> Dataset:
             element = _element(image, keyword)
             if element is not None:
                 made.add(element)
-        if isinstance(image, FrameHeader):
-            # highdicom would look for the functional groups of an enhanced class; what we refer to is written later.
-            made.add_new("SOPClassUID", "UI", CTImageStorage)
+        # highdicom would look for the functional groups of an enhanced class. References are written after it.
+        made.add_new("SOPClassUID", "UI", CTImageStorage)
         if elements.number(made, "SliceThickness") is None:
             # "NaN" would stop the Segmentation once all the work is done.
             made.SliceThickness = f"{source.volume.geometry.spacing[0]:.10g}"
