@@ -174,6 +174,18 @@ def test_the_same_job_makes_the_same_bytes(source: SeriesImages, tmp_path: Path)
         assert first == second
 
 
+def test_classic_images_that_call_themselves_enhanced(tmp_path: Path) -> None:
+    """Some converters keep the class and drop the frames."""
+    slices = phantoms.datasets(PHANTOM)
+    for ds in slices:
+        ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = EnhancedCTImageStorage
+    source = read_series(phantoms.write(slices, tmp_path / "images"))
+    made = make(cases.context(source), cases.findings(source), tmp_path)
+    assert [item.ReferencedSOPInstanceUID for item in made["seg"].SourceImageSequence] == [
+        ds.SOPInstanceUID for ds in source.datasets
+    ]
+
+
 def segmentation_of_another_frame(ds: Dataset) -> None:
     image = ds.PerFrameFunctionalGroupsSequence[3].DerivationImageSequence[0].SourceImageSequence[0]
     image.ReferencedFrameNumber = 1 + image.ReferencedFrameNumber % 12

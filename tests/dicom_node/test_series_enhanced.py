@@ -87,6 +87,14 @@ def test_files_of_one_frame_are_one_volume(tmp_path: Path) -> None:
     assert len(images.instances) == 12
 
 
+def test_classic_images_beside_an_enhanced_one_are_one_volume(tmp_path: Path) -> None:
+    slices = phantoms.datasets(Phantom())
+    images = read([*slices[:5], enhanced.image(slices[5:])], tmp_path / "both")
+    assert np.array_equal(images.volume.array, read(slices, tmp_path / "classic").volume.array)
+    assert [frame_number(ds) for ds in images.datasets] == [None] * 5 + list(range(1, 8))
+    assert len(images.instances) == 6
+
+
 def test_each_frame_has_its_own_rescaling(tmp_path: Path) -> None:
     ds = enhanced.image(phantoms.datasets(Phantom()), "MR")
     [shared] = ds.SharedFunctionalGroupsSequence
