@@ -238,6 +238,17 @@ def test_images_of_an_old_converter_are_read(tmp_path: Path) -> None:
     assert np.array_equal(images.volume.array, read(slices, tmp_path / "classic").volume.array)
 
 
+def test_a_legacy_converted_image_of_another_writer(data: Path) -> None:
+    path = data / "legacy_converted_ct" / "mf.dcm"
+    images = read_series([path])
+    assert np.array_equal(images.volume.array, pydicom.dcmread(path).pixel_array)
+    assert images.volume.geometry.spacing == pytest.approx((2.5, 0.7, 0.7))
+    assert [frame_number(ds) for ds in images.datasets] == [1, 2, 3]
+    # Its converter says that nothing is known of its values (Rescale Type US).
+    assert images.volume.unit == "1"
+    assert images.notes == ("the rescale type is not HU: values are not Hounsfield units",)
+
+
 @pytest.mark.parametrize("name", ["implicit", "RLE", "JPEG-LS in pieces"])
 def test_memory_is_that_of_the_volume(name: str, tmp_path: Path) -> None:
     phantom = Phantom(shape=(64, 256, 256))
