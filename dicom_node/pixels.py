@@ -24,7 +24,7 @@ from dicom_node.errors import SeriesError
 from dicom_node.headers import ImageFile
 
 #: Uncompressed, in the file or after inflating it.
-_NATIVE = (
+NATIVE = (
     ImplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -57,7 +57,7 @@ def read_volume(
     first = encodings[0]
     shape = (len(images), first.rows, first.columns)
     for image, encoding in zip(images, encodings, strict=True):
-        if image.transfer_syntax in _NATIVE and image.pixel_length is not None:
+        if image.transfer_syntax in NATIVE and image.pixel_length is not None:
             # Before memory is taken for what the header claims.
             _refuse_too_few(image.pixel_length, image, encoding)
 
@@ -91,7 +91,7 @@ def stored_values(image: ImageFile, encoding: Encoding, decoders: Decoders) -> N
         else:
             data = bytearray(image.pixel_length)
             del data[source.readinto(data) :]  # type: ignore[attr-defined]
-    if image.transfer_syntax in _NATIVE:
+    if image.transfer_syntax in NATIVE:
         return _native(data, image, encoding)
     return decoders.decode(data, image.transfer_syntax, encoding)
 

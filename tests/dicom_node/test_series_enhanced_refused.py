@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.tag import Tag
-from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGLSLossless, RLELossless
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, JPEGLSLossless, RLELossless
 
 from dicom_node.errors import SeriesError
 from dicom_node.series import read_series
@@ -231,6 +231,19 @@ def test_a_file_that_is_cut_off(kept: float, syntax: str | None, tmp_path: Path)
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * kept)])
     assert refused([path]).reason in ("truncated", "not-dicom", "no-pixel-data")
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_pixels_of_another_form_than_their_syntax(compressed: bool, tmp_path: Path) -> None:
+    ds = made()
+    if compressed:
+        ds.compress(JPEGLSLossless, generate_instance_uid=False)
+    [path] = phantoms.write([ds], tmp_path)
+    old, new = str(ds.file_meta.TransferSyntaxUID).encode(), ExplicitVRLittleEndian.encode()
+    if not compressed:
+        old, new = old.ljust(20, b"\0"), b"1.2.840.10008.1.2.5".ljust(20, b"\0")
+    path.write_bytes(path.read_bytes().replace(old, new.ljust(len(old), b"\0"), 1))
+    assert refused([path]).reason == "undecodable"
 
 
 def test_groups_cannot_say_whose_image_it_is(tmp_path: Path) -> None:
