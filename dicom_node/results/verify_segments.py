@@ -224,6 +224,13 @@ def _check_instances(ds: Dataset, context: ResultContext) -> None:
     for items in (ds.SourceImageSequence, series.ReferencedInstanceSequence):
         if [str(item.ReferencedSOPInstanceUID) for item in items] != context.source_uids():
             raise GateError("the source instances named are not the series'")
+    slices = set(context.source_slices())
+    for item in ds.SourceImageSequence:
+        numbers = item.get("ReferencedFrameNumber")
+        listed = [numbers] if isinstance(numbers, int) else list(numbers or ())
+        frames = {(str(item.ReferencedSOPInstanceUID), number) for number in listed}
+        if not frames <= slices:
+            raise GateError("the source frames named are not the volume's")
 
 
 def _check_segments(ds: Dataset, context: ResultContext, findings: Findings) -> None:

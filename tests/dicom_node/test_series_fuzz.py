@@ -55,7 +55,14 @@ def test_a_damaged_slice_is_read_or_refused_by_name(
 
 
 @pytest.mark.parametrize(
-    "name", ["dirty/nested_priv_SQ", "dirty/rtstruct", "charsets/chrH32", "charsets/chrSQEncoding"]
+    "name",
+    [
+        "dirty/nested_priv_SQ",
+        "dirty/rtstruct",
+        "charsets/chrH32",
+        "charsets/chrSQEncoding",
+        "legacy_converted_ct/mf",
+    ],
 )
 @STEADY
 @given(damaged=DAMAGE)
