@@ -101,8 +101,6 @@ def _image(ds: Dataset, frames: NDArray[np.uint8]) -> None:
     ds.ConversionType = "WSD"
     ds.ImageType = ["DERIVED", "SECONDARY"]
     ds.PatientOrientation = None
-    # What is burned in identifies neither the patient nor the date (PS3.3 Table C.7-9).
-    ds.BurnedInAnnotation = "NO"
     ds.SamplesPerPixel, ds.PhotometricInterpretation, ds.PlanarConfiguration = 3, "RGB", 0
     ds.Rows, ds.Columns = frames.shape[1:3]
     ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 8, 8, 7, 0
@@ -132,8 +130,12 @@ def _derived(ds: Dataset, context: ResultContext, chosen: tuple[KeySlice, ...]) 
 
 
 def _taken_over(ds: Dataset, context: ResultContext) -> None:
-    """What a picture has from its source: the side of the body, and what its compression has lost."""
+    """What a picture has from its source: the side of the body, what is burned in, what compression has lost."""
     source = context.header
+    # What we burn in identifies neither the patient nor the date (PS3.3 Table C.7-9), as slices of a scan do not.
+    # A single image may: a captured screen with a name on it.
+    if source.get("BurnedInAnnotation") or context.source.volume.geometry.in_patient:
+        ds.BurnedInAnnotation = source.get("BurnedInAnnotation") or "NO"
     if source.get("BodyPartExamined"):
         ds.BodyPartExamined = source.BodyPartExamined
     # Of type 2C: for a paired structure, and where nobody says which structure it is (PS3.3 C.7.3.1).
