@@ -262,3 +262,20 @@ def test_the_objects_read_back_without_their_files(tmp_path: Path) -> None:
     make("SC", tmp_path)
     raw = (tmp_path / "seg.dcm").read_bytes()
     assert dcmread(BytesIO(raw)).NumberOfFrames == 3
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3])
+def test_specks_of_an_image_larger_than_its_picture_are_shown(factor: int, tmp_path: Path) -> None:
+    rows, columns = 700 * factor, 500 * factor
+    pixels = np.zeros((rows, columns), np.uint8)
+    pixels[::7] = 90
+    labels = np.zeros((1, rows, columns), np.uint8)
+    # Single pixels are what reaches furthest
+    labels[0, 300, 11] = labels[0, 61, 255] = labels[0, rows - 13, 300] = labels[0, 400, columns - 9] = 1
+    context, found = case(planar.grey(planar.sc(), pixels, bits=8), tmp_path / "source", labels)
+    [made] = results.make_results(context, found, ("key-images",), tmp_path)
+    assert made.verified, made.problem
+    picture = dcmread(made.path).pixel_array[:, :-288]
+    assert max(picture.shape[:2]) == min(max(700 * factor, 512), 1024)
+    colour = np.array(found.segments[0].colour)
+    assert np.count_nonzero((picture == colour).all(axis=2)) >= 4
