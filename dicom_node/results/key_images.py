@@ -89,8 +89,6 @@ def _image(ds: Dataset, frames: NDArray[np.uint8]) -> None:
     ds.ConversionType = "WSD"
     ds.ImageType = ["DERIVED", "SECONDARY"]
     ds.PatientOrientation = None
-    # What is burned in identifies neither the patient nor the date (PS3.3 Table C.7-9).
-    ds.BurnedInAnnotation = "NO"
     ds.SamplesPerPixel, ds.PhotometricInterpretation, ds.PlanarConfiguration = 3, "RGB", 0
     ds.Rows, ds.Columns = frames.shape[1:3]
     ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 8, 8, 7, 0
@@ -122,8 +120,12 @@ def _derived(ds: Dataset, context: ResultContext, chosen: tuple[KeySlice, ...]) 
 
 
 def _taken_over(ds: Dataset, context: ResultContext) -> None:
-    """What a picture has from its source: the side of the body, and what its compression has lost."""
+    """What a picture has from its source: the side of the body, what is burned in, what compression has lost."""
     source = context.header
+    # What we burn in identifies neither the patient nor the date (PS3.3 Table C.7-9), as slices of a scan do not.
+    # A single image may: a captured screen with a name on it.
+    if source.get("BurnedInAnnotation") or context.source.volume.geometry.in_patient:
+        ds.BurnedInAnnotation = source.get("BurnedInAnnotation") or "NO"
     header.body_part(ds, context)
     # Once lossy, always lossy (PS3.3 C.7.6.1.1.5).
     ds.LossyImageCompression = source.get("LossyImageCompression") or "00"

@@ -61,7 +61,7 @@ def has_voxels(findings: Findings) -> bool:
 def unplaced(context: ResultContext) -> str:
     """Why there can be no Segmentation of this source; "" where there can.
 
-    An image without a place in the patient needs none: frames lie on it, pixel on pixel (PS3.3 A.51.5).
+    An image without a place in the patient needs none: frames lie on it, pixel on pixel (PS3.3 A.51).
     """
     if context.frame_of_reference_uid or not context.source.volume.geometry.in_patient:
         return ""

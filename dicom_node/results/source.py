@@ -108,13 +108,18 @@ def stub(source: SeriesImages) -> Dataset:
         for keyword in _COPIED:
             element = _element(image, keyword)
             if element is not None:
-                made.add(element)
+                # A copy: what is changed here must not change in the header that it comes from.
+                made.add(copy.deepcopy(element))
         _place(made, image, source.volume.geometry)
     return made
 
 
 def _place(made: Dataset, image: Dataset, geometry: Geometry) -> None:
-    """What the volume's geometry says of the image's place and size, whatever its header says."""
+    """What the volume's geometry says of the image's place, whatever its header says.
+
+    Where there is none, Pixel Spacing goes too: readers look for a thickness beside it, which nobody knows, and
+    it is in the source image, on whose pixels the frames lie.
+    """
     # Of the classes that may have frames or a place highdicom wants to see them; the references that it
     # writes are replaced by those of the image itself.
     placed = geometry.in_patient
@@ -122,8 +127,6 @@ def _place(made: Dataset, image: Dataset, geometry: Geometry) -> None:
     if not placed:
         for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "SliceThickness", "PixelSpacing"):
             made.pop(Tag(keyword), None)
-        if geometry.scale is not Scale.NONE:
-            made.PixelSpacing = [f"{length:.10g}" for length in geometry.spacing[1:]]
     elif geometry.scale is not Scale.VOLUME:
         made.SliceThickness = None
     elif elements.number(made, "SliceThickness") is None:
