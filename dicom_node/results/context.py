@@ -25,6 +25,8 @@ KINDS = (
     "sr-display",
     "rtstruct",
     "presentation-state",
+    "parametric-map",
+    "fractional",
 )
 
 #: Series Numbers that the kinds of one answer may take.

@@ -9,18 +9,22 @@ from typing import Protocol
 from pydicom.dataset import Dataset
 
 from dicom_node.results import (
+    fractional,
     key_images,
     key_objects,
     labelmap,
+    parametric_map,
     presentation_state,
     rtstruct,
     seg,
     segments,
     sr,
     sr_display,
+    verify_fractional,
     verify_key_images,
     verify_key_objects,
     verify_labelmap,
+    verify_parametric_map,
     verify_presentation_state,
     verify_rtstruct,
     verify_seg,
@@ -68,7 +72,9 @@ class Kind:
 MADE: dict[str, Kind] = {
     "seg": Kind(writer=seg, gate=verify_seg, unfit=segments.unplaced),
     "labelmap": Kind(writer=labelmap, gate=verify_labelmap, unfit=segments.unplaced),
-    "rtstruct": Kind(writer=rtstruct, gate=verify_rtstruct, unfit=rtstruct.unfit),
+    "rtstruct": Kind(writer=rtstruct, gate=verify_rtstruct, unfit=segments.without_place),
+    "parametric-map": Kind(writer=parametric_map, gate=verify_parametric_map, unfit=segments.without_place),
+    "fractional": Kind(writer=fractional, gate=verify_fractional, unfit=segments.unplaced),
     "presentation-state": Kind(
         writer=presentation_state, gate=verify_presentation_state, unfit=presentation_state.unfit
     ),

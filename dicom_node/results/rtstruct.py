@@ -31,8 +31,8 @@ _ORGAN = ("123037004", "SCT")
 def build(context: ResultContext, findings: Findings, made: Mapping[str, Dataset]) -> Dataset | None:
     """A structure set (PS3.3 A.19) with a region of interest for each segment that has voxels.
 
-    None where there is no voxel at all. The source must have a place in the patient (`unfit`). Implicit VR, since an
-    outline in Explicit VR may not be longer than 64 KB.
+    None where there is no voxel at all. The source must have a place in the patient (`segments.without_place`).
+    Implicit VR, since an outline in Explicit VR may not be longer than 64 KB.
     """
     if not segments.has_voxels(findings):
         return None
@@ -52,13 +52,6 @@ def build(context: ResultContext, findings: Findings, made: Mapping[str, Dataset
     implicit.set_sequence(ds, 0x30060010, _frame_of_reference(context))
     implicit.set_sequence(ds, 0x30060039, *(_outlined(segment, drawn[segment.number]) for segment in present))
     return ds
-
-
-def unfit(context: ResultContext) -> str:
-    """Why there can be no structure set of this source; "" where there can."""
-    if context.source.volume.geometry.in_patient:
-        return segments.unplaced(context)
-    return "the source image has no place in the patient, where the outlines would lie"
 
 
 def name(segment: Segment) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import highdicom
@@ -15,12 +16,14 @@ from dicom_node.results.context import Predecessor, Report
 from engines.findings import Code
 from tests.support import phantoms
 from tests.support import results as cases
-from tests.support.validators import located, read_nrrd, run
+from tests.support.validators import located, nrrd, read_nrrd, run
 
 #: What dciodvfy calls the IODs, in the order in which the objects are made. Debian's is older than the label map.
 IODS = {
     "seg": "Segmentation",
     "rtstruct": "RTStructureSet",
+    "parametric-map": "ParametricMap",
+    "fractional": "Segmentation",
     "presentation-state": "GrayscaleSoftcopyPresentationState",
     "key-images": "MultiframeTrueColorSCImage",
     "sr": "Comprehensive3DSR",
@@ -173,7 +176,7 @@ def test_others_read_the_key_object_selection(tmp_path: Path) -> None:
     selection = make(tmp_path, "axial")[-1]
     said = run("dsrdump", selection)
     assert "Key Object Selection Document" in said
-    assert said.count("contains IMAGE") == 2 + 2 and said.count("contains COMPOSITE") == 4
+    assert said.count("contains IMAGE") == 2 + 4 and said.count("contains COMPOSITE") == 4
     assert "E: " not in said, said
     assert "Error" not in run("DicomSRValidator", selection)
 
@@ -230,6 +233,24 @@ def test_dcmqi_reads_the_same_voxels_at_the_same_points(lie: str, tmp_path: Path
     for number in (1, 2, 3):
         wanted = located(np.argwhere(labels == number), phantoms.affine(phantom))
         assert read_nrrd(tmp_path / f"{number}.nrrd", number) == wanted
+
+
+@pytest.mark.peer("dcmqi")
+@pytest.mark.parametrize("lie", cases.LIES)
+def test_dcmqi_reads_the_same_numbers_at_the_same_points(lie: str, tmp_path: Path) -> None:
+    # Given a written Parametric Map, when dcmqi converts it
+    [path] = make(tmp_path, lie, ("parametric-map",))
+    run("paramap2itkimage", "--inputDICOM", path, "--outputDirectory", tmp_path, "--outputType", "nrrd")
+    # Then it has the map's numbers, each at its point in the patient, and knows what they are
+    array, affine = nrrd(tmp_path / "pmap.nrrd")
+    phantom = cases.LIES[lie]
+    wanted = cases.probability(phantom.shape).array
+    for value in np.unique(wanted)[1:]:
+        points = located(np.argwhere(wanted == value), phantoms.affine(phantom))
+        assert located(np.argwhere(array == value), affine) == points
+    said = json.loads((tmp_path / "meta.json").read_text())
+    assert said["QuantityValueCode"]["CodeMeaning"] == "Probability"
+    assert said["MeasurementUnitsCode"]["CodeValue"] == "1"
 
 
 @pytest.mark.peer("dcmqi")

@@ -19,36 +19,35 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 NAMES = {**IODS, "key-images": "SCImage"}
 
 
-def make(modality: str, folder: Path) -> list[Path]:
-    """The source image, then the results of the kinds that the validator knows."""
+def make(modality: str, folder: Path) -> tuple[Path, dict[str, Path]]:
+    """The source image, then the results of the kinds that the validator knows, by kind."""
     images = phantoms.write([planar.ALL[modality]()], folder / "source")
     source = read_series(images, planar=True)
     found = cases.findings(source, mask=mask(), impossible=IMPOSSIBLE)
     made = results.make_results(cases.context(source), found, tuple(NAMES), folder)
-    assert [item.problem for item in made] == [""] * len(NAMES)
-    return [*images, *(item.path for item in made)]
+    assert [item.problem for item in made] == [""] * len(made)
+    return images[0], {item.kind: item.path for item in made}
 
 
 @pytest.mark.peer("dicom3tools")
 @pytest.mark.parametrize("modality", planar.ALL)
 def test_dciodvfy_and_dcentvfy_find_no_error(modality: str, tmp_path: Path) -> None:
-    image, *made = make(modality, tmp_path)
+    image, made = make(modality, tmp_path)
     assert "Error" not in run("dciodvfy", "-new", image)
-    for path, iod in zip(made, NAMES.values(), strict=True):
+    for kind, path in made.items():
         said = run("dciodvfy", "-new", path)
-        assert iod in said
+        assert NAMES[kind] in said
         assert "Error" not in said, said
-    assert "Error" not in run("dcentvfy", image, *made)
+    assert "Error" not in run("dcentvfy", image, *made.values())
 
 
 @pytest.mark.peer("pixelmed")
 @pytest.mark.peer("dcmtk")
 def test_others_read_the_report_and_the_selection(tmp_path: Path) -> None:
-    _, seg, _, report, selection = make("DX", tmp_path)
-    assert seg.name == "seg.dcm"
-    for path in (report, selection):
+    _, made = make("DX", tmp_path)
+    for path in (made["sr"], made["sr-display"], made["key-objects"]):
         said = run("DicomSRValidator", path)
         assert "IOD validation complete" in said and "Error" not in said, said
-    said = run("dsrdump", report)
+    said = run("dsrdump", made["sr"])
     assert '"Comment")="Area (square millimeter) ca' in said
     assert "E: " not in said, said
