@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dicom_node.attributes import read_attributes
 from dicom_node.errors import DataSetError, SeriesError
 from dicom_node.series import read_series
-from tests.support import phantoms
+from tests.support import phantoms, planar
 from tests.support.phantoms import Phantom
 
 DATA = Path(__file__).parents[1] / "data"
@@ -48,6 +48,26 @@ def test_a_damaged_slice_is_read_or_refused_by_name(
     paths[1].write_bytes(damage(paths[1].read_bytes(), *damaged))
     try:
         images = read_series(paths)
+    except SeriesError as error:
+        assert error.reason and str(error)
+    else:
+        assert images.volume.array.shape == images.volume.geometry.shape
+
+
+@pytest.mark.parametrize("modality", planar.ALL)
+@settings(STEADY, max_examples=25)
+@given(damaged=DAMAGE)
+def test_a_damaged_single_image_is_read_or_refused_by_name(
+    modality: str, damaged: tuple[list[tuple[float, int]], float], tmp_path: Path
+) -> None:
+    [path] = phantoms.write([planar.ALL[modality]()], tmp_path)
+    # Half of the damage hits the header, whatever the pixels take up.
+    content = path.read_bytes()
+    header = len(content) - planar.ROWS * planar.COLUMNS
+    flips, kept = damaged
+    path.write_bytes(damage(content[:header], flips, 1.0) + damage(content[header:], flips, kept))
+    try:
+        images = read_series([path], planar=True)
     except SeriesError as error:
         assert error.reason and str(error)
     else:

@@ -78,6 +78,13 @@ def test_compressed_colour_has_the_same_values(syntax: pydicom.uid.UID, tmp_path
     np.testing.assert_allclose(read(ds, tmp_path).volume.array[0], LUMINANCE, atol=1e-4)
 
 
+def test_colours_of_sixteen_bits_have_the_same_grey(tmp_path: Path) -> None:
+    ds = planar.op()
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit = 16, 16, 15
+    ds["PixelData"].VR, ds.PixelData = "OW", (planar.coloured().astype("<u2") * 257).tobytes()
+    np.testing.assert_allclose(read(ds, tmp_path).volume.array[0], LUMINANCE, atol=1e-3)
+
+
 def ybr(colours: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """RGB as YBR_FULL, written out from PS3.3 C.7.6.3.1.2."""
     matrix = np.array([[0.299, 0.587, 0.114], [-0.1687, -0.3313, 0.5], [0.5, -0.4187, -0.0813]])
@@ -331,6 +338,9 @@ def test_one_image_sent_twice_is_one_image(tmp_path: Path) -> None:
         ("DX", {"PixelData": bytes(100)}, "truncated"),
         ("OP", {"PixelData": bytes(100)}, "undecodable"),
         ("SC", {"BitsAllocated": 1, "BitsStored": 1, "HighBit": 0}, "undecodable"),
+        ("OP", {"SamplesPerPixel": 4}, "undecodable"),
+        ("OP", {"PhotometricInterpretation": "MONOCHROME2"}, "undecodable"),
+        ("CR", {"PhotometricInterpretation": "HSV"}, "undecodable"),
         ("CT", {"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "no-geometry"),
     ],
 )
