@@ -14,6 +14,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
     KeyObjectSelectionDocumentStorage,
     MultiFrameTrueColorSecondaryCaptureImageStorage,
+    ParametricMapStorage,
     RLELossless,
     RTStructureSetStorage,
     SecondaryCaptureImageStorage,
@@ -42,6 +43,8 @@ _BY_KIND: dict[str, tuple[Context, ...]] = {
         ("labelmap", RLELossless, LabelMapSegmentationStorage),
         ("rtstruct", ImplicitVRLittleEndian, RTStructureSetStorage),
         ("presentation-state", ExplicitVRLittleEndian, GrayscaleSoftcopyPresentationStateStorage),
+        ("parametric-map", ExplicitVRLittleEndian, ParametricMapStorage),
+        ("fractional", RLELossless, SegmentationStorage),
     )
 }
 

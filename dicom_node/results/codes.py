@@ -27,6 +27,9 @@ PROCESSING_EQUIPMENT = Code(value="109102", scheme="DCM", meaning="Processing Eq
 #: CID 7202 "Source Image Purposes of Reference" (PS3.16).
 SOURCE_IMAGE = Code(value="121322", scheme="DCM", meaning="Source image for image processing operation")
 
+#: What every part of a body is, where nothing is said of the part (SNOMED CT).
+BODY_STRUCTURE = Code(value="123037004", scheme="SCT", meaning="Body structure")
+
 #: CID 7010 "Key Object Selection Document Title" (PS3.16).
 OF_INTEREST = Code(value="113000", scheme="DCM", meaning="Of Interest")
 

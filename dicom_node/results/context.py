@@ -17,7 +17,17 @@ from engines.findings import ModelIdentity
 
 #: The order in which a study's series list shows the kinds; also the last digits of the Series Number.
 #: New ones come last.
-KINDS = ("seg", "sr", "key-images", "key-objects", "labelmap", "rtstruct", "presentation-state")
+KINDS = (
+    "seg",
+    "sr",
+    "key-images",
+    "key-objects",
+    "labelmap",
+    "rtstruct",
+    "presentation-state",
+    "parametric-map",
+    "fractional",
+)
 
 #: Series Numbers that the kinds of one answer may take.
 _PLACES = 20

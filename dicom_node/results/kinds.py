@@ -9,17 +9,21 @@ from typing import Protocol
 from pydicom.dataset import Dataset
 
 from dicom_node.results import (
+    fractional,
     key_images,
     key_objects,
     labelmap,
+    parametric_map,
     presentation_state,
     rtstruct,
     seg,
     segments,
     sr,
+    verify_fractional,
     verify_key_images,
     verify_key_objects,
     verify_labelmap,
+    verify_parametric_map,
     verify_presentation_state,
     verify_rtstruct,
     verify_seg,
@@ -67,6 +71,8 @@ MADE: dict[str, Kind] = {
     "seg": Kind(writer=seg, gate=verify_seg, unfit=segments.unplaced),
     "labelmap": Kind(writer=labelmap, gate=verify_labelmap, unfit=segments.unplaced),
     "rtstruct": Kind(writer=rtstruct, gate=verify_rtstruct, unfit=segments.unplaced),
+    "parametric-map": Kind(writer=parametric_map, gate=verify_parametric_map, unfit=segments.unplaced),
+    "fractional": Kind(writer=fractional, gate=verify_fractional, unfit=segments.unplaced),
     "presentation-state": Kind(
         writer=presentation_state, gate=verify_presentation_state, unfit=presentation_state.unfit
     ),
@@ -75,6 +81,14 @@ MADE: dict[str, Kind] = {
     "key-objects": Kind(
         writer=key_objects,
         gate=verify_key_objects,
-        refers_to=(*segments.KINDS, "rtstruct", "presentation-state", "key-images", "sr"),
+        refers_to=(
+            *segments.KINDS,
+            "rtstruct",
+            "parametric-map",
+            "fractional",
+            "presentation-state",
+            "key-images",
+            "sr",
+        ),
     ),
 }

@@ -13,7 +13,7 @@ from pydicom.uid import CTImageStorage
 from dicom_node import results
 from dicom_node.results import ResultContext, ResultFile
 from dicom_node.series import SeriesImages
-from engines.findings import Code, Findings, Measurement, ModelIdentity, Segment
+from engines.findings import PROBABILITY, Code, Findings, Map, Measurement, ModelIdentity, Segment
 from engines.volume import Geometry, Volume
 
 _SHAPE = (2, 2, 2)
@@ -34,6 +34,15 @@ def rehearse() -> list[ResultFile]:
         mask=np.ones(_SHAPE, np.uint8),
         segments=(Segment(number=1, label="Tissue", category=_CODE, type=_CODE),),
         measurements=(Measurement(key="size", name=_CODE, value=1.0, unit=_CODE, segment_number=1),),
+        maps=(
+            Map(
+                key="tissue",
+                name=PROBABILITY,
+                unit=_CODE,
+                segment_number=1,
+                array=np.ones(_SHAPE, np.float32),
+            ),
+        ),
     )
     context = ResultContext(
         source=SeriesImages(

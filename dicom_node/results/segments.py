@@ -34,7 +34,7 @@ def begin(
         pixel_array=pixel,
         segmentation_type=encoding,
         segment_descriptions=[_describe(context, segment) for segment in findings.segments],
-        content_label=_content_label(context.model.name),
+        content_label=content_label(context.model.name),
         content_description=f"{context.model.name} {context.model.version}"[:64],
         omit_empty_frames=True,
         transfer_syntax_uid=transfer_syntax_uid,
@@ -42,10 +42,10 @@ def begin(
     )
     ds.FrameOfReferenceUID = context.frame_of_reference_uid
     ds.ContentCreatorName = None  # type 2 (PS3.3 Table 10-12)
-    _name_dimensions(ds, context.uid(kind, "dimensions"))
+    name_dimensions(ds, context.uid(kind, "dimensions"))
     if context.header.get("BodyPartExamined"):
         ds.BodyPartExamined = context.header.BodyPartExamined
-    _refer(ds, context)
+    refer(ds, context)
     header.finish(ds, context, header.describe(context, [segment.label for segment in findings.segments]))
     return ds
 
@@ -84,7 +84,7 @@ def tracking_id(context: ResultContext, segment: Segment) -> str:
     return f"{context.model.name}/{segment.number} {segment.label}"[:64].replace("\\", "/")
 
 
-def _refer(ds: Dataset, context: ResultContext) -> None:
+def refer(ds: Dataset, context: ResultContext) -> None:
     """All source images, in both places where readers look (PS3.3 C.7.6.1, C.12.2)."""
     items = [explicit.item(explicit.reference(image)) for image in context.source.datasets]
     series = explicit.text(0x0020000E, "UI", str(context.header.SeriesInstanceUID))
@@ -134,12 +134,12 @@ def algorithm(context: ResultContext) -> highdicom.AlgorithmIdentificationSequen
     )
 
 
-def _content_label(name: str) -> str:
+def content_label(name: str) -> str:
     """The model's name as a CS: at most 16 capitals, digits and underscores (PS3.5 Table 6.2-1)."""
     return re.sub(r"[^A-Z0-9]+", "_", name.upper())[:16].strip("_") or "SEGMENTATION"
 
 
-def _name_dimensions(ds: Dataset, uid: str) -> None:
+def name_dimensions(ds: Dataset, uid: str) -> None:
     """Replace highdicom's random Dimension Organization UID: a rebuilt object must be the same."""
     for item in ds.DimensionOrganizationSequence:
         item.DimensionOrganizationUID = uid

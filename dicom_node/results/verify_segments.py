@@ -49,12 +49,20 @@ def check(ds: Dataset, context: ResultContext, findings: Findings) -> tuple[Fram
 
     Returns its frames and the mask's slice that each lies on. Raises GateError that says what differs.
     """
+    _check_segments(ds, context, findings)
+    return check_place(ds, context, findings)
+
+
+def check_place(ds: Dataset, context: ResultContext, findings: Findings) -> tuple[Frames, NDArray[np.int64]]:
+    """Compare what a multi-frame image says of its place with the findings' grid and the source images.
+
+    Returns its frames and the slice that each lies on. Raises GateError that says what differs.
+    """
     geometry = findings.geometry
     if not geometry.agrees_with(context.source.volume.geometry):
         raise GateError("the mask is not on the source volume's grid")
     if str(ds.get("FrameOfReferenceUID", "")) != context.frame_of_reference_uid:
         raise GateError("FrameOfReferenceUID is not the source's")
-    _check_segments(ds, context, findings)
     if (ds.Rows, ds.Columns) != geometry.shape[1:]:
         raise GateError(
             f"{ds.Rows} x {ds.Columns} pixels, the mask has {geometry.shape[1]} x {geometry.shape[2]}"

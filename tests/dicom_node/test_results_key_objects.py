@@ -54,7 +54,7 @@ def test_alone_it_selects_the_key_slices(tmp_path: Path) -> None:
 
 
 def test_where_nothing_is_segmented_it_selects_the_report_or_is_not_made(tmp_path: Path) -> None:
-    nothing = cases.findings(SOURCE, mask=np.zeros(SOURCE.volume.geometry.shape, np.uint8))
+    nothing = cases.findings(SOURCE, mask=np.zeros(SOURCE.volume.geometry.shape, np.uint8), maps=())
     report, selection = results.make_results(cases.context(SOURCE), nothing, results.KINDS, tmp_path / "a")
     assert (report.kind, selection.problem) == ("sr", "")
     assert selected(dcmread(selection.path)) == [report.sop_instance_uid]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import highdicom
 import numpy as np
@@ -27,6 +29,8 @@ _JAVA = "-Djdk.xml.xpathExprOpLimit=0 -Djdk.xml.xpathTotalOpLimit=0 -Djdk.xml.xp
 IODS = {
     "seg": "Segmentation",
     "rtstruct": "RTStructureSet",
+    "parametric-map": "ParametricMap",
+    "fractional": "Segmentation",
     "presentation-state": "GrayscaleSoftcopyPresentationState",
     "key-images": "MultiframeTrueColorSCImage",
     "sr": "Comprehensive3DSR",
@@ -191,7 +195,7 @@ def test_others_read_the_key_object_selection(tmp_path: Path) -> None:
     selection = make(tmp_path, "axial")[-1]
     said = run("dsrdump", selection)
     assert "Key Object Selection Document" in said
-    assert said.count("contains IMAGE") == 2 + 2 and said.count("contains COMPOSITE") == 3
+    assert said.count("contains IMAGE") == 2 + 4 and said.count("contains COMPOSITE") == 3
     assert "E: " not in said, said
     assert "Error" not in run("DicomSRValidator", selection)
 
@@ -250,6 +254,24 @@ def test_dcmqi_reads_the_same_voxels_at_the_same_points(lie: str, tmp_path: Path
         assert read_nrrd(tmp_path / f"{number}.nrrd", number) == wanted
 
 
+@pytest.mark.peer("dcmqi")
+@pytest.mark.parametrize("lie", cases.LIES)
+def test_dcmqi_reads_the_same_numbers_at_the_same_points(lie: str, tmp_path: Path) -> None:
+    # Given a written Parametric Map, when dcmqi converts it
+    [path] = make(tmp_path, lie, ("parametric-map",))
+    run("paramap2itkimage", "--inputDICOM", path, "--outputDirectory", tmp_path, "--outputType", "nrrd")
+    # Then it has the map's numbers, each at its point in the patient, and knows what they are
+    array, affine = nrrd(tmp_path / "pmap.nrrd")
+    phantom = cases.LIES[lie]
+    wanted = cases.probability(phantom.shape).array
+    for value in np.unique(wanted)[1:]:
+        points = located(np.argwhere(wanted == value), phantoms.affine(phantom))
+        assert located(np.argwhere(array == value), affine) == points
+    said = json.loads((tmp_path / "meta.json").read_text())
+    assert said["QuantityValueCode"]["CodeMeaning"] == "Probability"
+    assert said["MeasurementUnitsCode"]["CodeValue"] == "1"
+
+
 def located(index: NDArray[np.int64], affine: NDArray[np.float64]) -> list[tuple[int, ...]]:
     """Points in the patient, in hundredths of a millimetre, sorted."""
     points = index @ affine[:3, :3].T + affine[:3, 3]
@@ -258,18 +280,26 @@ def located(index: NDArray[np.int64], affine: NDArray[np.float64]) -> list[tuple
 
 def read_nrrd(path: Path, label: int) -> list[tuple[int, ...]]:
     """The points of the voxels of this label."""
+    array, affine = nrrd(path)
+    return located(np.argwhere(array == label), affine)
+
+
+def nrrd(path: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """The voxels and where they lie, LPS mm."""
     head, _, data = path.read_bytes().partition(b"\n\n")
     fields = dict(line.split(": ", 1) for line in head.decode().splitlines() if ": " in line)
     assert fields["space"] == "left-posterior-superior"
     raw = gzip.decompress(data) if fields["encoding"] == "gzip" else data
     sizes = [int(size) for size in fields["sizes"].split()]
-    kind = {"unsigned char": np.uint8, "short": np.int16, "unsigned short": np.uint16}[fields["type"]]
+    kind = {"unsigned char": np.uint8, "short": np.int16, "unsigned short": np.uint16, "float": np.float32}[
+        fields["type"]
+    ]
     array = np.frombuffer(raw, kind).reshape(sizes, order="F")
     affine = np.eye(4)
     for axis, direction in enumerate(fields["space directions"].split()):
         affine[:3, axis] = vector(direction)
     affine[:3, 3] = vector(fields["space origin"])
-    return located(np.argwhere(array == label), affine)
+    return array, affine
 
 
 def vector(text: str) -> list[float]:
