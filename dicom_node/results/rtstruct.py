@@ -23,9 +23,9 @@ _DECIMALS = 4
 #: The retired class of a study, which stands for it in the reference to the images (PS3.3 C.8.8.5).
 _STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"
 
-#: Of Anatomical Structure (PS3.16 CID 7150) we know that it is an organ, of others no Interpreted Type. EXTERNAL
-#: and the targets decide about a dose: an algorithm that was not made for planning never names one.
-_ORGAN = ("123037004", "SCT")
+#: Of Anatomical Structure (PS3.16 CID 7150, by its code of today and of before) we know that it is an organ, of
+#: others no Interpreted Type. EXTERNAL and the targets decide about a dose: none is ever named here.
+_ORGANS = (("91723000", "SCT"), ("123037004", "SCT"))
 
 
 def build(context: ResultContext, findings: Findings, made: Mapping[str, Dataset]) -> Dataset | None:
@@ -61,7 +61,7 @@ def name(segment: Segment) -> str:
 
 def interpreted(segment: Segment) -> str:
     """The RT ROI Interpreted Type (PS3.3 C.8.8.8.1); "" where it is not known."""
-    return "ORGAN" if (segment.category.value, segment.category.scheme) == _ORGAN else ""
+    return "ORGAN" if (segment.category.value, segment.category.scheme) in _ORGANS else ""
 
 
 def _set(ds: Dataset, context: ResultContext, names: list[str]) -> None:

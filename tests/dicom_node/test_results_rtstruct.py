@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 
 from dicom_node import results
 from dicom_node.errors import GateError, SeriesError
-from dicom_node.results import verify
+from dicom_node.results import rtstruct, verify
 from dicom_node.series import SeriesImages
 from engines.findings import Findings
 from tests.support import phantoms
@@ -93,6 +93,13 @@ def test_it_says_what_the_regions_are(tmp_path: Path) -> None:
     assert ds.SeriesDescription.startswith("AI unverified (research): Right lung")
     voxel = SOURCE.volume.geometry.voxel_volume_mm3 / 1000
     assert float(ds.StructureSetROISequence[1].ROIVolume) == pytest.approx((mask == 3).sum() * voxel)
+
+
+@pytest.mark.parametrize("value", ["91723000", "123037004"])
+def test_an_anatomical_structure_is_an_organ(value: str) -> None:
+    segment = replace(cases.SEGMENTS[2], category=replace(cases.STRUCTURE, value=value))
+    assert rtstruct.interpreted(segment) == "ORGAN"
+    assert rtstruct.interpreted(cases.SEGMENTS[2]) == ""
 
 
 def test_an_outline_longer_than_64_kilobytes_is_whole(tmp_path: Path) -> None:
