@@ -31,6 +31,8 @@ _PATIENCE = 60.0
 _HARMLESS = ("The stack viewport has been destroyed and is no longer usable",)
 #: How it tells of an error of a script, whichever.
 _TOLD = "Something went wrong"
+#: What it says whenever it opens a Parametric Map; it is right.
+_NOTICE = "Parametric MapThe values are multiplied by 100"
 
 
 class _Server(ThreadingHTTPServer):
@@ -181,7 +183,8 @@ class Viewer:
         """What went wrong or was asked since the study was opened; what is known to be harmless aside."""
         errors = [*self.page.errors, *self._ask("broken")]
         grave = [each for each in errors if not any(words in each for words in _HARMLESS)]
-        told = [each for each in self._ask("messages") if not (errors and each.startswith(_TOLD))]
+        expected = (_NOTICE, _TOLD) if errors else (_NOTICE,)
+        told = [each for each in self._ask("messages") if not each.startswith(expected)]
         return [*grave, *told]
 
     def _ask(self, what: str) -> Any:
