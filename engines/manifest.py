@@ -180,6 +180,18 @@ class FindingRule(_Strict):
         return self
 
 
+Word = Annotated[str, Field(min_length=1, max_length=64)]
+
+
+class WordsEntry(_Strict):
+    """The model's words in another language, by the keys of what they name."""
+
+    intended_use: str = ""
+    labels: dict[str, Word] = {}
+    measurements: dict[str, Word] = {}
+    findings: dict[str, Word] = {}
+
+
 class Manifest(_Strict):
     """The whole of `model.yaml`."""
 
@@ -197,7 +209,9 @@ class Manifest(_Strict):
     outputs: Annotated[tuple[Output, ...], Field(min_length=1, max_length=1)]
     measurements: tuple[MeasurementEntry, ...] = ()
     findings: tuple[FindingRule, ...] = ()
-    results: tuple[Literal["seg", "sr", "key-images", "key-objects", "labelmap"], ...] = ("seg", "sr")
+    results: tuple[Literal["seg", "sr", "key-images", "key-objects", "labelmap", "pdf"], ...] = ("seg", "sr")
+    #: For reports in words in these languages; without them they say it as the entries above do.
+    words: dict[Literal["zh"], WordsEntry] = {}
 
     @model_validator(mode="after")
     def _references_resolve(self) -> Manifest:
@@ -216,4 +230,18 @@ class Manifest(_Strict):
         for rule in self.findings:
             if rule.measurement not in keys:
                 raise ValueError(f'findings.{rule.key}.measurement: no measurement "{rule.measurement}"')
+        return self
+
+    @model_validator(mode="after")
+    def _words_name_what_is_there(self) -> Manifest:
+        there = {
+            "labels": {label.key for label in self.outputs[0].labels},
+            "measurements": {entry.key for entry in self.measurements},
+            "findings": {rule.key for rule in self.findings},
+        }
+        for language, entry in self.words.items():
+            for part, keys in there.items():
+                unknown = set(getattr(entry, part)) - keys
+                if unknown:
+                    raise ValueError(f"words.{language}.{part}: there is no {sorted(unknown)}")
         return self

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from dicom_node.results.context import ResultContext
+from engines import printing
 from engines.findings import Findings, Measurement, Segment
 
 #: Pixels.
@@ -18,9 +19,6 @@ WIDTH = 288
 _MARGIN, _LINE, _SWATCH, _TEXT = 10, 19, 12, 14
 
 _WHITE, _GREY, _AMBER = (255, 255, 255), (170, 170, 170), (255, 191, 0)
-
-#: Shown instead of UCUM's code (UCUM's own print symbols).
-_UNITS = {"[hnsf'U]": "HU", "1": "", "{ratio}": ""}
 
 #: Said on each picture itself too: a viewer may crop what stands beside it.
 STANDING = "AI, not verified"
@@ -83,7 +81,7 @@ def name(segment: Segment) -> str:
 
 def _measured(item: Measurement) -> str:
     """A measurement, the number first: what is too long loses its end."""
-    unit = _UNITS.get(item.unit.value, item.unit.value)
+    unit = printing.unit(item.unit.value)
     derived = f" ({item.derivation.meaning.lower()})" if item.derivation is not None else ""
     return " ".join(filter(None, [f"{item.value:.5g}", unit, f"{item.name.meaning}{derived}"]))
 

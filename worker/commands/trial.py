@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.progress import Progress
 
+from engines import printing
 from worker import edge, logs, words
 from worker.edge import ConfigOption, DataOption
 
@@ -68,7 +69,7 @@ def _print_run(finished: object) -> None:
     for measured in finished.findings.measurements:
         where = labels[measured.segment_number] if measured.segment_number else words.TOGETHER
         derived = f", {measured.derivation.meaning.lower()}" if measured.derivation else ""
-        value = f"{measured.value:.1f} {words.unit(measured.unit.value)}"
+        value = f"{measured.value:.1f} {printing.unit(measured.unit.value)}"
         edge.console.print(f"  {measured.name.meaning}{derived}, {where}: {value}", markup=False)
     for finding in finished.findings.findings:
         presence = "present" if finding.present else "absent"
