@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import httpx
 from pydicom.uid import (
     Comprehensive3DSRStorage,
+    EncapsulatedPDFStorage,
     ExplicitVRLittleEndian,
     KeyObjectSelectionDocumentStorage,
     MultiFrameTrueColorSecondaryCaptureImageStorage,
@@ -37,6 +38,7 @@ _BY_KIND: dict[str, tuple[Context, ...]] = {
         ),
         ("key-objects", ExplicitVRLittleEndian, KeyObjectSelectionDocumentStorage),
         ("labelmap", RLELossless, LabelMapSegmentationStorage),
+        ("pdf", ExplicitVRLittleEndian, EncapsulatedPDFStorage),
     )
 }
 

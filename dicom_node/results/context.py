@@ -17,7 +17,7 @@ from engines.findings import ModelIdentity
 
 #: The order in which a study's series list shows the kinds; also the last digits of the Series Number.
 #: New ones come last.
-KINDS = ("seg", "sr", "key-images", "key-objects", "labelmap")
+KINDS = ("seg", "sr", "key-images", "key-objects", "labelmap", "pdf")
 
 #: Series Numbers that the kinds of one answer may take.
 _PLACES = 20
@@ -47,6 +47,29 @@ class Predecessor:
     report: Report | None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EarlierValue:
+    """One number of an earlier result."""
+
+    #: The measurement's key, and the label of its segment ("" where it is of several, or of none).
+    key: str
+    segment: str
+    value: float
+    #: UCUM.
+    unit: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EarlierValues:
+    """What the same model measured in the same patient's latest earlier study."""
+
+    #: As in the study: YYYYMMDD (PS3.5 6.2, DA).
+    study_date: str
+    series_description: str
+    model_version: str
+    values: tuple[EarlierValue, ...]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ResultContext:
     """Where a job's results belong and where they come from.
@@ -68,6 +91,10 @@ class ResultContext:
     zone: tzinfo | None = None
     #: None where this is the first answer.
     predecessor: Predecessor | None = None
+    #: None where no earlier study of this patient is known.
+    comparison: EarlierValues | None = None
+    #: Of the report in words: one of `wording.LANGUAGES`.
+    language: str = "en"
 
     def __post_init__(self) -> None:
         if self.created_at.utcoffset() is None:

@@ -69,20 +69,29 @@ def _picture(
     context: ResultContext, findings: Findings, chosen: KeySlice, unfilled: set[int]
 ) -> NDArray[np.uint8]:
     """One frame."""
-    volume = context.source.volume
     segments = [findings.segments[number - 1] for number in chosen.segments]
-    drawn = overlay.slice_overlay(
-        volume,
+    picture = drawn(context, findings, chosen, unfilled, size=size(context))
+    image = elements.name(context.source.datasets[chosen.index])
+    place = f"{image} (slice {chosen.index + 1} of {context.source.volume.geometry.shape[0]})"
+    return legend.beside(picture, context, findings, segments, place)
+
+
+def drawn(
+    context: ResultContext, findings: Findings, chosen: KeySlice, unfilled: set[int], *, size: int
+) -> NDArray[np.uint8]:
+    """A key slice with its segments drawn over it, without words: RGB, the longer side of `size` pixels.
+
+    The segments numbered in `unfilled` get a contour only.
+    """
+    return overlay.slice_overlay(
+        context.source.volume,
         findings.mask,
-        segments,
+        [findings.segments[number - 1] for number in chosen.segments],
         index=chosen.index,
         window=_window(context, chosen.index),
-        size=size(context),
+        size=size,
         unfilled=unfilled,
     )
-    image = elements.name(context.source.datasets[chosen.index])
-    place = f"{image} (slice {chosen.index + 1} of {volume.geometry.shape[0]})"
-    return legend.beside(drawn, context, findings, segments, place)
 
 
 def _window(context: ResultContext, index: int) -> tuple[float, float]:

@@ -12,12 +12,14 @@ from dicom_node.results import (
     key_images,
     key_objects,
     labelmap,
+    pdf,
     seg,
     segments,
     sr,
     verify_key_images,
     verify_key_objects,
     verify_labelmap,
+    verify_pdf,
     verify_seg,
     verify_sr,
 )
@@ -62,7 +64,8 @@ MADE: dict[str, Kind] = {
     "labelmap": Kind(writer=labelmap, gate=verify_labelmap),
     "key-images": Kind(writer=key_images, gate=verify_key_images),
     "sr": Kind(writer=sr, gate=verify_sr, refers_to=segments.KINDS),
+    "pdf": Kind(writer=pdf, gate=verify_pdf),
     "key-objects": Kind(
-        writer=key_objects, gate=verify_key_objects, refers_to=(*segments.KINDS, "key-images", "sr")
+        writer=key_objects, gate=verify_key_objects, refers_to=(*segments.KINDS, "key-images", "sr", "pdf")
     ),
 }

@@ -41,15 +41,23 @@ def beside(
     """
     height, width = picture.shape[:2]
     canvas = Image.new("RGB", (width + WIDTH, height))
-    canvas.paste(Image.fromarray(picture), (0, 0))
+    canvas.paste(Image.fromarray(stamped(picture)), (0, 0))
     pen = ImageDraw.Draw(canvas)
-    pen.text((_MARGIN, _MARGIN), STANDING, fill=_AMBER, font=_font(), stroke_width=2, stroke_fill=(0, 0, 0))
     lines = list(_lines(context, findings, segments, place))
     room = max(1, (height - 2 * _MARGIN) // _LINE)
     if len(lines) > room:
         lines = [*lines[: room - 1], (f"and {len(lines) - room + 1} more lines in the report", _GREY, None)]
     for number, line in enumerate(lines):
         _write(pen, line, (width + _MARGIN, _MARGIN + number * _LINE))
+    return np.asarray(canvas, dtype=np.uint8)
+
+
+def stamped(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The picture, with words on it that nobody has verified it."""
+    canvas = Image.fromarray(picture)
+    ImageDraw.Draw(canvas).text(
+        (_MARGIN, _MARGIN), STANDING, fill=_AMBER, font=_font(), stroke_width=2, stroke_fill=(0, 0, 0)
+    )
     return np.asarray(canvas, dtype=np.uint8)
 
 

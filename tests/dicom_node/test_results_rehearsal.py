@@ -23,7 +23,7 @@ for _ in range(2):
 def test_the_rehearsal_goes_the_whole_way_and_leaves_nothing() -> None:
     made = rehearsal.rehearse()
     assert [(item.kind, item.problem) for item in made] == [
-        (kind, "") for kind in ("seg", "labelmap", "key-images", "sr", "key-objects")
+        (kind, "") for kind in ("seg", "labelmap", "key-images", "sr", "pdf", "key-objects")
     ]
     assert not any(item.path.exists() for item in made)
 
