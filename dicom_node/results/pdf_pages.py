@@ -129,7 +129,7 @@ def _table(table: report.Table) -> Table:
     head = [_text(name, size=8, bold=True, colour=_QUIET) for name in table.columns]
     rows = [[_text(cell, size=8.5) for cell in row] for row in table.rows]
     widths = [share * pdf_frame.BODY[2] for share in _SHARES[len(table.columns)]]
-    made = Table([head, *rows], colWidths=widths, repeatRows=1)
+    made = Table([head, *rows], colWidths=widths, repeatRows=1, splitInRow=1)
     made.setStyle(
         TableStyle(
             [

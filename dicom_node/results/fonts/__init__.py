@@ -38,8 +38,9 @@ def markup(text: str, *, bold: bool = False) -> str:
 
 
 def register() -> str:
-    """Make the plain font known to reportlab; its name."""
-    _glyphs(PLAIN)
+    """Make the fonts that styles name known to reportlab; the plain one's name."""
+    for name in (PLAIN, BOLD):
+        _glyphs(name)
     return PLAIN
 
 
