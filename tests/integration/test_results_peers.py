@@ -27,6 +27,7 @@ IODS = {
     "seg": "Segmentation",
     "key-images": "MultiframeTrueColorSCImage",
     "sr": "Comprehensive3DSR",
+    "pdf": "EncapsulatedPDF",
     "key-objects": "KeyObjectSelectionDocument",
 }
 KINDS = tuple(IODS)
@@ -63,6 +64,17 @@ def test_dciodvfy_finds_no_error(lie: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.peer("dicom3tools")
+@pytest.mark.peer("pixelmed")
+def test_others_find_no_error_in_a_chinese_report(tmp_path: Path) -> None:
+    source = cases.series(cases.LIES["axial"])
+    context = cases.context(source, language="zh")
+    for made in results.make_results(context, cases.findings(source), ("seg", "sr", "pdf"), tmp_path):
+        assert made.verified, made.problem
+        assert "Error" not in run("dciodvfy", "-new", made.path)
+    assert "Error" not in run("DicomSRValidator", tmp_path / "sr.dcm")
+
+
+@pytest.mark.peer("dicom3tools")
 def test_dciodvfy_finds_no_error_in_a_segmentation_with_an_empty_segment(tmp_path: Path) -> None:
     labels = np.zeros(cases.LIES["axial"].shape, np.uint8)
     labels[3, 4, 5] = 2
@@ -86,7 +98,7 @@ def make_later(folder: Path) -> list[Path]:
         for name, context in (("first", first), ("second", second))
         for item in results.make_results(context, cases.findings(source), KINDS, folder / name)
     ]
-    assert [item.problem for item in made] == [""] * 8
+    assert [item.problem for item in made] == [""] * 10
     return [item.path for item in made]
 
 
@@ -188,7 +200,7 @@ def test_others_read_the_key_object_selection(tmp_path: Path) -> None:
     selection = make(tmp_path, "axial")[-1]
     said = run("dsrdump", selection)
     assert "Key Object Selection Document" in said
-    assert said.count("contains IMAGE") == 2 + 2 and said.count("contains COMPOSITE") == 1
+    assert said.count("contains IMAGE") == 2 + 2 and said.count("contains COMPOSITE") == 2
     assert "E: " not in said, said
     assert "Error" not in run("DicomSRValidator", selection)
 
