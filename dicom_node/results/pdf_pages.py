@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from io import BytesIO
 from typing import Any
@@ -37,6 +38,9 @@ _MARKS = {
     Weight.ABSENT: colors.HexColor("#2e6b34"),
     Weight.REMARK: colors.HexColor("#5a5a5a"),
 }
+
+#: The space between a number and a unit.
+_UNIT = re.compile(r"(?<=\d) (?=[%a-zA-Zµ°]{1,3}(?![a-zA-Z]))")
 
 #: Shares of the width that a table's columns have, by their number.
 _SHARES = {4: (0.34, 0.28, 0.15, 0.23), 5: (0.29, 0.25, 0.13, 0.13, 0.20)}
@@ -98,8 +102,9 @@ def _heading(text: str) -> Paragraph:
 
 
 def _text(text: str, *, size: float = 9, colour: Any = _INK, bold: bool = False) -> Paragraph:
-    """A line of words, on as many lines as it takes."""
-    return Paragraph(fonts.markup(text, bold=bold), _style(size=size, colour=colour, bold=bold))
+    """A line of words, on as many lines as it takes; a unit stays with its number."""
+    held = _UNIT.sub("\u00a0", text)
+    return Paragraph(fonts.markup(held, bold=bold), _style(size=size, colour=colour, bold=bold))
 
 
 def _conclusion(item: Conclusion) -> Table:
