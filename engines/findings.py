@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.diameter import Point
 from engines.errors import OutputError
 from engines.volume import Geometry
 
@@ -81,6 +82,8 @@ class Measurement:
     derivation: Code | None = None
     #: The segment it was measured in; None for the whole image.
     segment_number: int | None = None
+    #: The ends of the line that was measured, where it is one's length: on one slice of the mask.
+    ends: tuple[Point, Point] | None = None
 
 
 class Urgency(StrEnum):
@@ -122,6 +125,8 @@ class Findings:
     segments: tuple[Segment, ...]
     measurements: tuple[Measurement, ...] = ()
     findings: tuple[Finding, ...] = ()
+    #: Measurements that the source cannot give, each with the reason, for people.
+    impossible: tuple[str, ...] = ()
     #: The backend that answered, e.g. "openvino 2026.4 CPU float32".
     engine: str = ""
     #: Seconds per stage: preprocess, infer, postprocess, measure.

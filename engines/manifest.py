@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from engines.findings import Code, Urgency
 
@@ -15,12 +15,23 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _plain(text: str) -> str:
+    """What DICOM's short texts (SH, LO) can hold and give back: a backslash would part it (PS3.5 6.2)."""
+    if not text.isprintable() or "\\" in text or text != text.strip():
+        raise ValueError("write it without backslash, control characters and blanks at its ends")
+    return text
+
+
+_ShortText = Annotated[str, Field(min_length=1, max_length=16), AfterValidator(_plain)]
+_LongText = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_plain)]
+
+
 class CodeEntry(_Strict):
     """A coded concept as a manifest writes it: {value, scheme, meaning}."""
 
-    value: Annotated[str, Field(min_length=1, max_length=16)]
-    scheme: Annotated[str, Field(min_length=1, max_length=16)]
-    meaning: Annotated[str, Field(min_length=1, max_length=64)]
+    value: _ShortText
+    scheme: _ShortText
+    meaning: _LongText
 
     def code(self) -> Code:
         """The same as the engine's `Code`."""
@@ -75,7 +86,8 @@ class MinMax(_Strict):
 
 
 Intensity = Annotated[Window | CTNormalisation | ZScore | Percentile | MinMax, Field(discriminator="kind")]
-Spacing = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+_Length = Annotated[float, Field(gt=0)]
+Spacing = tuple[_Length, _Length, _Length]
 Shape = tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
 
 
@@ -86,13 +98,31 @@ class Input(_Strict):
     name: str
     #: Which series fits, in the same language as a route's `when`.
     series: dict[str, Any]
+    #: Whether the model looks at single images (X-rays, ultrasound, photographs, one slice) as they were
+    #: acquired: volumes of one slice, with or without a place in the patient, instead of stacks.
+    planar: bool = False
     #: Patient directions of the (slice, row, column) axes that the network was trained on.
     orientation: Annotated[str, Field(pattern=r"^[LRAPHF]{3}$")] = "HPL"
-    #: Voxel spacing the network was trained on, mm along (slice, row, column); null: as acquired.
-    spacing_mm: Spacing | None = None
+    #: Voxel spacing the network was trained on, mm along (slice, row, column), or (row, column) where
+    #: `planar`; null: as acquired.
+    spacing_mm: Spacing | tuple[_Length, _Length] | None = None
+    #: Where `planar`, instead of a spacing: (rows, columns) that every image is brought to, whatever its shape.
+    size: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]] | None = None
     intensity: Intensity
     #: Fewest slices along the scan that the model accepts.
     min_slices: Annotated[int, Field(ge=1)] = 2
+
+    @model_validator(mode="after")
+    def _fits_its_dimensions(self) -> Input:
+        length = 2 if self.planar else 3
+        if self.spacing_mm is not None and len(self.spacing_mm) != length:
+            raise ValueError(f"spacing_mm has {length} numbers where planar is {str(self.planar).lower()}")
+        unfit = {"orientation", "min_slices"} if self.planar else {"size"}
+        for key in sorted(unfit & self.model_fields_set):
+            raise ValueError(f"{key} says nothing where planar is {str(self.planar).lower()}: remove it")
+        if self.size is not None and self.spacing_mm is not None:
+            raise ValueError("give spacing_mm or size, not both")
+        return self
 
 
 class Tiling(_Strict):
@@ -114,7 +144,7 @@ class Label(_Strict):
     index: Annotated[int, Field(ge=1)]
     #: Short name that measurements refer to.
     key: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-    label: str
+    label: _LongText
     category: CodeEntry
     type: CodeEntry
     anatomic_region: CodeEntry | None = None
@@ -144,7 +174,10 @@ class MeasurementEntry(_Strict):
     """One measurement to make of labels."""
 
     key: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-    kind: Literal["volume", "mean", "std", "minimum", "maximum", "percent_below", "percent_above"]
+    kind: Literal[
+        "volume", "area", "longest_diameter",
+        "mean", "std", "minimum", "maximum", "percent_below", "percent_above",
+    ]  # fmt: skip
     #: Label keys: one measurement for each.
     of: Annotated[tuple[str, ...], Field(min_length=1)]
     #: Also measure the union of `of`, reported without a segment.
@@ -180,16 +213,13 @@ class FindingRule(_Strict):
         return self
 
 
-Word = Annotated[str, Field(min_length=1, max_length=64)]
-
-
 class WordsEntry(_Strict):
     """The model's words in another language, by the keys of what they name."""
 
     intended_use: str = ""
-    labels: dict[str, Word] = {}
-    measurements: dict[str, Word] = {}
-    findings: dict[str, Word] = {}
+    labels: dict[str, _LongText] = {}
+    measurements: dict[str, _LongText] = {}
+    findings: dict[str, _LongText] = {}
 
 
 class Manifest(_Strict):
@@ -199,7 +229,7 @@ class Manifest(_Strict):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
     version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
     licence: str
-    manufacturer: Annotated[str, Field(min_length=1, max_length=64)]
+    manufacturer: _LongText
     intended_use: str
     research_only: bool = True
     weights: Weights
@@ -209,9 +239,28 @@ class Manifest(_Strict):
     outputs: Annotated[tuple[Output, ...], Field(min_length=1, max_length=1)]
     measurements: tuple[MeasurementEntry, ...] = ()
     findings: tuple[FindingRule, ...] = ()
-    results: tuple[Literal["seg", "sr", "key-images", "key-objects", "labelmap", "pdf"], ...] = ("seg", "sr")
+    results: tuple[
+        Literal["seg", "sr", "key-images", "key-objects", "labelmap", "sr-display", "pdf"], ...
+    ] = ("seg", "sr")
     #: For reports in words in these languages; without them they say it as the entries above do.
     words: dict[Literal["zh"], WordsEntry] = {}
+
+    @model_validator(mode="after")
+    def _planar_models_say_so(self) -> Manifest:
+        planar = self.inputs[0].planar
+        if planar and (self.tiling.patch[0] != 1 or 0 in self.tiling.mirror_axes):
+            raise ValueError(
+                "tiling: a planar model has a patch of one slice, mirrored along axes 1 and 2 only"
+            )
+        for label in self.outputs[0].labels:
+            if planar and (label.min_component_ml or label.min_volume_ml):
+                raise ValueError(
+                    f"outputs[0].labels.{label.key}: a planar image has no volume to be too small"
+                )
+        for entry in self.measurements:
+            if not planar and entry.kind == "area":
+                raise ValueError(f"measurements.{entry.key}: an area is of one slice; volumes have many")
+        return self
 
     @model_validator(mode="after")
     def _references_resolve(self) -> Manifest:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone, tzinfo
 from functools import cached_property
 
 from pydicom.dataset import Dataset
 
-from dicom_node import own_uids
+from dicom_node import frame_header, own_uids
 from dicom_node.errors import SeriesError
 from dicom_node.results import source
 from dicom_node.series import SeriesImages
@@ -17,7 +16,7 @@ from engines.findings import ModelIdentity
 
 #: The order in which a study's series list shows the kinds; also the last digits of the Series Number.
 #: New ones come last.
-KINDS = ("seg", "sr", "key-images", "key-objects", "labelmap", "pdf")
+KINDS = ("seg", "sr", "key-images", "key-objects", "labelmap", "sr-display", "pdf")
 
 #: Series Numbers that the kinds of one answer may take.
 _PLACES = 20
@@ -159,9 +158,13 @@ class ResultContext:
         """A moment as the study's dates would say it."""
         return moment.astimezone(_offset(self.timezone_offset or "") or self.zone)
 
-    def source_uids(self) -> Iterable[str]:
-        """SOP Instance UIDs of the source images, in slice order."""
-        return (str(ds.SOPInstanceUID) for ds in self.source.datasets)
+    def source_slices(self) -> list[tuple[str, int | None]]:
+        """SOP Instance UID of each slice, in their order, with its frame number where it is one of several."""
+        return [frame_header.key(ds) for ds in self.source.datasets]
+
+    def source_uids(self) -> list[str]:
+        """SOP Instance UIDs of the source, each once."""
+        return [str(ds.SOPInstanceUID) for ds in self.source.instances]
 
 
 def _offset(text: str) -> timezone | None:

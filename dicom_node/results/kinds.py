@@ -16,12 +16,14 @@ from dicom_node.results import (
     seg,
     segments,
     sr,
+    sr_display,
     verify_key_images,
     verify_key_objects,
     verify_labelmap,
     verify_pdf,
     verify_seg,
     verify_sr,
+    verify_sr_display,
 )
 from dicom_node.results.context import ResultContext
 from engines.findings import Findings
@@ -64,8 +66,11 @@ MADE: dict[str, Kind] = {
     "labelmap": Kind(writer=labelmap, gate=verify_labelmap),
     "key-images": Kind(writer=key_images, gate=verify_key_images),
     "sr": Kind(writer=sr, gate=verify_sr, refers_to=segments.KINDS),
+    "sr-display": Kind(writer=sr_display, gate=verify_sr_display),
     "pdf": Kind(writer=pdf, gate=verify_pdf),
     "key-objects": Kind(
-        writer=key_objects, gate=verify_key_objects, refers_to=(*segments.KINDS, "key-images", "sr", "pdf")
+        writer=key_objects,
+        gate=verify_key_objects,
+        refers_to=(*segments.KINDS, "key-images", "sr", "sr-display", "pdf"),
     ),
 }

@@ -32,7 +32,7 @@ def build(context: ResultContext, findings: Findings, made: Mapping[str, Dataset
     ds.ConceptNameCodeSequence = [codes.concept(sr.TITLE)]
     ds.CodingSchemeIdentificationSequence = [sr.coding_scheme()]
     ds.VerificationFlag = "UNVERIFIED"
-    sources = [explicit.item(explicit.reference(image)) for image in context.source.datasets]
+    sources = [explicit.item(explicit.reference(image)) for image in context.source.instances]
     explicit.set_sequence(ds, 0x00420013, *sources)
     document = pdf_pages.render(context, findings)
     ds.MIMETypeOfEncapsulatedDocument = MIME_TYPE

@@ -70,11 +70,10 @@ def _caption(context: ResultContext, findings: Findings, chosen: KeySlice) -> Pa
     """Which slice it is, and the segments on it with their colours."""
     phrases = report_phrases.of(context, findings)
     number = elements.number(context.source.datasets[chosen.index], "InstanceNumber")
-    said = phrases.words.picture.format(
-        number=f"{number:g}" if number is not None else "–",
-        slice=chosen.index + 1,
-        slices=context.source.volume.geometry.shape[0],
-    )
+    slices = context.source.volume.geometry.shape[0]
+    pattern = phrases.words.picture if slices > 1 else phrases.words.single
+    named = f"{number:g}" if number is not None else "–"
+    said = pattern.format(number=named, slice=chosen.index + 1, slices=slices)
     lines = [fonts.markup(said)]
     for index in chosen.segments[:_NAMED]:
         segment = findings.segments[index - 1]

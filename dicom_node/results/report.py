@@ -182,7 +182,8 @@ def _limitations(context: ResultContext, findings: Findings, phrases: Phrases) -
     words = phrases.words
     reason = segments.unplaced(context)
     lacking = [words.left_out.format(reason=reason)] if reason and segments.has_voxels(findings) else []
-    notes = [words.note.format(note=note) for note in context.source.notes]
+    odd = (*context.source.notes, *findings.impossible)
+    notes = [words.note.format(note=note) for note in odd]
     intended = phrases.translation.intended_use or context.model.intended_use
     use = [words.intended_use.format(text=intended)] if intended else []
     origin = [

@@ -58,7 +58,7 @@ def _check(ds: Dataset, kind: str, context: ResultContext, findings: Findings, m
 def check_identity(ds: Dataset, kind: str, context: ResultContext) -> None:
     """Patient, study and the object's own UIDs. Raises GateError naming the attributes that differ."""
     for keyword in _ONE_SERIES:
-        if len({elements.text(source, keyword) for source in context.source.datasets}) > 1:
+        if len({elements.text(source, keyword) for source in context.source.instances}) > 1:
             raise GateError(f"the source images differ in {keyword}: nothing can belong to all of them")
     different = [
         keyword

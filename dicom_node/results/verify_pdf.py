@@ -25,7 +25,7 @@ def check(ds: Dataset, context: ResultContext, findings: Findings, made: Collect
     if codes.read(ds.ConceptNameCodeSequence[0]) != sr.TITLE:
         raise GateError("the document's concept name is not the report's")
     sources = [str(item.ReferencedSOPInstanceUID) for item in ds.SourceInstanceSequence]
-    if sources != list(context.source_uids()):
+    if sources != context.source_uids():
         raise GateError("the source instances are not the source images")
     document = pdf_pages.render(context, findings)
     length = ds.EncapsulatedDocumentLength

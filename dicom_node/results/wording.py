@@ -33,7 +33,9 @@ class Wording:
     comparison: str
     limits: str
     pictures: str
+    #: A picture of one slice of several, and of an image alone.
     picture: str
+    single: str
     #: Heads of the columns: what, where, value, threshold; and then earlier, now, change.
     columns: tuple[str, str, str, str]
     compared: tuple[str, str, str]
@@ -95,6 +97,7 @@ _ENGLISH = Wording(
     comparison="Comparison",
     limits="Limits and origin",
     pictures="Key images",
+    single="Image {number}",
     picture="Image {number}, slice {slice} of {slices}",
     columns=("Measurement", "Where", "Value", "Threshold"),
     compared=("Earlier", "Now", "Change"),
@@ -151,6 +154,7 @@ _CHINESE = Wording(
     comparison="与既往结果对比",
     limits="局限性与来源",
     pictures="关键图像",
+    single="图像 {number}",
     picture="图像 {number}，第 {slice} 层，共 {slices} 层",
     columns=("项目", "部位", "数值", "阈值"),
     compared=("既往", "本次", "变化"),
