@@ -127,11 +127,8 @@ def _about(context: ResultContext, phrases: Phrases) -> str:
         elements.text(header, "Modality"),
         phrases.study(elements.text(header, "StudyDate"), elements.text(header, "SeriesDescription")),
     ]
-    return phrases.line(
-        words.about.format(
-            images=len(context.source.datasets), what=words.comma.join(part for part in parts if part)
-        )
-    )
+    images, what = len(context.source.datasets), words.comma.join(part for part in parts if part)
+    return phrases.line((words.about if images > 1 else words.about_one).format(images=images, what=what))
 
 
 def _conclusions(context: ResultContext, findings: Findings, phrases: Phrases) -> Iterator[Conclusion]:

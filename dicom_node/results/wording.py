@@ -24,6 +24,7 @@ class Wording:
     not_verified: str
     research_only: str
     about: str
+    about_one: str
     study_of: str
     undated: str
     series: str
@@ -89,6 +90,7 @@ _ENGLISH = Wording(
     not_verified="AI result, not verified by a physician.",
     research_only="For research only, not for diagnosis.",
     about="Analysed: {images} images, {what}",
+    about_one="Analysed: 1 image, {what}",
     study_of="study of {date}",
     undated="without a date",
     series='series "{description}"',
@@ -146,6 +148,7 @@ _CHINESE = Wording(
     not_verified="人工智能结果，未经医师核实。",
     research_only="仅供研究，不得用于诊断。",
     about="分析对象：{images} 幅图像，{what}",
+    about_one="分析对象：1 幅图像，{what}",
     study_of="{date} 的检查",
     undated="日期不详",
     series="序列“{description}”",

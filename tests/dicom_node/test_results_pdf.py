@@ -21,10 +21,10 @@ from pypdf import PdfReader
 from dicom_node import results
 from dicom_node.errors import GateError
 from dicom_node.results import fonts, pdf_frame, pdf_pages, report, verify
-from dicom_node.series import SeriesImages
+from dicom_node.series import SeriesImages, read_series
 from engines.findings import Segment
 from tests.dicom_node.test_results_words import CHINESE, EARLIER, HOSTILE, MODEL, RULED
-from tests.support import phantoms
+from tests.support import enhanced, phantoms
 from tests.support import results as cases
 
 SOURCE = cases.series(cases.LIES["axial"])
@@ -150,6 +150,26 @@ def test_where_nothing_was_found_there_is_a_page_without_pictures(tmp_path: Path
     [text] = pages(ds)
     assert "Notfoundintheimages:Leftlung,Rightlung,Nodule." in text
     assert "Keyimages" not in text
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+def test_frames_of_one_image_are_its_slices_and_it_is_named_once(tmp_path: Path) -> None:
+    image = enhanced.image(phantoms.datasets(phantoms.Phantom()))
+    source = read_series(phantoms.write([image], tmp_path / "source"))
+    ds = make(tmp_path, source)
+    assert len(ds.SourceInstanceSequence) == 1
+    [text] = pages(ds)
+    assert "Analysed:12images" in text and "slice3of12" in text
+
+
+def test_an_image_alone_has_no_slices(tmp_path: Path) -> None:
+    phantom = phantoms.Phantom(shape=(1, 32, 40))
+    source = read_series(phantoms.write(phantoms.datasets(phantom), tmp_path / "source"), planar=True)
+    mask = np.zeros((1, 32, 40), np.uint8)
+    mask[0, 4:9, 5:20] = 1
+    [text] = pages(make(tmp_path, source, mask=mask))
+    assert "Analysed:1image," in text
+    assert "Image1■Leftlung" in text and "slice" not in text
 
 
 @pytest.mark.parametrize(
