@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import httpx
 from pydicom.uid import (
     Comprehensive3DSRStorage,
+    EncapsulatedPDFStorage,
     ExplicitVRLittleEndian,
     GrayscaleSoftcopyPresentationStateStorage,
     ImplicitVRLittleEndian,
@@ -46,6 +47,7 @@ _BY_KIND: dict[str, tuple[Context, ...]] = {
         ("presentation-state", ExplicitVRLittleEndian, GrayscaleSoftcopyPresentationStateStorage),
         ("parametric-map", ExplicitVRLittleEndian, ParametricMapStorage),
         ("fractional", RLELossless, SegmentationStorage),
+        ("pdf", ExplicitVRLittleEndian, EncapsulatedPDFStorage),
     )
 }
 

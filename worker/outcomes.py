@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
 from db import jobs, leases, results, studies
 from db.models import Job
@@ -35,6 +37,7 @@ def conclude(bench: Bench, job: Job, outcome: Analysis, watch: Stopwatch) -> lis
             "engine": outcome.findings.engine,
             "seconds": watch.seconds,
             "notes": list(outcome.notes),
+            "report": asdict(outcome.report),
         }
         to = JobState.DELIVERING if destinations else JobState.DONE
         if refused:
@@ -75,6 +78,22 @@ def fail(bench: Bench, job: Job, reason: str, error: str, watch: Stopwatch) -> l
         )
         studies.finish_if_ended(session, job.study_id, now)
     return []
+
+
+def supersede(session: Session, job: Job, owner: str) -> None:
+    """End a job whose images are no longer those of its identity: another answer must not bear its name."""
+    now = datetime.now(UTC)
+    leases.leave_running(
+        session,
+        job.id,
+        JobState.CANCELLED,
+        owner=owner,
+        reason="superseded",
+        error="its series no longer holds just the images that it was made for",
+        finished_at=now,
+    )
+    studies.finish_if_ended(session, job.study_id, now)
+    logger.warning("job %s: its series no longer holds just the images that it was made for", job.id)
 
 
 def try_again(bench: Bench, job: Job, error: OSError, watch: Stopwatch) -> list[int]:

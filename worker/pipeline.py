@@ -24,12 +24,25 @@ from dicom_node import results as dicom_results
 from dicom_node import series as dicom_series
 from dicom_node.errors import CommitmentRefused, DataSetError, SendError, SeriesError
 from dicom_node.instance import StoredInstance
-from dicom_node.results.context import Predecessor, ResultContext
+from dicom_node.results import report
+from dicom_node.results.context import ResultContext
 from dicom_node.senders import Destination, Outcome, Verdict
 from engines import predict
 from engines.errors import EngineError
+from worker import (
+    antecedents,
+    completeness,
+    hold,
+    limits,
+    outcomes,
+    pictures,
+    receipts,
+    records,
+    routing,
+    version,
+)
 from worker import commitment_ledger as ledger
-from worker import completeness, hold, limits, outcomes, pictures, receipts, records, routing, version
+from worker.antecedents import Antecedents
 from worker.bench import Analysis, Bench, Post
 from worker.hold import Hold
 from worker.lease import Lease
@@ -161,19 +174,18 @@ def analyse(bench: Bench, job_id: int, *, send: Callable[[list[int]], None] | No
             return []
         images = records.own_instances(session, job)
         if images is None:
-            _supersede(session, job, bench.owner)
+            outcomes.supersede(session, job, bench.owner)
             return []
         if hand_over(session, bench, job, images=images, now=now):
             return []
         purging.spare_results(session, job.identity)
-        supersession.settle_predecessor(session, job)
-        predecessor = records.predecessor(session, job)
+        before = antecedents.settle(session, job)
     logger.info("job %s: %s on study %s", job.id, job.model, job.study.study_instance_uid)
     watch = Stopwatch()
     try:
         with Lease(bench, job, allowed):
             paths = [bench.spool_root / row.path for row in images]
-            analysis = _analyse(bench, job, paths, predecessor, watch)
+            analysis = _analyse(bench, job, paths, before, watch)
     except SeriesError as error:
         return outcomes.fail(bench, job, error.reason, str(error), watch)
     except EngineError as error:
@@ -191,24 +203,8 @@ def analyse(bench: Bench, job_id: int, *, send: Callable[[list[int]], None] | No
     return follow
 
 
-def _supersede(session: Session, job: Job, owner: str) -> None:
-    """End a job whose images are no longer those of its identity: another answer must not bear its name."""
-    now = datetime.now(UTC)
-    leases.leave_running(
-        session,
-        job.id,
-        JobState.CANCELLED,
-        owner=owner,
-        reason="superseded",
-        error="its series no longer holds just the images that it was made for",
-        finished_at=now,
-    )
-    studies.finish_if_ended(session, job.study_id, now)
-    logger.warning("job %s: its series no longer holds just the images that it was made for", job.id)
-
-
 def _analyse(
-    bench: Bench, job: Job, paths: Sequence[Path], predecessor: Predecessor | None, watch: Stopwatch
+    bench: Bench, job: Job, paths: Sequence[Path], before: Antecedents, watch: Stopwatch
 ) -> Analysis:
     """Files -> volume -> findings -> objects, read back."""
     package = bench.shelf.package(job.model)
@@ -225,13 +221,16 @@ def _analyse(
         engine=findings.engine,
         created_at=job.created_at,
         secondread_version=version.VERSION,
-        predecessor=predecessor,
+        predecessor=before.predecessor,
+        comparison=before.comparison,
+        language=bench.language,
     )
     with watch("encode"):
         folder = bench.results_root / job.identity
         files = dicom_results.make_results(context, findings, package.manifest.results, folder)
     notes = (*source.notes, *findings.impossible, *dicom_results.left_out(context, package.manifest.results))
-    return Analysis(volume=source.volume, findings=findings, files=files, notes=notes)
+    words = report.worded(context, findings)
+    return Analysis(volume=source.volume, findings=findings, files=files, notes=notes, report=words)
 
 
 # 4. Deliver: the results leave --------------------------------------------------------------------
