@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import httpx
 from pydicom.uid import (
+    BasicTextSRStorage,
     Comprehensive3DSRStorage,
     ExplicitVRLittleEndian,
     KeyObjectSelectionDocumentStorage,
@@ -37,6 +38,7 @@ _BY_KIND: dict[str, tuple[Context, ...]] = {
         ),
         ("key-objects", ExplicitVRLittleEndian, KeyObjectSelectionDocumentStorage),
         ("labelmap", RLELossless, LabelMapSegmentationStorage),
+        ("not-performed", ExplicitVRLittleEndian, BasicTextSRStorage),
     )
 }
 

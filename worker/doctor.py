@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from db import migrate
 from db.base import Database
 from dicom_node import echo
+from dicom_node.results.context import NOT_PERFORMED
 from dicom_node.senders import commitment
 from worker import broker, counting, edge, retention, space
 from worker.errors import WorkerError
@@ -135,7 +136,8 @@ def _routes(settings: Settings) -> Iterator[Finding]:
         elif not route.send_to:
             remark = "sends its results nowhere: they are only on the page and in the storage; set send_to"
         else:
-            remark = f"{', '.join(route.run)} -> {', '.join(route.send_to)}"
+            told = "told" if route.announce_failures else "not told (announce_failures)"
+            remark = f"{', '.join(route.run)} -> {', '.join(route.send_to)}; {told} where there is no answer"
         yield Finding(subject=f"route {route.name}", healthy=not missing, remark=remark)
 
 
@@ -183,8 +185,13 @@ def _commitment(peer: Peer, settings: Settings) -> Finding:
 
 def _peer(peer: Peer, settings: Settings, shelf: Shelf) -> Finding:
     """One peer's answer, asked for what the models make whose results go there."""
-    models = {name for route in settings.routes if peer.name in route.send_to for name in route.run}
-    kinds = {kind for name in models & set(shelf.packages) for kind in shelf.packages[name].manifest.results}
+    routes = [route for route in settings.routes if peer.name in route.send_to]
+    models = {name for route in routes for name in route.run}
+    kinds: set[str] = {
+        kind for name in models & set(shelf.packages) for kind in shelf.packages[name].manifest.results
+    }
+    if any(route.announce_failures for route in routes):
+        kinds.add(NOT_PERFORMED)
     wanted = echo.result_contexts(kinds) if kinds else echo.RESULT_CONTEXTS
     report = echo.verify(destination(peer, settings), wanted)
     where = peer.stow_url or f"{peer.ae_title}@{peer.host}:{peer.port}"

@@ -8,8 +8,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
-from db import jobs, leases, results, studies
+from db import announcements, jobs, leases, results, studies
 from db.models import Job
 from db.states import JobState
 from dicom_node.errors import NO_SPACE
@@ -25,6 +26,24 @@ DATABASE_WAIT, DATABASE_PATIENCE = timedelta(seconds=2), timedelta(hours=1)
 STORAGE_WAIT = timedelta(seconds=30)
 
 
+def supersede(session: Session, job: Job, owner: str) -> list[int]:
+    """End a job whose images are no longer those of its identity: another answer must not bear its name."""
+    now = datetime.now(UTC)
+    error = "its series no longer holds just the images that it was made for"
+    leases.leave_running(
+        session,
+        job.id,
+        JobState.CANCELLED,
+        owner=owner,
+        reason="superseded",
+        error=error,
+        finished_at=now,
+    )
+    studies.finish_if_ended(session, job.study_id, now)
+    logger.warning("job %s: %s", job.id, error)
+    return []
+
+
 def conclude(bench: Bench, job: Job, outcome: Analysis, watch: Stopwatch) -> list[int]:
     """Store what was found; RUNNING -> DELIVERING (or DONE, or FAILED at the gate) in one commit."""
     now = datetime.now(UTC)
@@ -37,6 +56,7 @@ def conclude(bench: Bench, job: Job, outcome: Analysis, watch: Stopwatch) -> lis
             "notes": list(outcome.notes),
         }
         to = JobState.DELIVERING if destinations else JobState.DONE
+        values["unannounced"] = bool(refused and job.announce_to)
         if refused:
             to = JobState.FAILED
             values |= {
@@ -51,6 +71,8 @@ def conclude(bench: Bench, job: Job, outcome: Analysis, watch: Stopwatch) -> lis
         results.replace_findings(session, job.id, **records.findings(outcome.findings))
         rows = [records.result_object(file, bench.results_root) for file in outcome.files]
         follow = results.replace_objects(session, job.id, rows, destinations=destinations, at=now)
+        if not refused:
+            announcements.withdraw(session, job, now)
         if not follow and to is JobState.DELIVERING:
             jobs.settle_delivering(session, job.id, now)
         studies.finish_if_ended(session, job.study_id, now)

@@ -15,7 +15,18 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from db import decisions, deliveries, intake, jobs, leases, parents, purging, studies, supersession
+from db import (
+    announcements,
+    decisions,
+    deliveries,
+    intake,
+    jobs,
+    leases,
+    parents,
+    purging,
+    studies,
+    supersession,
+)
 from db.base import Database
 from db.models import Delivery, Job
 from db.states import JobState
@@ -24,7 +35,7 @@ from dicom_node import results as dicom_results
 from dicom_node import series as dicom_series
 from dicom_node.errors import CommitmentRefused, DataSetError, SendError, SeriesError
 from dicom_node.instance import StoredInstance
-from dicom_node.results.context import Predecessor, ResultContext
+from dicom_node.results.context import ResultContext
 from dicom_node.senders import Destination, Outcome, Verdict
 from engines import predict
 from engines.errors import EngineError
@@ -122,19 +133,21 @@ def _route(
     They may be asked twice about a series: when it was complete, and again with its study.
     """
     study, series_ids, problem = settled.study, settled.series_ids, settled.problem
-    send_to = {route.name: route.send_to for route in routes}
+    by_name = {route.name: route for route in routes}
     wanted: dict[str, dict[str, Any]] = {}
     decisions.forget(session, study.id, study.revision, series_ids)
     for decision in routing.decide(routes, models, records.series_views(session, study, series_ids)):
         decisions.record(session, records.decision(study, decision, now))
         if not decision.matched:
             continue
-        values = records.job(study, decision, models[decision.model], send_to[decision.route], now=now)
+        route, model = by_name[decision.route], models[decision.model]
+        to = {"send_to": route.send_to, "announce_to": route.announce_to}
+        values = records.job(study, decision, model, now=now, **to)
         if problem:
-            values |= records.skipped("study-problem", problem, now)
-        earlier = wanted.setdefault(values["identity"], values)
+            values = records.skipped(values, "study-problem", problem, now)
         # Two routes that ask the same of the same images get one job, which serves both.
-        earlier["destinations"] = sorted({*earlier["destinations"], *values["destinations"]})
+        earlier = wanted.get(values["identity"], values)
+        wanted[values["identity"]] = records.serve_both(earlier, values)
     made = [jobs.create(session, values) for values in wanted.values()]
     purging.carry_answers(session, study)
     keep = [] if problem else [job.id for job in made]
@@ -161,19 +174,19 @@ def analyse(bench: Bench, job_id: int, *, send: Callable[[list[int]], None] | No
             return []
         images = records.own_instances(session, job)
         if images is None:
-            _supersede(session, job, bench.owner)
-            return []
+            return outcomes.supersede(session, job, bench.owner)
         if hand_over(session, bench, job, images=images, now=now):
             return []
         purging.spare_results(session, job.identity)
         supersession.settle_predecessor(session, job)
-        predecessor = records.predecessor(session, job)
+        announcements.withdraw(session, job, now)
+        earlier = records.earlier(session, job)
     logger.info("job %s: %s on study %s", job.id, job.model, job.study.study_instance_uid)
     watch = Stopwatch()
     try:
         with Lease(bench, job, allowed):
             paths = [bench.spool_root / row.path for row in images]
-            analysis = _analyse(bench, job, paths, predecessor, watch)
+            analysis = _analyse(bench, job, paths, earlier, watch)
     except SeriesError as error:
         return outcomes.fail(bench, job, error.reason, str(error), watch)
     except EngineError as error:
@@ -191,24 +204,8 @@ def analyse(bench: Bench, job_id: int, *, send: Callable[[list[int]], None] | No
     return follow
 
 
-def _supersede(session: Session, job: Job, owner: str) -> None:
-    """End a job whose images are no longer those of its identity: another answer must not bear its name."""
-    now = datetime.now(UTC)
-    leases.leave_running(
-        session,
-        job.id,
-        JobState.CANCELLED,
-        owner=owner,
-        reason="superseded",
-        error="its series no longer holds just the images that it was made for",
-        finished_at=now,
-    )
-    studies.finish_if_ended(session, job.study_id, now)
-    logger.warning("job %s: its series no longer holds just the images that it was made for", job.id)
-
-
 def _analyse(
-    bench: Bench, job: Job, paths: Sequence[Path], predecessor: Predecessor | None, watch: Stopwatch
+    bench: Bench, job: Job, paths: Sequence[Path], earlier: records.Earlier, watch: Stopwatch
 ) -> Analysis:
     """Files -> volume -> findings -> objects, read back."""
     package = bench.shelf.package(job.model)
@@ -225,7 +222,8 @@ def _analyse(
         engine=findings.engine,
         created_at=job.created_at,
         secondread_version=version.VERSION,
-        predecessor=predecessor,
+        predecessor=earlier.predecessor,
+        announced=earlier.announced,
     )
     with watch("encode"):
         folder = bench.results_root / job.identity

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy.orm import Session
 
-from db import studies, supersession
-from db.models import Instance, Job, Series, Study
+from db import announcements, studies, supersession
+from db.models import Instance, Job, ResultObject, Series, Study
 from db.new_instance import NewInstance
 from db.states import JobState
 from dicom_node.instance import StoredInstance
@@ -91,8 +92,9 @@ def job(
     study: Study,
     said: routing.Decision,
     model: routing.ModelRule,
-    send_to: tuple[str, ...],
     *,
+    send_to: Collection[str],
+    announce_to: Collection[str],
     now: datetime,
 ) -> dict[str, Any]:
     """A queued job's row."""
@@ -111,6 +113,8 @@ def job(
             said.series.changed,
         ),
         "destinations": list(send_to),
+        "announce_to": list(announce_to),
+        "unannounced": bool(announce_to),
         "state": JobState.QUEUED.value,
         "attempts": 0,
         "created_at": now,
@@ -154,28 +158,52 @@ def own_instances(session: Session, job: Job) -> list[Instance] | None:
     return None
 
 
-def predecessor(session: Session, job: Job) -> Predecessor | None:
-    """The answer whose place this job's takes; None where it is the first."""
-    line = supersession.predecessors(session, job)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Earlier:
+    """What destinations had of a model about a series before this job answers."""
+
+    #: The answer whose place this job's takes; None where it is the first.
+    predecessor: Predecessor | None
+    #: What said that there is none.
+    announced: tuple[Report, ...]
+
+
+def earlier(session: Session, job: Job) -> Earlier:
+    """What destinations have had by now; `supersession.settle_predecessor` fixed which answer that is."""
+    said = tuple(_report(made) for made in announcements.arrived(session, job))
+    return Earlier(predecessor=_predecessor(supersession.predecessors(session, job)), announced=said)
+
+
+def _predecessor(line: Sequence[Job]) -> Predecessor | None:
+    """The first of a line of answers, newest first."""
     if not line:
         return None
-    reports = [
-        Report(
-            sop_class_uid=made.sop_class_uid,
-            sop_instance_uid=made.sop_instance_uid,
-            series_instance_uid=made.series_instance_uid,
-        )
-        for made in line[0].results
-        if made.kind == "sr" and made.verified
-    ]
+    reports = [_report(made) for made in line[0].results if made.kind == "sr" and made.verified]
     return Predecessor(
         revision=len(line), created_at=line[0].created_at, report=reports[0] if reports else None
     )
 
 
-def skipped(reason: str, error: str, now: datetime) -> dict[str, Any]:
-    """What makes a job's row one that is not to run."""
-    return {"state": JobState.SKIPPED.value, "reason": reason, "error": error, "finished_at": now}
+def _report(made: ResultObject) -> Report:
+    """A document of ours, as another refers to it."""
+    return Report(
+        sop_class_uid=made.sop_class_uid,
+        sop_instance_uid=made.sop_instance_uid,
+        series_instance_uid=made.series_instance_uid,
+    )
+
+
+def serve_both(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """The row of one job for two routes that ask the same of the same images."""
+    both = {name: sorted({*first[name], *second[name]}) for name in ("destinations", "announce_to")}
+    return first | both | {"unannounced": bool(both["announce_to"])}
+
+
+def skipped(values: dict[str, Any], reason: str, error: str, now: datetime) -> dict[str, Any]:
+    """A job's row as that of one that is not to run."""
+    untold = announcements.nowhere("it is not known whose study it is, or whether it is whole")
+    ended = {"state": JobState.SKIPPED.value, "reason": reason, "error": error, "finished_at": now}
+    return values | ended | {"notes": [untold] if values["announce_to"] else None}
 
 
 def findings(found: Findings) -> dict[str, list[dict[str, Any]]]:

@@ -60,7 +60,9 @@ def _follow(
     said = routing.Decision(
         route=job.route, model=rule.name, series=view, matched=True, reason="", trace=trace
     )
-    values = records.job(job.study, said, rule, tuple(job.destinations), now=now)
+    values = records.job(
+        job.study, said, rule, send_to=job.destinations, announce_to=job.announce_to, now=now
+    )
     # Newer images than these may be there: the routes decide about those when they are complete.
     successor = jobs.create(session, values | {"revision": job.revision})
     return f"{present}: see job {successor.id}"

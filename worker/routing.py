@@ -37,6 +37,8 @@ class RouteRule:
     run: tuple[str, ...]
     #: Names of the destinations.
     send_to: tuple[str, ...]
+    #: Those of them that are told where there is no answer.
+    announce_to: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

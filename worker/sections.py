@@ -111,6 +111,8 @@ class Route(_Section):
     when: dict[str, Any]
     run: Annotated[tuple[str, ...], Field(min_length=1)]
     send_to: tuple[str, ...] = ()
+    #: Whether these destinations are told where there is no answer: "AI not performed", and why.
+    announce_failures: bool = False
 
     @field_validator("when")
     @classmethod

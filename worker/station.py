@@ -92,6 +92,7 @@ def route_rules(settings: Settings) -> list[routing.RouteRule]:
             when=criteria.parse(route.when, f"routes.{route.name}.when"),
             run=route.run,
             send_to=route.send_to,
+            announce_to=route.send_to if route.announce_failures else (),
         )
         for route in settings.routes
     ]

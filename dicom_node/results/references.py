@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pydicom.dataset import Dataset
 
 from dicom_node.results import explicit
-from dicom_node.results.context import ResultContext
+from dicom_node.results.context import Provenance
 
 
-def study(context: ResultContext, series: Sequence[bytes]) -> bytes:
+def study(context: Provenance, series: Sequence[bytes]) -> bytes:
     """The source's study and those of its series that are referred to."""
     uid = explicit.text(0x0020000D, "UI", str(context.header.StudyInstanceUID))
     return explicit.item(explicit.sequence(0x00081115, *series), uid)

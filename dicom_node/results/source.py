@@ -94,12 +94,25 @@ def _element(ds: Dataset, name: str | int) -> DataElement | None:
 
 
 def stub(source: SeriesImages) -> Dataset:
-    """Identity and place of the first source image.
+    """Identity and place of the first source image; its Frame of Reference is the volume's."""
+    image = source.datasets[0]
+    made = named(image)
+    with headers.quietly():
+        if elements.number(made, "SliceThickness") is None:
+            # "NaN" would stop the Segmentation once all the work is done.
+            made.SliceThickness = f"{source.volume.geometry.spacing[0]:.10g}"
+        if source.volume.geometry.frame_of_reference_uid:
+            made.FrameOfReferenceUID = source.volume.geometry.frame_of_reference_uid
+            made.PositionReferenceIndicator = image.get("PositionReferenceIndicator")
+    return made
+
+
+def named(image: Dataset) -> Dataset:
+    """An image by its UIDs, and its place as it says it, as highdicom needs to know it.
 
     It carries no patient or study values: those are copied once, by `header.finish`, since highdicom
-    refuses values that real studies do have. Its Frame of Reference is the volume's.
+    refuses values that real studies do have.
     """
-    image = source.datasets[0]
     made = Dataset()
     with headers.quietly():
         for keyword in _IDENTITY:
@@ -108,10 +121,4 @@ def stub(source: SeriesImages) -> Dataset:
             element = _element(image, keyword)
             if element is not None:
                 made.add(element)
-        if elements.number(made, "SliceThickness") is None:
-            # "NaN" would stop the Segmentation once all the work is done.
-            made.SliceThickness = f"{source.volume.geometry.spacing[0]:.10g}"
-        if source.volume.geometry.frame_of_reference_uid:
-            made.FrameOfReferenceUID = source.volume.geometry.frame_of_reference_uid
-            made.PositionReferenceIndicator = image.get("PositionReferenceIndicator")
     return made

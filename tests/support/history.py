@@ -229,6 +229,8 @@ class History:
                 "model_digest": _digest(job % 3),
                 "identity": _digest(job),
                 "destinations": ["pacs"],
+                "announce_to": ["pacs"],
+                "unannounced": True,
                 "state": state,
                 "attempts": 0 if state in ("queued", "skipped") else 1,
                 "created_at": self._at(number, 36),
