@@ -37,6 +37,7 @@ _BY_KIND: dict[str, tuple[Context, ...]] = {
             SecondaryCaptureImageStorage,
         ),
         ("key-objects", ExplicitVRLittleEndian, KeyObjectSelectionDocumentStorage),
+        ("sr-display", ExplicitVRLittleEndian, Comprehensive3DSRStorage),
         ("labelmap", RLELossless, LabelMapSegmentationStorage),
         ("not-performed", ExplicitVRLittleEndian, BasicTextSRStorage),
     )
@@ -45,7 +46,8 @@ _BY_KIND: dict[str, tuple[Context, ...]] = {
 
 def result_contexts(kinds: Collection[str]) -> tuple[Context, ...]:
     """What a peer must take that gets results of these kinds."""
-    return tuple(context for kind, asked in _BY_KIND.items() if kind in kinds for context in asked)
+    asked = (context for kind, of_kind in _BY_KIND.items() if kind in kinds for context in of_kind)
+    return tuple(dict.fromkeys(asked))
 
 
 #: Of what a model makes unless its manifest says otherwise.

@@ -29,6 +29,8 @@ from dicom_node.errors import DataSetError
 
 #: Values longer than this are not kept in a header: overlays, icons, private blobs (bytes).
 _BULK = 64 * 1024
+#: What a multi-frame image must have, however long: its functional groups, and where its frames begin.
+_KEPT = (0x52009229, 0x52009230, 0x7FE00001, 0x7FE00002)
 #: The largest data set that a deflated file may unfold to (bytes); a bomb stops here.
 _INFLATED_LIMIT = 1 << 28
 
@@ -55,6 +57,10 @@ class ImageFile:
     pixel_offset: int
     #: Bytes of that value; None for encapsulated pixels (undefined length, PS3.5 A.4).
     pixel_length: int | None
+    #: Where the fragments of a frame's code lie, (offset, length); None: all from `pixel_offset` to the end.
+    fragments: tuple[tuple[int, int], ...] | None = None
+    #: A deflated file's content, which all of its frames share: inflating it for each of them would take forever.
+    inflated: bytes | None = None
 
 
 @contextmanager
@@ -84,6 +90,10 @@ def read(path: Path, *, whole: bool = True) -> ImageFile:
 
 def open_at_pixels(image: ImageFile) -> BinaryIO:
     """The (inflated) file, positioned at the value of its pixel element; the caller closes it."""
+    if image.inflated is not None:
+        inflated = BytesIO(image.inflated)
+        inflated.seek(image.pixel_offset)
+        return inflated
     source: BinaryIO = image.path.open("rb")
     if image.transfer_syntax == DeflatedExplicitVRLittleEndian:
         with source:
@@ -210,7 +220,7 @@ def _pixel_element(source: BinaryIO, *, at: int, big_endian: bool) -> tuple[int 
 
 def _drop_bulk(ds: Dataset) -> None:
     """Headers of a whole series stay in memory: nothing in them may be large."""
-    for tag in [tag for tag, element in ds._dict.items() if _is_bulk(element)]:
+    for tag in [tag for tag, element in ds._dict.items() if tag not in _KEPT and _is_bulk(element)]:
         del ds._dict[tag]
 
 

@@ -1,4 +1,4 @@
-"""Stored pixels of single-frame images, and their rescaled values in one array."""
+"""Stored pixels of classic images or single frames, and their rescaled values in one array."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from dicom_node import elements, headers
+from dicom_node import elements, fragments, headers
 from dicom_node.decoding import Decoders
 from dicom_node.encoding import Encoding
 from dicom_node.errors import SeriesError
@@ -84,7 +84,9 @@ def digest(image: ImageFile, encoding: Encoding, decoders: Decoders) -> str:
 def stored_values(image: ImageFile, encoding: Encoding, decoders: Decoders) -> NDArray[Any]:
     """Stored values (rows, columns) of one image, signed or unsigned, without foreign bits."""
     with headers.open_at_pixels(image) as source:
-        if image.pixel_length is None:
+        if image.fragments is not None:
+            data = fragments.read(source, image.fragments)
+        elif image.pixel_length is None:
             data = bytearray(source.read())
         else:
             data = bytearray(image.pixel_length)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydicom.dataset import Dataset
 
-from dicom_node import elements, encoding, geometry, headers, pixels, selection
+from dicom_node import elements, encoding, geometry, headers, multiframe, pixels, selection
 from dicom_node.decoding import Decoders
 from dicom_node.encoding import Encoding
 from dicom_node.errors import DataSetError, SeriesError
@@ -26,21 +26,31 @@ class SeriesImages:
 
     #: Rescaled voxels (HU for CT), float32 or int16, with the geometry of the files.
     volume: Volume
-    #: Headers without pixel data, one per slice, in the order of the volume's first axis.
+    #: Headers without pixel data, one per slice, in the order of the volume's first axis. That of a frame is a
+    #: `FrameHeader`, which knows its number.
     datasets: tuple[Dataset, ...]
     #: What was odd but did not stop it, for people, e.g. "1 localizer image set aside".
     notes: tuple[str, ...] = ()
 
+    @property
+    def instances(self) -> tuple[Dataset, ...]:
+        """The header of each instance's first slice: each instance once."""
+        first: dict[str, Dataset] = {}
+        for ds in self.datasets:
+            first.setdefault(str(ds.SOPInstanceUID), ds)
+        return tuple(first.values())
+
 
 def read_series(paths: Sequence[Path], *, threads: int = 2) -> SeriesImages:
-    """Read the files of one classic (single-frame) CT, MR or PET series as a volume.
+    """Read the files of one CT, MR or PET series as a volume: classic images, or frames that are described.
 
-    The slices ascend along the normal of their orientation, row x column (PS3.3 C.7.6.2.1.1); Instance
-    Number, file names and Patient Position say nothing. The volume's axes are (slice, row, column);
-    its values are rescaled (HU for CT), int16 where that loses nothing, float32 otherwise.
+    Of a multi-frame image each frame is a slice, as if it had come as a classic one. The slices ascend along
+    the normal of their orientation, row x column (PS3.3 C.7.6.2.1.1); Instance Number, frame numbers, file
+    names and Patient Position say nothing. The volume's axes are (slice, row, column); its values are
+    rescaled (HU for CT), int16 where that loses nothing, float32 otherwise.
 
     Raises SeriesError; its `reason` is one of "no-files", "not-dicom", "truncated", "no-pixel-data",
-    "undecodable", "not-an-image", "multi-frame", "colour", "inverted-grey", "modality-lut",
+    "undecodable", "not-an-image", "multi-frame", "frame-count", "colour", "inverted-grey", "modality-lut",
     "mixed-patient", "mixed-study", "mixed-series", "mixed-frame-of-reference", "mixed-size",
     "mixed-orientation", "no-geometry", "repeated-instance", "repeated-position", "single-slice",
     "missing-slice", "irregular-spacing", "implausible-spacing", "gantry-tilt", "non-finite".
@@ -107,12 +117,13 @@ def _chosen(opened: list[ImageFile], decoders: Decoders) -> tuple[list[ImageFile
     # First what a file cut off at an unlucky place would look like: it lacks a patient, too.
     selection.refuse_unusable(images)
     selection.refuse_mixture(opened)
+    images, single = selection.without_localizers(multiframe.split(images))
     images, repeats = selection.without_repeats(images, decoders)
     frames = selection.one_frame_of_reference(images)
     unnumbered = sum(not elements.text(image.ds, "InstanceNumber") for image in images)
     if unnumbered:
         notes.append(f"{unnumbered} images have no Instance Number; positions order them anyway")
-    return images, [*notes, *localizers, *repeats, *frames]
+    return images, [*notes, *localizers, *single, *repeats, *frames]
 
 
 def _is_ct(ds: Dataset) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.diameter import Point
 from engines.errors import OutputError
 from engines.volume import Geometry
 
@@ -64,6 +65,8 @@ class Measurement:
     derivation: Code | None = None
     #: The segment it was measured in; None for the whole image.
     segment_number: int | None = None
+    #: The ends of the line that was measured, where it is one's length: on one slice of the mask.
+    ends: tuple[Point, Point] | None = None
 
 
 class Urgency(StrEnum):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from engines.findings import Code, Urgency
 
@@ -15,12 +15,23 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _plain(text: str) -> str:
+    """What DICOM's short texts (SH, LO) can hold and give back: a backslash would part it (PS3.5 6.2)."""
+    if not text.isprintable() or "\\" in text or text != text.strip():
+        raise ValueError("write it without backslash, control characters and blanks at its ends")
+    return text
+
+
+_ShortText = Annotated[str, Field(min_length=1, max_length=16), AfterValidator(_plain)]
+_LongText = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_plain)]
+
+
 class CodeEntry(_Strict):
     """A coded concept as a manifest writes it: {value, scheme, meaning}."""
 
-    value: Annotated[str, Field(min_length=1, max_length=16)]
-    scheme: Annotated[str, Field(min_length=1, max_length=16)]
-    meaning: Annotated[str, Field(min_length=1, max_length=64)]
+    value: _ShortText
+    scheme: _ShortText
+    meaning: _LongText
 
     def code(self) -> Code:
         """The same as the engine's `Code`."""
@@ -114,7 +125,7 @@ class Label(_Strict):
     index: Annotated[int, Field(ge=1)]
     #: Short name that measurements refer to.
     key: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-    label: str
+    label: _LongText
     category: CodeEntry
     type: CodeEntry
     anatomic_region: CodeEntry | None = None
@@ -144,7 +155,9 @@ class MeasurementEntry(_Strict):
     """One measurement to make of labels."""
 
     key: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-    kind: Literal["volume", "mean", "std", "minimum", "maximum", "percent_below", "percent_above"]
+    kind: Literal[
+        "volume", "longest_diameter", "mean", "std", "minimum", "maximum", "percent_below", "percent_above"
+    ]
     #: Label keys: one measurement for each.
     of: Annotated[tuple[str, ...], Field(min_length=1)]
     #: Also measure the union of `of`, reported without a segment.
@@ -187,7 +200,7 @@ class Manifest(_Strict):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
     version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
     licence: str
-    manufacturer: Annotated[str, Field(min_length=1, max_length=64)]
+    manufacturer: _LongText
     intended_use: str
     research_only: bool = True
     weights: Weights
@@ -197,7 +210,10 @@ class Manifest(_Strict):
     outputs: Annotated[tuple[Output, ...], Field(min_length=1, max_length=1)]
     measurements: tuple[MeasurementEntry, ...] = ()
     findings: tuple[FindingRule, ...] = ()
-    results: tuple[Literal["seg", "sr", "key-images", "key-objects", "labelmap"], ...] = ("seg", "sr")
+    results: tuple[Literal["seg", "sr", "key-images", "key-objects", "labelmap", "sr-display"], ...] = (
+        "seg",
+        "sr",
+    )
 
     @model_validator(mode="after")
     def _references_resolve(self) -> Manifest:

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engines import diameter
 from engines.errors import VolumeError
 from engines.findings import Finding, Measurement
 from engines.manifest import FindingRule, Manifest, MeasurementEntry
 from engines.preprocess import spread
-from engines.volume import Volume
+from engines.volume import Geometry, Volume
 
 logger = logging.getLogger(__name__)
 
 #: The units that a volume can be reported in (UCUM), and how much of each a cubic millimetre is.
 PER_MM3: Mapping[str, float] = {"mm3": 1.0, "uL": 1.0, "mL": 1e-3, "cm3": 1e-3, "dL": 1e-5, "L": 1e-6}
+
+#: The same for lengths and a millimetre.
+PER_MM: Mapping[str, float] = {"mm": 1.0, "cm": 0.1}
 
 #: How people write units whose UCUM code they would not recognise.
 _FAMILIAR = {"[hnsf'U]": "HU", "1": ""}
@@ -81,17 +85,39 @@ def measure(
     numbers = {label.key: label.index for label in manifest.outputs[0].labels}
     wanted = _wanted(manifest.measurements, numbers)
     statistics = gather(volume.array, mask, wanted, threads=threads)
-    made = []
+    made: list[Measurement] = []
     for entry in manifest.measurements:
-        own = [(numbers[key], statistics[numbers[key]]) for key in entry.of]
-        parts: list[tuple[int | None, Statistics]] = [*own]
-        if entry.combined:
-            parts.append((None, _union(part for _, part in own)))
-        for number, part in parts:
-            value = _value(entry, part, volume.geometry.voxel_volume_mm3)
-            if value is not None:
-                made.append(_measurement(entry, value, number))
+        own = [numbers[key] for key in entry.of]
+        if entry.kind == "longest_diameter":
+            made += _diameters(entry, volume.geometry, mask, own)
+        else:
+            made += _sums(entry, {number: statistics[number] for number in own}, volume.geometry)
     return tuple(made)
+
+
+def _sums(
+    entry: MeasurementEntry, own: Mapping[int, Statistics], geometry: Geometry
+) -> Iterator[Measurement]:
+    """What statistics give, of each label and of the union."""
+    parts: list[tuple[int | None, Statistics]] = [*own.items()]
+    if entry.combined:
+        parts.append((None, _union(own.values())))
+    for number, part in parts:
+        value = _value(entry, part, geometry.voxel_volume_mm3)
+        if value is not None:
+            yield _measurement(entry, value, number)
+
+
+def _diameters(
+    entry: MeasurementEntry, geometry: Geometry, mask: NDArray[Any], own: Sequence[int]
+) -> Iterator[Measurement]:
+    """The longest diameter of each label, and of the union, with the line that it is the length of."""
+    for number in [*own, None] if entry.combined else own:
+        region = np.isin(mask, own) if number is None else mask == number
+        found = diameter.longest(region, geometry.spacing)
+        if found is not None:
+            value = found.mm * PER_MM[entry.unit.value]
+            yield replace(_measurement(entry, value, number), ends=found.ends)
 
 
 def _wanted(entries: Sequence[MeasurementEntry], numbers: Mapping[str, int]) -> dict[int, set[float]]:
@@ -166,6 +192,8 @@ def _value(entry: MeasurementEntry, part: Statistics, voxel_mm3: float) -> float
             return 100 * part.below[entry.threshold or 0.0] / part.count
         case "percent_above":
             return 100 * part.above[entry.threshold or 0.0] / part.count
+        case "longest_diameter":
+            raise ValueError("a diameter is not made of statistics")
 
 
 def _measurement(entry: MeasurementEntry, value: float, number: int | None) -> Measurement:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone, tzinfo
 from functools import cached_property
 
 from pydicom.dataset import Dataset
 
-from dicom_node import own_uids
+from dicom_node import frame_header, own_uids
 from dicom_node.errors import SeriesError
 from dicom_node.results import source
 from dicom_node.series import SeriesImages
@@ -17,7 +17,7 @@ from engines.findings import ModelIdentity
 
 #: The order in which a study's series list shows the kinds; also the last digits of the Series Number.
 #: New ones come last.
-KINDS = ("seg", "sr", "key-images", "key-objects", "labelmap")
+KINDS = ("seg", "sr", "key-images", "key-objects", "labelmap", "sr-display")
 
 #: Stands where an answer is missing; no model lists it (`not_performed.py`).
 NOT_PERFORMED = "not-performed"
@@ -146,7 +146,7 @@ class ResultContext(Provenance):
     @property
     def images(self) -> Sequence[Dataset]:
         """Every source image, in slice order."""
-        return self.source.datasets
+        return self.source.instances
 
     @property
     def part(self) -> str:
@@ -169,9 +169,13 @@ class ResultContext(Provenance):
         """The Frame of Reference that masks are placed in; "" where the source has none."""
         return self.source.volume.geometry.frame_of_reference_uid or ""
 
-    def source_uids(self) -> Iterable[str]:
-        """SOP Instance UIDs of the source images, in slice order."""
-        return (str(ds.SOPInstanceUID) for ds in self.source.datasets)
+    def source_slices(self) -> list[tuple[str, int | None]]:
+        """SOP Instance UID of each slice, in their order, with its frame number where it is one of several."""
+        return [frame_header.key(ds) for ds in self.source.datasets]
+
+    def source_uids(self) -> list[str]:
+        """SOP Instance UIDs of the source, each once."""
+        return [str(ds.SOPInstanceUID) for ds in self.source.instances]
 
 
 def _offset(text: str) -> timezone | None:

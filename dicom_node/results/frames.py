@@ -102,13 +102,13 @@ def groups(frames: Sequence[Frame], images: Sequence[Dataset], sample: Dataset) 
 
 
 def _derivations(images: dict[int, Dataset], sample: Dataset) -> dict[int, bytes]:
-    """The Derivation Image macro of each slice: which source image it was derived from."""
+    """The Derivation Image macro of each slice: which source image or frame it was derived from."""
     [source] = sample.SourceImageSequence
     del sample.SourceImageSequence, source.ReferencedSOPClassUID, source.ReferencedSOPInstanceUID
     derivation, purpose = explicit.encoded(sample), explicit.encoded(source)
     made = {}
     for index, image in images.items():
-        described = explicit.item(explicit.reference(image), purpose)
+        described = explicit.item(explicit.slice_reference(image), purpose)
         item = explicit.item(explicit.sequence(0x00082112, described), derivation)
         made[index] = explicit.sequence(0x00089124, item)
     return made

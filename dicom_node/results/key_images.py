@@ -16,6 +16,7 @@ from pydicom.uid import (
 )
 
 from dicom_node import elements
+from dicom_node.frame_header import frame_number
 from dicom_node.results import codes, header, key_slices, legend
 from dicom_node.results.context import ResultContext
 from dicom_node.results.key_slices import KeySlice
@@ -122,13 +123,15 @@ def _frames(ds: Dataset, context: ResultContext, chosen: tuple[KeySlice, ...]) -
 
 
 def _derived(ds: Dataset, context: ResultContext, chosen: tuple[KeySlice, ...]) -> None:
-    """Which source images the frames are of, in their order (PS3.3 C.7.6.1, C.12.4)."""
+    """Which source images, or frames of them, the frames are of, in their order (PS3.3 C.7.6.1, C.12.4)."""
     ds.DerivationDescription = "Key slices with an AI result drawn over them"
     items = []
     for slice_ in chosen:
         image = context.source.datasets[slice_.index]
         item = Dataset()
         item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = image.SOPClassUID, image.SOPInstanceUID
+        if (number := frame_number(image)) is not None:
+            item.ReferencedFrameNumber = number
         item.PurposeOfReferenceCodeSequence = [codes.concept(codes.SOURCE_IMAGE)]
         items.append(item)
     ds.SourceImageSequence = items

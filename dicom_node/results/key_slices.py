@@ -23,25 +23,46 @@ class KeySlice:
     segments: tuple[int, ...]
 
 
-def choose(findings: Findings) -> tuple[KeySlice, ...]:
-    """For each segment the slice on which its area is greatest, in slice order, each slice once.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where one segment is seen best."""
 
-    Where that would be more than `MOST`, the segments of findings that are present come first, then the
-    smallest: a lesion says more than a lung. Nothing where no voxel is segmented.
-    """
+    #: Segment Number.
+    segment: int
+    #: Index along the mask's first axis.
+    index: int
+
+
+def choose(findings: Findings) -> tuple[KeySlice, ...]:
+    """The slices of `best`, in slice order, each once."""
     areas = _areas(findings)
+    return tuple(
+        KeySlice(index=index, segments=tuple(int(number) for number in np.flatnonzero(areas[index, 1:]) + 1))
+        for index in sorted({place.index for place in _best(findings, areas)})
+    )
+
+
+def best(findings: Findings) -> tuple[Place, ...]:
+    """For each segment the slice on which its area is greatest, the segments that matter first.
+
+    Those of findings that are present come first, then the smallest: a lesion says more than a lung.
+    Together they are on `MOST` slices at most. Nothing where no voxel is segmented.
+    """
+    return _best(findings, _areas(findings))
+
+
+def _best(findings: Findings, areas: NDArray[np.int64]) -> tuple[Place, ...]:
+    """`best` of the areas on each slice."""
     found = [number for number in range(1, areas.shape[1]) if areas[:, number].any()]
     wanted = {number for item in findings.findings if item.present for number in item.segment_numbers}
     found.sort(key=lambda number: (number not in wanted, int(areas[:, number].sum())))
-    best: list[int] = []
+    places: list[Place] = []
     for number in found:
         index = int(areas[:, number].argmax())
-        if index not in best and len(best) < MOST:
-            best.append(index)
-    return tuple(
-        KeySlice(index=index, segments=tuple(int(number) for number in np.flatnonzero(areas[index, 1:]) + 1))
-        for index in sorted(best)
-    )
+        slices = {place.index for place in places}
+        if index in slices or len(slices) < MOST:
+            places.append(Place(segment=number, index=index))
+    return tuple(places)
 
 
 def _areas(findings: Findings) -> NDArray[np.int64]:

@@ -15,11 +15,13 @@ from dicom_node.results import (
     seg,
     segments,
     sr,
+    sr_display,
     verify_key_images,
     verify_key_objects,
     verify_labelmap,
     verify_seg,
     verify_sr,
+    verify_sr_display,
 )
 from dicom_node.results.context import ResultContext
 from engines.findings import Findings
@@ -62,7 +64,10 @@ MADE: dict[str, Kind] = {
     "labelmap": Kind(writer=labelmap, gate=verify_labelmap),
     "key-images": Kind(writer=key_images, gate=verify_key_images),
     "sr": Kind(writer=sr, gate=verify_sr, refers_to=segments.KINDS),
+    "sr-display": Kind(writer=sr_display, gate=verify_sr_display),
     "key-objects": Kind(
-        writer=key_objects, gate=verify_key_objects, refers_to=(*segments.KINDS, "key-images", "sr")
+        writer=key_objects,
+        gate=verify_key_objects,
+        refers_to=(*segments.KINDS, "key-images", "sr", "sr-display"),
     ),
 }

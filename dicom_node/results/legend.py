@@ -83,9 +83,13 @@ def name(segment: Segment) -> str:
 
 def _measured(item: Measurement) -> str:
     """A measurement, the number first: what is too long loses its end."""
-    unit = _UNITS.get(item.unit.value, item.unit.value)
     derived = f" ({item.derivation.meaning.lower()})" if item.derivation is not None else ""
-    return " ".join(filter(None, [f"{item.value:.5g}", unit, f"{item.name.meaning}{derived}"]))
+    return f"{quantity(item)} {item.name.meaning}{derived}"
+
+
+def quantity(item: Measurement) -> str:
+    """A number and its unit, as people write them."""
+    return f"{item.value:.5g} {_UNITS.get(item.unit.value, item.unit.value)}".strip()
 
 
 def _write(pen: Any, line: _Line, at: tuple[int, int]) -> None:

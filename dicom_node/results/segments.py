@@ -11,7 +11,7 @@ import numpy as np
 from highdicom.seg import Segmentation, SegmentDescription
 from pydicom.dataset import Dataset
 
-from dicom_node.results import codes, explicit, header
+from dicom_node.results import codes, explicit, header, references
 from dicom_node.results.context import ResultContext
 from engines.findings import Findings, Segment
 
@@ -85,10 +85,15 @@ def tracking_id(context: ResultContext, segment: Segment) -> str:
 
 
 def _refer(ds: Dataset, context: ResultContext) -> None:
-    """All source images, in both places where readers look (PS3.3 C.7.6.1, C.12.2)."""
-    items = [explicit.item(explicit.reference(image)) for image in context.source.datasets]
+    """All source instances, in both places where readers look (PS3.3 C.7.6.1, C.12.2)."""
+    source = context.source
+    items = [explicit.item(explicit.reference(image)) for image in source.instances]
+    images = [
+        explicit.item(explicit.reference(image, *references.some_frames(source, image)))
+        for image in source.instances
+    ]
     series = explicit.text(0x0020000E, "UI", str(context.header.SeriesInstanceUID))
-    explicit.set_sequence(ds, 0x00082112, *items)
+    explicit.set_sequence(ds, 0x00082112, *images)
     explicit.set_sequence(ds, 0x00081115, explicit.item(explicit.sequence(0x0008114A, *items), series))
 
 

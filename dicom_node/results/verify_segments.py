@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
 from dicom_node.errors import GateError
-from dicom_node.results import codes, segments
+from dicom_node.results import codes, references, segments
 from dicom_node.results.context import ResultContext
 from engines.findings import Code, Findings, Segment
 from engines.volume import Geometry
@@ -36,8 +36,8 @@ class Frames:
     positions: NDArray[np.float64]
     #: Referenced Segment Number of each; 0 where a frame holds all segments.
     segments: NDArray[np.int64]
-    #: SOP Instance UID of the source image of each; "" where it names none.
-    sources: list[str]
+    #: SOP Instance UID and frame number of the source image of each; None where it names none.
+    sources: list[tuple[str, int | None] | None]
     #: Directions along a row and down a column, and spacing (rows, columns), mm.
     along_row: NDArray[np.float64]
     down_column: NDArray[np.float64]
@@ -62,6 +62,7 @@ def check(ds: Dataset, context: ResultContext, findings: Findings) -> tuple[Fram
     frames = read_frames(ds)
     slices = place(frames, geometry)
     _check_sources(frames, slices, context)
+    _check_instances(ds, context)
     return frames, slices
 
 
@@ -116,12 +117,12 @@ def _segment(group: Dataset) -> int:
     return int(identified[0].ReferencedSegmentNumber) if identified else 0
 
 
-def _source(group: Dataset) -> str:
-    """The one source image that a frame says it was derived from; "" where there is not exactly one."""
+def _source(group: Dataset) -> tuple[str, int | None] | None:
+    """The one source image that a frame says it was derived from; None where there is not exactly one."""
     images = [
         image for item in group.get("DerivationImageSequence") or () for image in item.SourceImageSequence
     ]
-    return str(images[0].ReferencedSOPInstanceUID) if len(images) == 1 else ""
+    return references.read_image(images[0]) if len(images) == 1 else None
 
 
 def place(frames: Frames, geometry: Geometry) -> NDArray[np.int64]:
@@ -149,9 +150,9 @@ def place(frames: Frames, geometry: Geometry) -> NDArray[np.int64]:
 
 def _check_sources(frames: Frames, slices: NDArray[np.int64], context: ResultContext) -> None:
     """Each frame must name the source image of its own slice, and lie exactly on it."""
-    uids = list(context.source_uids())
+    expected = context.source_slices()
     for number, (source, index) in enumerate(zip(frames.sources, slices.tolist(), strict=True), start=1):
-        if source != uids[index]:
+        if source != expected[index]:
             raise GateError(f"frame {number} lies on slice {index + 1} and names another source image")
     images = np.array([ds.ImagePositionPatient for ds in context.source.datasets], dtype=np.float64)
     away = np.abs(frames.positions - images[slices]).max(axis=1)
@@ -159,6 +160,14 @@ def _check_sources(frames: Frames, slices: NDArray[np.int64], context: ResultCon
     if wrong.size:
         first = int(wrong[0])
         raise GateError(f"frame {first + 1} is {away[first]:.3f} mm off its source image")
+
+
+def _check_instances(ds: Dataset, context: ResultContext) -> None:
+    """Where readers look for the whole source, each of its instances must stand once."""
+    [series] = ds.ReferencedSeriesSequence
+    for items in (ds.SourceImageSequence, series.ReferencedInstanceSequence):
+        if [str(item.ReferencedSOPInstanceUID) for item in items] != context.source_uids():
+            raise GateError("the source instances named are not the series'")
 
 
 def _check_segments(ds: Dataset, context: ResultContext, findings: Findings) -> None:

@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 
 from dicom_node import results
 from dicom_node.errors import GateError
-from dicom_node.results import ResultContext, files, kinds, verify, verify_seg, verify_sr
+from dicom_node.results import ResultContext, content_tree, files, kinds, verify, verify_seg
 from engines.findings import Findings
 from tests.support import phantoms
 from tests.support import results as cases
@@ -247,7 +247,7 @@ def test_an_object_of_somebody_else_is_caught(
 
 def items(ds: Dataset, value_type: str) -> list[Dataset]:
     """The report's content items of one value type, in order."""
-    return [item for item in verify_sr._walk(ds) if item.ValueType == value_type]
+    return [item for item in content_tree.walk(ds) if item.ValueType == value_type]
 
 
 def change_a_value(ds: Dataset) -> None:
@@ -298,7 +298,7 @@ def refer_to_another_segmentation(ds: Dataset) -> None:
 
 
 def lose_a_group(ds: Dataset) -> None:
-    container = next(item for item in items(ds, "CONTAINER") if len(verify_sr._children(item)) == 4)
+    container = next(item for item in items(ds, "CONTAINER") if len(content_tree.children(item)) == 4)
     del container.ContentSequence[0]
 
 

@@ -38,11 +38,18 @@ def test_it_selects_the_key_slices_and_every_result(tmp_path: Path) -> None:
     made = make(tmp_path)
     ds = made["key-objects"]
     slices = [item.ReferencedSOPInstanceUID for item in made["key-images"].SourceImageSequence]
-    others = [made[kind].SOPInstanceUID for kind in ("seg", "labelmap", "key-images", "sr")]
+    others = [made[kind].SOPInstanceUID for kind in ("seg", "labelmap", "key-images", "sr", "sr-display")]
     assert selected(ds) == [*slices, *others]
     [study] = ds.CurrentRequestedProcedureEvidenceSequence
     assert study.StudyInstanceUID == ds.StudyInstanceUID
-    assert [len(series.ReferencedSOPSequence) for series in study.ReferencedSeriesSequence] == [2, 1, 1, 1, 1]
+    assert [len(series.ReferencedSOPSequence) for series in study.ReferencedSeriesSequence] == [
+        2,
+        1,
+        1,
+        1,
+        1,
+        1,
+    ]
     assert ds.ConceptNameCodeSequence[0].CodeMeaning == "Of Interest"
     assert ds.Modality == "KO"
 
@@ -73,7 +80,8 @@ def test_it_stays_where_what_it_names_may_not_leave(tmp_path: Path, monkeypatch:
     made = results.make_results(cases.context(SOURCE), cases.findings(SOURCE), results.KINDS, tmp_path)
     # Then the selection waits with them, and the report goes: it does not name them
     assert {file.kind: file.verified for file in made} == {
-        "seg": True, "labelmap": True, "key-images": False, "sr": True, "key-objects": False,
+        "seg": True, "labelmap": True, "key-images": False, "sr": True,
+        "sr-display": True, "key-objects": False,
     }  # fmt: skip
     assert made[-1].problem == "it refers to key-images, which failed the read-back"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from dicom_node.results import rehearsal
+from dicom_node.results import kinds, rehearsal
 
 #: What a new process reads from its installation while it makes results for the first time.
 _OPENED = """
@@ -22,9 +22,7 @@ for _ in range(2):
 
 def test_the_rehearsal_goes_the_whole_way_and_leaves_nothing() -> None:
     made = rehearsal.rehearse()
-    assert [(item.kind, item.problem) for item in made] == [
-        (kind, "") for kind in ("seg", "labelmap", "key-images", "sr", "key-objects")
-    ]
+    assert [(item.kind, item.problem) for item in made] == [(kind, "") for kind in kinds.MADE]
     assert not any(item.path.exists() for item in made)
 
 

@@ -178,7 +178,7 @@ def test_without_a_frame_of_reference_the_rest_is_made_and_the_report_says_why(t
     # What has no need of a place in the patient is made
     made = results.make_results(context, found, results.KINDS, tmp_path / "all")
     assert [(item.kind, item.problem) for item in made] == [
-        ("key-images", ""), ("sr", ""), ("key-objects", ""),
+        ("key-images", ""), ("sr", ""), ("sr-display", ""), ("key-objects", ""),
     ]  # fmt: skip
     assert [line.split(":")[0] for line in results.left_out(context, results.KINDS)] == [
         "no seg", "no labelmap",

@@ -72,6 +72,26 @@ def test_changed_weights_are_refused_on_open_and_on_read(tmp_path: Path) -> None
             "model.yaml: format: 2 is newer than this secondread understands (1): update secondread",
         ),
         (
+            {"outputs": [{"name": "logits", "labels": [{**build.label(1, "a"), "label": "a\\b"}]}]},
+            "outputs[0].labels[0].label: Value error, write it without backslash, control characters",
+        ),
+        (
+            {"outputs": [{"name": "logits", "labels": [{**build.label(1, "a"), "label": "a" * 65}]}]},
+            "outputs[0].labels[0].label: String should have at most 64 characters",
+        ),
+        (
+            {"outputs": [{"name": "logits", "labels": [{**build.label(1, "a"), "type": None}]}]},
+            "outputs[0].labels[0].type: Input should be a valid dictionary",
+        ),
+        (
+            {"measurements": [build.measurement("v", "volume", name=build.code("1", "Vol\x1b[31mume"))]},
+            "measurements[0].name.meaning: Value error, write it without backslash, control characters",
+        ),
+        (
+            {"measurements": [build.measurement("d", "longest_diameter", unit=build.ML)]},
+            'measurements.d.unit.value: longest_diameter cannot be given in "mL": use cm or mm (UCUM)',
+        ),
+        (
             {"measurements": [build.measurement("v", "volume", unit=build.HU)]},
             'measurements.v.unit.value: volume cannot be given in "[hnsf\'U]": use',
         ),
