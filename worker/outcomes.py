@@ -1,4 +1,4 @@
-"""How an analysis ends: in one commit that moves the state and keeps the reason."""
+"""How an analysis begins and ends: in one commit that moves the state and keeps the reason."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from db import announcements, jobs, leases, results, studies
+from db import announcements, jobs, leases, purging, results, studies, supersession
 from db.models import Job
 from db.states import JobState
 from dicom_node.errors import NO_SPACE
-from worker import attempts, records
+from worker import attempts, profiles, records
 from worker.bench import Analysis, Bench
 from worker.stopwatch import Stopwatch
 
@@ -24,6 +24,14 @@ logger = logging.getLogger(__name__)
 DATABASE_WAIT, DATABASE_PATIENCE = timedelta(seconds=2), timedelta(hours=1)
 #: Wait before a job is tried again whose files could not be read or written.
 STORAGE_WAIT = timedelta(seconds=30)
+
+
+def begin(session: Session, job: Job, now: datetime) -> records.Earlier:
+    """Settle, with the claim of a job, whose place its answer takes; nothing of that leaves any more."""
+    purging.spare_results(session, job.identity)
+    supersession.settle_predecessor(session, job)
+    announcements.withdraw(session, job, now)
+    return records.earlier(session, job)
 
 
 def supersede(session: Session, job: Job, owner: str) -> list[int]:
@@ -49,11 +57,12 @@ def conclude(bench: Bench, job: Job, outcome: Analysis, watch: Stopwatch) -> lis
     now = datetime.now(UTC)
     refused = [file for file in outcome.files if not file.verified]
     destinations = [] if refused else job.destinations
+    unsent = profiles.kept_back(job.sends, {file.kind: file.size for file in outcome.files})
     with bench.database.write() as session:
         values: dict[str, Any] = {
             "engine": outcome.findings.engine,
             "seconds": watch.seconds,
-            "notes": list(outcome.notes),
+            "notes": [*outcome.notes, *filter(None, unsent.values()), *profiles.left_empty(job.sends)],
         }
         to = JobState.DELIVERING if destinations else JobState.DONE
         values["unannounced"] = bool(refused and job.announce_to)
@@ -70,7 +79,9 @@ def conclude(bench: Bench, job: Job, outcome: Analysis, watch: Stopwatch) -> lis
             return []
         results.replace_findings(session, job.id, **records.findings(outcome.findings))
         rows = [records.result_object(file, bench.results_root) for file in outcome.files]
-        follow = results.replace_objects(session, job.id, rows, destinations=destinations, at=now)
+        follow = results.replace_objects(
+            session, job.id, rows, destinations=destinations, without=unsent, at=now
+        )
         if not refused:
             announcements.withdraw(session, job, now)
         if not follow and to is JobState.DELIVERING:

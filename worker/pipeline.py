@@ -15,18 +15,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from db import (
-    announcements,
-    decisions,
-    deliveries,
-    intake,
-    jobs,
-    leases,
-    parents,
-    purging,
-    studies,
-    supersession,
-)
+from db import decisions, deliveries, intake, jobs, leases, parents, purging, studies, supersession
 from db.base import Database
 from db.models import Delivery, Job
 from db.states import JobState
@@ -40,7 +29,18 @@ from dicom_node.senders import Destination, Outcome, Verdict
 from engines import predict
 from engines.errors import EngineError
 from worker import commitment_ledger as ledger
-from worker import completeness, hold, limits, outcomes, pictures, receipts, records, routing, version
+from worker import (
+    completeness,
+    hold,
+    limits,
+    outcomes,
+    pictures,
+    profiles,
+    receipts,
+    records,
+    routing,
+    version,
+)
 from worker.bench import Analysis, Bench, Post
 from worker.hold import Hold
 from worker.lease import Lease
@@ -141,8 +141,8 @@ def _route(
         if not decision.matched:
             continue
         route, model = by_name[decision.route], models[decision.model]
-        to = {"send_to": route.send_to, "announce_to": route.announce_to}
-        values = records.job(study, decision, model, now=now, **to)
+        sends = profiles.sends(route.send_to, route.terms, model.results)
+        values = records.job(study, decision, model, sends=sends, announce_to=route.announce_to, now=now)
         if problem:
             values = records.skipped(values, "study-problem", problem, now)
         # Two routes that ask the same of the same images get one job, which serves both.
@@ -177,10 +177,7 @@ def analyse(bench: Bench, job_id: int, *, send: Callable[[list[int]], None] | No
             return outcomes.supersede(session, job, bench.owner)
         if hand_over(session, bench, job, images=images, now=now):
             return []
-        purging.spare_results(session, job.identity)
-        supersession.settle_predecessor(session, job)
-        announcements.withdraw(session, job, now)
-        earlier = records.earlier(session, job)
+        earlier = outcomes.begin(session, job, now)
     logger.info("job %s: %s on study %s", job.id, job.model, job.study.study_instance_uid)
     watch = Stopwatch()
     try:
@@ -225,10 +222,11 @@ def _analyse(
         predecessor=earlier.predecessor,
         announced=earlier.announced,
     )
+    wanted = profiles.wanted(job.sends, package.manifest.results)
     with watch("encode"):
         folder = bench.results_root / job.identity
-        files = dicom_results.make_results(context, findings, package.manifest.results, folder)
-    notes = (*source.notes, *dicom_results.left_out(context, package.manifest.results))
+        files = dicom_results.make_results(context, findings, wanted, folder)
+    notes = (*source.notes, *dicom_results.left_out(context, wanted))
     return Analysis(volume=source.volume, findings=findings, files=files, notes=notes)
 
 

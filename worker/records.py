@@ -93,7 +93,7 @@ def job(
     said: routing.Decision,
     model: routing.ModelRule,
     *,
-    send_to: Collection[str],
+    sends: Mapping[str, Any],
     announce_to: Collection[str],
     now: datetime,
 ) -> dict[str, Any]:
@@ -112,7 +112,8 @@ def job(
             said.series.sop_instance_uids,
             said.series.changed,
         ),
-        "destinations": list(send_to),
+        "destinations": list(sends),
+        "sends": dict(sends),
         "announce_to": list(announce_to),
         "unannounced": bool(announce_to),
         "state": JobState.QUEUED.value,
@@ -196,7 +197,8 @@ def _report(made: ResultObject) -> Report:
 def serve_both(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
     """The row of one job for two routes that ask the same of the same images."""
     both = {name: sorted({*first[name], *second[name]}) for name in ("destinations", "announce_to")}
-    return first | both | {"unannounced": bool(both["announce_to"])}
+    sends = {**second["sends"], **first["sends"]}
+    return first | both | {"unannounced": bool(both["announce_to"]), "sends": sends}
 
 
 def skipped(values: dict[str, Any], reason: str, error: str, now: datetime) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from engines import loader, predict
 from engines import package as model_package
 from engines.findings import Findings
 from engines.package import ModelPackage
-from worker import criteria, folder, pictures, records, routing, version
+from worker import criteria, folder, pictures, profiles, records, routing, version
 from worker.errors import JobError
 from worker.folder import FolderSeries
 from worker.settings import Settings
@@ -41,13 +41,27 @@ class Run:
     seconds: dict[str, float]
 
 
-def run(settings: Settings, model: str, path: Path, out: Path, *, progress: Progress) -> list[Run]:
+def run(
+    settings: Settings,
+    model: str,
+    path: Path,
+    out: Path,
+    *,
+    progress: Progress,
+    profile: str = profiles.DEFAULT,
+) -> list[Run]:
     """Run `model` (a name, or a package's folder) on every series under `path` that it takes.
 
+    What is made is what a destination of this profile would get.
     Objects and pictures go to a folder per series under `out`. Raises JobError where no series fits,
     or where a series or a result object does not stand up.
     """
     package = _package(settings, model)
+    wanted = profiles.kinds(profile, package.manifest.results)
+    if not wanted:
+        raise JobError(
+            "no-results", f"profile {profile} takes nothing that {package.manifest.name} lists as results"
+        )
     chosen = _matching(package, folder.read(path))
     with closing(
         loader.open_runner(package, engine=settings.work.engine, threads=settings.work.threads)
@@ -55,7 +69,7 @@ def run(settings: Settings, model: str, path: Path, out: Path, *, progress: Prog
         runs = []
         for number, found in enumerate(chosen, start=1):
             target = out if len(chosen) == 1 else out / f"series-{number}"
-            runs.append(_run_series(package, runner, found, target, progress=progress))
+            runs.append(_run_series(package, runner, found, target, wanted=wanted, progress=progress))
     return runs
 
 
@@ -84,7 +98,13 @@ def _matching(package: ModelPackage, found: folder.Folder) -> list[FolderSeries]
 
 
 def _run_series(
-    package: ModelPackage, runner: Any, found: FolderSeries, out: Path, *, progress: Progress
+    package: ModelPackage,
+    runner: Any,
+    found: FolderSeries,
+    out: Path,
+    *,
+    wanted: tuple[str, ...],
+    progress: Progress,
 ) -> Run:
     """Read, predict, write, verify, draw."""
     watch = Stopwatch()
@@ -110,7 +130,7 @@ def _run_series(
         secondread_version=version.VERSION,
     )
     with watch("encode"):
-        files = results.make_results(context, findings, package.manifest.results, out)
+        files = results.make_results(context, findings, wanted, out)
     progress("encode", 1.0)
     with watch("pictures"):
         pictures.draw(source.volume, findings, out)
@@ -126,7 +146,7 @@ def _run_series(
         folder=out,
         findings=findings,
         files=files,
-        notes=(*source.notes, *results.left_out(context, package.manifest.results)),
+        notes=(*source.notes, *results.left_out(context, wanted)),
         seconds=watch.seconds,
     )
 

@@ -67,6 +67,8 @@ class Job(Base):
     supersedes_id: Mapped[int | None] = mapped_column(ForeignKey("jobs.id"))
     #: Names of the destinations, fixed when the job was made.
     destinations: Mapped[list[Any]]
+    #: What goes to each of them: profile, kinds, largest size; fixed too.
+    sends: Mapped[dict[str, Any]] = mapped_column(default=dict)
     #: Those of them that are told where there is no answer.
     announce_to: Mapped[list[Any]] = mapped_column(default=list)
     #: Whether they are to be told still, should it fail.

@@ -167,6 +167,12 @@ def test_a_label_map_is_refused_by_c_store_and_the_others_go(
     assert [sop_class for sop_class, _ in report.refused] == [LabelMapSegmentationStorage]
 
 
+def test_the_probe_tells_which_kinds_it_takes(orthanc: Orthanc) -> None:
+    kinds = ("seg", "labelmap", "sr", "key-images", "key-objects", results.NOT_PERFORMED)
+    report = echo.verify(orthanc.destination(), echo.result_contexts(kinds))
+    assert echo.kinds_taken(kinds, report.accepted) == tuple(kind for kind in kinds if kind != "labelmap")
+
+
 def test_a_label_map_alone_is_refused(orthanc: Orthanc, tmp_path: Path) -> None:
     (outcome,) = send(orthanc.destination(), [result(tmp_path, LabelMapSegmentationStorage)])
     assert outcome.verdict is Verdict.REFUSED

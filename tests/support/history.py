@@ -229,6 +229,7 @@ class History:
                 "model_digest": _digest(job % 3),
                 "identity": _digest(job),
                 "destinations": ["pacs"],
+                "sends": {"pacs": {"profile": "default", "kinds": ["seg", "sr"], "max_megabytes": None}},
                 "announce_to": ["pacs"],
                 "unannounced": True,
                 "state": state,

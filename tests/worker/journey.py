@@ -52,8 +52,8 @@ class Crash(BaseException):
     """The process ends here: nothing may catch it."""
 
 
-def write_model(folder: Path) -> Path:
-    """A package that marks tissue above 0 HU as "body" and above 500 HU as "bone"."""
+def write_model(folder: Path, **more: Any) -> Path:
+    """A package that marks tissue above 0 HU as "body" and above 500 HU as "bone"; `more` is for its manifest."""
     network = build.thresholds((LOW, HIGH))
     changes: dict[str, Any] = {
         "outputs": [{"name": "logits", "labels": [build.label(1, "body"), build.label(2, "bone")]}],
@@ -67,7 +67,7 @@ def write_model(folder: Path) -> Path:
             | {"measurement": "dense", "above": 20},
         ],
     }
-    return build.write(folder, network, **changes)
+    return build.write(folder, network, **changes | more)
 
 
 def datasets(phantom: phantoms.Phantom | None = None, **changes: Any) -> list[Dataset]:

@@ -195,6 +195,7 @@ def upgrade() -> None:
     sa.Column('identity', sa.String(length=64), nullable=False),
     sa.Column('supersedes_id', sa.Integer(), nullable=True),
     sa.Column('destinations', sa.JSON(none_as_null=True), nullable=False),
+    sa.Column('sends', sa.JSON(none_as_null=True), nullable=False),
     sa.Column('announce_to', sa.JSON(none_as_null=True), nullable=False),
     sa.Column('unannounced', sa.Boolean(), nullable=False),
     sa.Column('state', sa.String(length=16), nullable=False),
