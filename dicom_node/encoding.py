@@ -7,9 +7,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
 from dicom_node import elements
 from dicom_node.errors import SeriesError
+
+#: Uncompressed, in the file or after inflating it.
+NATIVE = (
+    ImplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    DeflatedExplicitVRLittleEndian,
+)
 
 _BITS_ALLOCATED = (8, 16, 32)
 
@@ -31,6 +45,10 @@ class Encoding:
     rescaled: bool
     #: Stored values (lowest, highest) that are padding; None where the image declares none.
     padding: tuple[int, int] | None
+    #: Values of one pixel: 3 for colour.
+    samples: int = 1
+    #: Whether the samples of colour stand plane after plane (1) or pixel after pixel (0).
+    planar_configuration: int = 0
 
     @property
     def is_whole(self) -> bool:
@@ -38,10 +56,11 @@ class Encoding:
         return self.slope == 1 and self.intercept.is_integer()
 
     @property
-    def bounds(self) -> tuple[float, float]:
-        """The lowest and the highest rescaled value that the stored bits can hold (slope 1)."""
+    def ends(self) -> tuple[float, float]:
+        """What the lowest and the highest value that the stored bits can hold are rescaled to."""
         low = -(1 << (self.bits_stored - 1)) if self.signed else 0
-        return low + self.intercept, low + (1 << self.bits_stored) - 1 + self.intercept
+        high = low + (1 << self.bits_stored) - 1
+        return low * self.slope + self.intercept, high * self.slope + self.intercept
 
 
 def of_all(datasets: Sequence[Dataset]) -> list[Encoding]:
@@ -84,6 +103,8 @@ def of(ds: Dataset) -> Encoding:
         intercept=intercept,
         rescaled=rescaled,
         padding=_padding(ds, stored=stored),
+        samples=_whole(ds, "SamplesPerPixel", default=1),
+        planar_configuration=_whole(ds, "PlanarConfiguration"),
     )
 
 

@@ -36,6 +36,8 @@ _INFLATED_LIMIT = 1 << 28
 
 #: Pixel Data, Double Float Pixel Data, Float Pixel Data (PS3.3 C.7.6.3.1.4, C.7.6.24).
 PIXEL_TAGS = (0x7FE00010, 0x7FE00009, 0x7FE00008)
+#: Bulky, and yet what the pixels mean: Modality LUT Sequence, palettes and segmented palettes (PS3.3 C.11.1, C.7.9).
+_TABLES = frozenset({0x00283000, *range(0x00281201, 0x00281204), *range(0x00281221, 0x00281224)})
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 
 
@@ -220,7 +222,8 @@ def _pixel_element(source: BinaryIO, *, at: int, big_endian: bool) -> tuple[int 
 
 def _drop_bulk(ds: Dataset) -> None:
     """Headers of a whole series stay in memory: nothing in them may be large."""
-    for tag in [tag for tag, element in ds._dict.items() if tag not in _KEPT and _is_bulk(element)]:
+    kept = _TABLES.union(_KEPT)
+    for tag in [tag for tag, element in ds._dict.items() if tag not in kept and _is_bulk(element)]:
         del ds._dict[tag]
 
 

@@ -60,9 +60,9 @@ def _largest(counts: Counter[str]) -> str:
     return ", ".join(str(count) for _, count in counts.most_common(5))
 
 
-def refuse_unusable(images: Sequence[ImageFile]) -> None:
-    """Raise SeriesError where an image is not grey, has no pixels, or has frames that it does not describe."""
-    for reason, is_so, message in _UNUSABLE:
+def refuse_unusable(images: Sequence[ImageFile], *, planar: bool) -> None:
+    """Raise SeriesError where an image has no pixels or undescribed frames, or is not plainly grey unless `planar`."""
+    for reason, is_so, message in _UNUSABLE if planar else (*_UNUSABLE, *_NOT_PLAIN):
         affected = [image for image in images if is_so(image)]
         if affected:
             first = elements.name(affected[0].ds).lower()
@@ -195,6 +195,10 @@ _UNUSABLE: tuple[tuple[str, Callable[[ImageFile], bool], str], ...] = (
         "modality or PACS send enhanced images with functional groups, or the classic form.",
     ),
     ("undecodable", _has_float_pixels, "they hold floating-point pixels, which cannot be read yet."),
+)
+
+#: What slices of a volume are not; single images may be.
+_NOT_PLAIN: tuple[tuple[str, Callable[[ImageFile], bool], str], ...] = (
     ("colour", _is_colour, "they are colour images; models here read grey values."),
     (
         "inverted-grey",

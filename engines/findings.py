@@ -104,6 +104,8 @@ class Findings:
     segments: tuple[Segment, ...]
     measurements: tuple[Measurement, ...] = ()
     findings: tuple[Finding, ...] = ()
+    #: Measurements that the source cannot give, each with the reason, for people.
+    impossible: tuple[str, ...] = ()
     #: The backend that answered, e.g. "openvino 2026.4 CPU float32".
     engine: str = ""
     #: Seconds per stage: preprocess, infer, postprocess, measure.

@@ -86,7 +86,8 @@ class MinMax(_Strict):
 
 
 Intensity = Annotated[Window | CTNormalisation | ZScore | Percentile | MinMax, Field(discriminator="kind")]
-Spacing = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+_Length = Annotated[float, Field(gt=0)]
+Spacing = tuple[_Length, _Length, _Length]
 Shape = tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
 
 
@@ -97,13 +98,31 @@ class Input(_Strict):
     name: str
     #: Which series fits, in the same language as a route's `when`.
     series: dict[str, Any]
+    #: Whether the model looks at single images (X-rays, ultrasound, photographs, one slice) as they were
+    #: acquired: volumes of one slice, with or without a place in the patient, instead of stacks.
+    planar: bool = False
     #: Patient directions of the (slice, row, column) axes that the network was trained on.
     orientation: Annotated[str, Field(pattern=r"^[LRAPHF]{3}$")] = "HPL"
-    #: Voxel spacing the network was trained on, mm along (slice, row, column); null: as acquired.
-    spacing_mm: Spacing | None = None
+    #: Voxel spacing the network was trained on, mm along (slice, row, column), or (row, column) where
+    #: `planar`; null: as acquired.
+    spacing_mm: Spacing | tuple[_Length, _Length] | None = None
+    #: Where `planar`, instead of a spacing: (rows, columns) that every image is brought to, whatever its shape.
+    size: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]] | None = None
     intensity: Intensity
     #: Fewest slices along the scan that the model accepts.
     min_slices: Annotated[int, Field(ge=1)] = 2
+
+    @model_validator(mode="after")
+    def _fits_its_dimensions(self) -> Input:
+        length = 2 if self.planar else 3
+        if self.spacing_mm is not None and len(self.spacing_mm) != length:
+            raise ValueError(f"spacing_mm has {length} numbers where planar is {str(self.planar).lower()}")
+        unfit = {"orientation", "min_slices"} if self.planar else {"size"}
+        for key in sorted(unfit & self.model_fields_set):
+            raise ValueError(f"{key} says nothing where planar is {str(self.planar).lower()}: remove it")
+        if self.size is not None and self.spacing_mm is not None:
+            raise ValueError("give spacing_mm or size, not both")
+        return self
 
 
 class Tiling(_Strict):
@@ -156,8 +175,9 @@ class MeasurementEntry(_Strict):
 
     key: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
     kind: Literal[
-        "volume", "longest_diameter", "mean", "std", "minimum", "maximum", "percent_below", "percent_above"
-    ]
+        "volume", "area", "longest_diameter",
+        "mean", "std", "minimum", "maximum", "percent_below", "percent_above",
+    ]  # fmt: skip
     #: Label keys: one measurement for each.
     of: Annotated[tuple[str, ...], Field(min_length=1)]
     #: Also measure the union of `of`, reported without a segment.
@@ -214,6 +234,23 @@ class Manifest(_Strict):
         "seg",
         "sr",
     )
+
+    @model_validator(mode="after")
+    def _planar_models_say_so(self) -> Manifest:
+        planar = self.inputs[0].planar
+        if planar and (self.tiling.patch[0] != 1 or 0 in self.tiling.mirror_axes):
+            raise ValueError(
+                "tiling: a planar model has a patch of one slice, mirrored along axes 1 and 2 only"
+            )
+        for label in self.outputs[0].labels:
+            if planar and (label.min_component_ml or label.min_volume_ml):
+                raise ValueError(
+                    f"outputs[0].labels.{label.key}: a planar image has no volume to be too small"
+                )
+        for entry in self.measurements:
+            if not planar and entry.kind == "area":
+                raise ValueError(f"measurements.{entry.key}: an area is of one slice; volumes have many")
+        return self
 
     @model_validator(mode="after")
     def _references_resolve(self) -> Manifest:

@@ -108,6 +108,8 @@ def _allowed_units(entry: MeasurementEntry) -> frozenset[str]:
         return frozenset(measure.PER_MM3)
     if entry.kind == "longest_diameter":
         return frozenset(measure.PER_MM)
+    if entry.kind == "area":
+        return frozenset(measure.PER_MM2)
     return frozenset({"%"}) if entry.kind.startswith("percent") else frozenset()
 
 

@@ -23,7 +23,8 @@ logger = logging.getLogger(__name__)
 #: The units that a volume can be reported in (UCUM), and how much of each a cubic millimetre is.
 PER_MM3: Mapping[str, float] = {"mm3": 1.0, "uL": 1.0, "mL": 1e-3, "cm3": 1e-3, "dL": 1e-5, "L": 1e-6}
 
-#: The same for lengths and a millimetre.
+#: The same of an area and a square millimetre, and of a length and a millimetre.
+PER_MM2: Mapping[str, float] = {"mm2": 1.0, "cm2": 1e-2}
 PER_MM: Mapping[str, float] = {"mm": 1.0, "cm": 0.1}
 
 #: How people write units whose UCUM code they would not recognise.
@@ -80,7 +81,8 @@ def measure(
     """Every measurement of the manifest, in its order: each label of `of`, then the union if asked.
 
     `mask` is a label map on the volume's grid; the values are the source's own, not the network's.
-    A statistic of a label that has no voxel does not exist and is left out; its volume is 0.
+    A statistic of a label that has no voxel does not exist and is left out; its volume is 0. A volume, an
+    area or a length of what has no known size is left out too: `impossible` says so.
     """
     numbers = {label.key: label.index for label in manifest.outputs[0].labels}
     wanted = _wanted(manifest.measurements, numbers)
@@ -103,7 +105,7 @@ def _sums(
     if entry.combined:
         parts.append((None, _union(own.values())))
     for number, part in parts:
-        value = _value(entry, part, geometry.voxel_volume_mm3)
+        value = _value(entry, part, geometry)
         if value is not None:
             yield _measurement(entry, value, number)
 
@@ -112,6 +114,8 @@ def _diameters(
     entry: MeasurementEntry, geometry: Geometry, mask: NDArray[Any], own: Sequence[int]
 ) -> Iterator[Measurement]:
     """The longest diameter of each label, and of the union, with the line that it is the length of."""
+    if geometry.pixel_area_mm2 is None:
+        return
     for number in [*own, None] if entry.combined else own:
         region = np.isin(mask, own) if number is None else mask == number
         found = diameter.longest(region, geometry.spacing)
@@ -173,10 +177,33 @@ def _union(parts: Iterable[Statistics]) -> Statistics:
     return union
 
 
-def _value(entry: MeasurementEntry, part: Statistics, voxel_mm3: float) -> float | None:
+def impossible(manifest: Manifest, geometry: Geometry) -> tuple[str, ...]:
+    """What the manifest wants measured and an image of this geometry does not tell, for people."""
+    reasons: dict[str, str] = {}
+    if geometry.voxel_volume_mm3 is None:
+        reasons["volume"] = "a single image has no known thickness"
+    if geometry.pixel_area_mm2 is None:
+        reasons |= dict.fromkeys(
+            ("area", "longest_diameter"), "the image does not say how large its pixels are"
+        )
+    return tuple(
+        f"{entry.name.meaning} ({entry.unit.meaning}) cannot be measured: {reasons[entry.kind]}"
+        for entry in manifest.measurements
+        if reasons.get(entry.kind)
+    )
+
+
+def _size(entry: MeasurementEntry, count: int, geometry: Geometry) -> float | None:
+    """Volume or area of so many voxels; None where their size is unknown."""
+    voxel = geometry.voxel_volume_mm3 if entry.kind == "volume" else geometry.pixel_area_mm2
+    units = PER_MM3 if entry.kind == "volume" else PER_MM2
+    return None if voxel is None else count * voxel * units[entry.unit.value]
+
+
+def _value(entry: MeasurementEntry, part: Statistics, geometry: Geometry) -> float | None:
     """The measurement's value in its unit; None where there is nothing to measure."""
-    if entry.kind == "volume":
-        return part.count * voxel_mm3 * PER_MM3[entry.unit.value]
+    if entry.kind == "volume" or entry.kind == "area":
+        return _size(entry, part.count, geometry)
     if part.count == 0:
         return None
     match entry.kind:

@@ -209,7 +209,7 @@ def _analyse(
     with watch("load"):
         runner = bench.shelf.runner(job.model)
     with watch("read"):
-        source = dicom_series.read_series(paths)
+        source = dicom_series.read_series(paths, planar=package.manifest.inputs[0].planar)
     findings = predict.predict(package, runner, source.volume)
     watch.add(findings.seconds)
     context = ResultContext(
@@ -226,7 +226,7 @@ def _analyse(
     with watch("encode"):
         folder = bench.results_root / job.identity
         files = dicom_results.make_results(context, findings, wanted, folder)
-    notes = (*source.notes, *dicom_results.left_out(context, wanted))
+    notes = (*source.notes, *findings.impossible, *dicom_results.left_out(context, wanted))
     return Analysis(volume=source.volume, findings=findings, files=files, notes=notes)
 
 

@@ -110,7 +110,7 @@ def _run_series(
     watch = Stopwatch()
     try:
         with watch("read"):
-            source = series.read_series(found.paths)
+            source = series.read_series(found.paths, planar=package.manifest.inputs[0].planar)
     except SeriesError as error:
         raise JobError(error.reason, f"series {found.view.series_instance_uid}: {error}") from error
     progress("read", 1.0)
@@ -146,7 +146,7 @@ def _run_series(
         folder=out,
         findings=findings,
         files=files,
-        notes=(*source.notes, *results.left_out(context, wanted)),
+        notes=(*source.notes, *findings.impossible, *results.left_out(context, wanted)),
         seconds=watch.seconds,
     )
 

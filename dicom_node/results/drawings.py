@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.dataset import Dataset
 
 from dicom_node.results import key_slices, legend, outline, segments
 from dicom_node.results.context import ResultContext
@@ -55,6 +56,13 @@ def drawings(context: ResultContext, findings: Findings) -> tuple[Drawing, ...]:
             made.append(_drawing(context, "box", segment, place.index, _around(region), words))
         made.extend(_lines(context, findings, segment))
     return tuple(made)
+
+
+def instances(context: ResultContext, drawn: Sequence[Drawing]) -> list[Dataset]:
+    """The source images that are drawn on, each once, in the source's order."""
+    datasets = context.source.datasets
+    uids = {datasets[drawing.slice].SOPInstanceUID for drawing in drawn}
+    return [ds for ds in context.source.instances if ds.SOPInstanceUID in uids]
 
 
 def _drawing(

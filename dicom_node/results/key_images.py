@@ -15,7 +15,7 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from dicom_node import elements
+from dicom_node import display, elements
 from dicom_node.frame_header import frame_number
 from dicom_node.results import codes, header, key_slices, legend
 from dicom_node.results.context import ResultContext
@@ -81,22 +81,19 @@ def _picture(
         size=size(context),
         unfilled=unfilled,
     )
-    image = elements.name(context.source.datasets[chosen.index])
-    place = f"{image} (slice {chosen.index + 1} of {volume.geometry.shape[0]})"
+    place, count = elements.name(context.source.datasets[chosen.index]), volume.geometry.shape[0]
+    if count > 1:
+        place = f"{place} (slice {chosen.index + 1} of {count})"
     return legend.beside(drawn, context, findings, segments, place)
 
 
 def _window(context: ResultContext, index: int) -> tuple[float, float]:
-    """Values shown black and white: the source's first window (PS3.3 C.11.2.1.2), as a viewer opens it."""
-    image = context.source.datasets[index]
-    centres, widths = (elements.value(image, f"Window{part}") for part in ("Center", "Width"))
-    try:
-        centre, width = (float(np.ravel(value)[0]) for value in (centres, widths))
-    except (TypeError, ValueError, IndexError):
-        centre, width = np.nan, np.nan
-    if np.isfinite([centre, width]).all() and width >= 1:
-        return centre - width / 2, centre + width / 2
-    low, high = np.percentile(context.source.volume.array[index], _CONTRAST)
+    """Values shown black and white: the source's own window, as a viewer opens it."""
+    volume = context.source.volume
+    asked = volume.window or display.window(context.source.datasets[index])
+    if asked is not None:
+        return asked
+    low, high = np.percentile(volume.array[index], _CONTRAST)
     return float(low), float(max(high, low + 1))
 
 
@@ -143,7 +140,9 @@ def _taken_over(ds: Dataset, context: ResultContext) -> None:
     if source.get("BodyPartExamined"):
         ds.BodyPartExamined = source.BodyPartExamined
     # Of type 2C: for a paired structure, and where nobody says which structure it is (PS3.3 C.7.3.1).
-    if source.get("Laterality") or "BodyPartExamined" not in ds:
+    if source.get("ImageLaterality"):
+        ds.ImageLaterality = source.ImageLaterality
+    elif source.get("Laterality") or "BodyPartExamined" not in ds:
         ds.Laterality = source.get("Laterality")
     # Once lossy, always lossy (PS3.3 C.7.6.1.1.5).
     ds.LossyImageCompression = source.get("LossyImageCompression") or "00"

@@ -53,6 +53,7 @@ _ROWS: tuple[tuple[Code, dict[str, str]], ...] = (
             "no-geometry": "its images do not say where they are in the patient",
             "not-an-image": "it holds objects that are no images",
             "repeated-position": "several images lie at one place",
+            "several-images": "it has several images, and the model takes one",
         },
     ),
     (

@@ -8,11 +8,13 @@ from pydicom import config
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
-from pydicom.tag import BaseTag
+from pydicom.tag import BaseTag, Tag
+from pydicom.uid import SecondaryCaptureImageStorage
 from pydicom.valuerep import validate_value
 
 from dicom_node import elements, headers
 from dicom_node.series import SeriesImages
+from engines.volume import Geometry, Scale
 
 #: Type 1 or 2 of the Patient and General Study modules (PS3.3 C.7.1.1, C.7.2.1).
 _IDENTITY = (
@@ -98,12 +100,7 @@ def stub(source: SeriesImages) -> Dataset:
     image = source.datasets[0]
     made = named(image)
     with headers.quietly():
-        if elements.number(made, "SliceThickness") is None:
-            # "NaN" would stop the Segmentation once all the work is done.
-            made.SliceThickness = f"{source.volume.geometry.spacing[0]:.10g}"
-        if source.volume.geometry.frame_of_reference_uid:
-            made.FrameOfReferenceUID = source.volume.geometry.frame_of_reference_uid
-            made.PositionReferenceIndicator = image.get("PositionReferenceIndicator")
+        _place(made, image, source.volume.geometry)
     return made
 
 
@@ -122,3 +119,23 @@ def named(image: Dataset) -> Dataset:
             if element is not None:
                 made.add(element)
     return made
+
+
+def _place(made: Dataset, image: Dataset, geometry: Geometry) -> None:
+    """What the volume's geometry says of the image's place and size, whatever its header says."""
+    if not geometry.in_patient:
+        # Of the classes that may have frames or a place highdicom wants to see them; the references that it
+        # writes are replaced by those of the image itself.
+        made.SOPClassUID = SecondaryCaptureImageStorage
+        for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "SliceThickness", "PixelSpacing"):
+            made.pop(Tag(keyword), None)
+        if geometry.scale is not Scale.NONE:
+            made.PixelSpacing = [f"{length:.10g}" for length in geometry.spacing[1:]]
+    elif geometry.scale is not Scale.VOLUME:
+        made.SliceThickness = None
+    elif elements.number(made, "SliceThickness") is None:
+        # "NaN" would stop the Segmentation once all the work is done.
+        made.SliceThickness = f"{geometry.spacing[0]:.10g}"
+    if geometry.frame_of_reference_uid:
+        made.FrameOfReferenceUID = geometry.frame_of_reference_uid
+        made.PositionReferenceIndicator = image.get("PositionReferenceIndicator")

@@ -9,6 +9,7 @@ import numpy as np
 from highdicom import sr
 from pydicom.dataset import Dataset
 
+from dicom_node.frame_header import frame_number
 from dicom_node.results import codes, drawings, explicit, header, observer, references
 from dicom_node.results import sr as report
 from dicom_node.results.context import ResultContext
@@ -38,7 +39,7 @@ def build(context: ResultContext, findings: Findings, made: Mapping[str, Dataset
     shapes = drawings.drawings(context, findings)
     if not shapes:
         return None
-    images = [context.source.datasets[index] for index in sorted({shape.slice for shape in shapes})]
+    images = drawings.instances(context, shapes)
     document: Dataset = sr.Comprehensive3DSR(
         evidence=[context.stub, *images],
         content=_content(context, shapes),
@@ -82,7 +83,9 @@ def _group(context: ResultContext, shape: Drawing) -> _Group:
         "algorithm_id": report.algorithm(context),
     }
     image = context.source.datasets[shape.slice]
-    source = sr.SourceImageForRegion(image.SOPClassUID, image.SOPInstanceUID)
+    number = frame_number(image)
+    frames = None if number is None else [number]
+    source = sr.SourceImageForRegion(image.SOPClassUID, image.SOPInstanceUID, frames)
     points, graphic = np.array(shape.points), _GRAPHIC[shape.shape]
     made: _Group
     if shape.measurement is None:

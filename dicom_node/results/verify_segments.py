@@ -15,7 +15,7 @@ from dicom_node.errors import GateError
 from dicom_node.results import codes, references, segments
 from dicom_node.results.context import ResultContext
 from engines.findings import Code, Findings, Segment
-from engines.volume import Geometry
+from engines.volume import Geometry, Scale
 
 #: How far, in voxels along any axis, a frame's corner may be from where the mask's grid has it. The grid is a
 #: fit: the series reader takes a slice that is a quarter of a gap off its even place. A flip, a shift or a swap
@@ -32,12 +32,20 @@ _T = TypeVar("_T")
 class Frames:
     """What a Segmentation's functional groups say of its frames."""
 
-    #: (frames, 3): Image Position (Patient), LPS mm.
-    positions: NDArray[np.float64]
+    #: None where they lie on the source image and nowhere else.
+    place: Place | None
     #: Referenced Segment Number of each; 0 where a frame holds all segments.
     segments: NDArray[np.int64]
     #: SOP Instance UID and frame number of the source image of each; None where it names none.
     sources: list[tuple[str, int | None] | None]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Place:
+    """Where frames lie in the patient."""
+
+    #: (frames, 3): Image Position (Patient), LPS mm.
+    positions: NDArray[np.float64]
     #: Directions along a row and down a column, and spacing (rows, columns), mm.
     along_row: NDArray[np.float64]
     down_column: NDArray[np.float64]
@@ -60,26 +68,39 @@ def check(ds: Dataset, context: ResultContext, findings: Findings) -> tuple[Fram
             f"{ds.Rows} x {ds.Columns} pixels, the mask has {geometry.shape[1]} x {geometry.shape[2]}"
         )
     frames = read_frames(ds)
-    slices = place(frames, geometry)
-    _check_sources(frames, slices, context)
     _check_instances(ds, context)
+    if not geometry.in_patient:
+        _check_unplaced(ds, frames, context)
+        return frames, np.zeros(len(frames.sources), dtype=np.int64)
+    if frames.place is None:
+        raise GateError("its frames have no place in the patient")
+    slices = located(frames.place, geometry)
+    _check_sources(frames.sources, slices, context)
+    _check_distance(frames.place, slices, context)
     return frames, slices
 
 
 def read_frames(ds: Dataset) -> Frames:
     """The functional groups as arrays (PS3.3 C.7.6.16)."""
     shared = ds.SharedFunctionalGroupsSequence[0]
-    orientation = np.array(shared.PlaneOrientationSequence[0].ImageOrientationPatient, dtype=np.float64)
-    measures = shared.PixelMeasuresSequence[0].PixelSpacing
     groups = list(ds.PerFrameFunctionalGroupsSequence)
     # With a single segment the macro may be shared (PS3.3 C.8.20.3.1).
     owners = [group if "SegmentIdentificationSequence" in group else shared for group in groups]
+    placed = "PlaneOrientationSequence" in shared
     return Frames(
-        positions=np.array(_each(groups, "PlanePositionSequence", _position), dtype=np.float64).reshape(
-            -1, 3
-        ),
+        place=_place(shared, groups) if placed else None,
         segments=np.array(_each(owners, "SegmentIdentificationSequence", _segment), dtype=np.int64),
         sources=_each(groups, "DerivationImageSequence", _source),
+    )
+
+
+def _place(shared: Dataset, groups: Sequence[Dataset]) -> Place:
+    """Plane Position, Plane Orientation and Pixel Measures (PS3.3 C.7.6.16.2)."""
+    orientation = np.array(shared.PlaneOrientationSequence[0].ImageOrientationPatient, dtype=np.float64)
+    measures = shared.PixelMeasuresSequence[0].PixelSpacing
+    positions = np.array(_each(groups, "PlanePositionSequence", _position), dtype=np.float64)
+    return Place(
+        positions=positions.reshape(-1, 3),
         along_row=orientation[:3],
         down_column=orientation[3:],
         spacing=(float(measures[0]), float(measures[1])),
@@ -125,7 +146,7 @@ def _source(group: Dataset) -> tuple[str, int | None] | None:
     return references.read_image(images[0]) if len(images) == 1 else None
 
 
-def place(frames: Frames, geometry: Geometry) -> NDArray[np.int64]:
+def located(frames: Place, geometry: Geometry) -> NDArray[np.int64]:
     """The mask's slice that each frame lies on.
 
     Three corners of every frame, by PS3.3 equation C.7.6.2.1-1, must be those of a slice of the
@@ -148,12 +169,47 @@ def place(frames: Frames, geometry: Geometry) -> NDArray[np.int64]:
     return slices
 
 
-def _check_sources(frames: Frames, slices: NDArray[np.int64], context: ResultContext) -> None:
-    """Each frame must name the source image of its own slice, and lie exactly on it."""
+def _check_unplaced(ds: Dataset, frames: Frames, context: ResultContext) -> None:
+    """Each frame must lie on the one source image, pixel on pixel, and claim no place or size of its own."""
+    geometry = context.source.volume.geometry
+    if frames.place is not None or any("PlanePositionSequence" in group for group in _groups(ds)):
+        raise GateError("its frames claim a place in the patient, which the source does not have")
+    _check_sources(frames.sources, np.zeros(len(frames.sources), dtype=np.int64), context)
+    [image] = context.source.datasets
+    if (ds.Rows, ds.Columns) != (image.Rows, image.Columns):
+        raise GateError("its pixels are not those of the source image")
+    preserved = {
+        str(source.get("SpatialLocationsPreserved"))
+        for group in ds.PerFrameFunctionalGroupsSequence
+        for item in group.DerivationImageSequence
+        for source in item.SourceImageSequence
+    }
+    if preserved != {"YES"}:
+        raise GateError("a frame does not say that it lies on its source image, pixel on pixel")
+    measures = ds.SharedFunctionalGroupsSequence[0].get("PixelMeasuresSequence")
+    said = [float(length) for length in measures[0].PixelSpacing] if measures else []
+    known = [] if geometry.scale is Scale.NONE else list(geometry.spacing[1:])
+    if len(said) != len(known) or not np.allclose(said, known, rtol=1e-6):
+        raise GateError("its Pixel Spacing is not what is known of the source's")
+
+
+def _groups(ds: Dataset) -> list[Dataset]:
+    """All functional groups, shared and per frame."""
+    return [*ds.SharedFunctionalGroupsSequence, *ds.PerFrameFunctionalGroupsSequence]
+
+
+def _check_sources(
+    sources: Sequence[tuple[str, int | None] | None], slices: NDArray[np.int64], context: ResultContext
+) -> None:
+    """Each frame must name the source image of its own slice."""
     expected = context.source_slices()
-    for number, (source, index) in enumerate(zip(frames.sources, slices.tolist(), strict=True), start=1):
+    for number, (source, index) in enumerate(zip(sources, slices.tolist(), strict=True), start=1):
         if source != expected[index]:
             raise GateError(f"frame {number} lies on slice {index + 1} and names another source image")
+
+
+def _check_distance(frames: Place, slices: NDArray[np.int64], context: ResultContext) -> None:
+    """Each frame must lie exactly on its source image."""
     images = np.array([ds.ImagePositionPatient for ds in context.source.datasets], dtype=np.float64)
     away = np.abs(frames.positions - images[slices]).max(axis=1)
     wrong = np.flatnonzero(away > TOLERANCE_MM)

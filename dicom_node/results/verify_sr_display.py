@@ -34,8 +34,8 @@ class Shape:
     graphic_type: str
     #: (points, 2): column, row.
     points: NDArray[np.float64]
-    #: SOP Instance UID of the image that it is drawn on.
-    image: str
+    #: SOP Instance UID and frame number of the slice that it is drawn on.
+    image: tuple[str, int | None]
     numbers: list[verify_sr.Number]
     comments: list[str]
 
@@ -48,15 +48,15 @@ def check(ds: Dataset, context: ResultContext, findings: Findings, made: Collect
     shapes = read_shapes(ds)
     if list(shapes) != [drawing.tracking_uid for drawing in expected]:
         raise GateError(f"{len(shapes)} shapes instead of {len(expected)}, or others")
-    uids = list(context.source_uids())
+    slices = context.source_slices()
     for drawing in expected:
         shape = shapes[drawing.tracking_uid]
-        if shape.image != uids[drawing.slice]:
+        if shape.image != slices[drawing.slice]:
             raise GateError(f"{shape.tracking_id} is on another image than that of slice {drawing.slice + 1}")
         _check_said(shape, drawing)
         _check_place(shape, drawing, findings)
     evidence = [uid for *_, uid in references.read(ds, "CurrentRequestedProcedureEvidenceSequence")]
-    if evidence != [uids[index] for index in sorted({drawing.slice for drawing in expected})]:
+    if evidence != [str(ds.SOPInstanceUID) for ds in drawings.instances(context, expected)]:
         raise GateError("the evidence is not the images that are drawn on")
 
 
@@ -75,7 +75,7 @@ def read_shapes(ds: Dataset) -> dict[str, Shape]:
             tracking_id=str(named[_TRACKING_IDENTIFIER].TextValue),
             graphic_type=str(drawn[0].GraphicType),
             points=np.array(drawn[0].GraphicData, dtype=np.float64).reshape(-1, 2),
-            image=str(image.ReferencedSOPSequence[0].ReferencedSOPInstanceUID),
+            image=references.read_image(image.ReferencedSOPSequence[0]),
             numbers=[verify_sr.read_number(item) for item in items if item.ValueType == "NUM"],
             comments=[
                 str(item.TextValue)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from pydicom.dataset import Dataset
 from dicom_node import own_uids, results
 from dicom_node.results import Failure, files, not_performed, reasons
 from dicom_node.results.context import Report
+from dicom_node.series import read_series
 from tests.support import phantoms
 from tests.support import results as cases
 
@@ -95,6 +97,14 @@ def test_every_reason_has_a_standard_code(word: str, tmp_path: Path) -> None:
     ds = make(tmp_path, reason=word)
     code = reasons.of(word)
     assert code.code.scheme == "DCM" and code.words in texts(ds)
+
+
+def test_every_reason_of_the_series_reader_has_words() -> None:
+    named = set(re.findall(r'"([a-z-]+)"', read_series.__doc__ or ""))
+    assert len(named) > 20
+    # Those leave it open whose images these are: nothing is announced
+    named -= {"mixed-patient", "mixed-study", "mixed-series"}
+    assert [word for word in sorted(named) if reasons.of(word).code.value == "110513"] == []
 
 
 def _title(ds: Dataset) -> None:

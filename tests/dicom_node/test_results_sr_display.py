@@ -14,11 +14,12 @@ import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from dicom_node import results
+from dicom_node import results, series
 from dicom_node.errors import GateError
 from dicom_node.results import content_tree, verify, verify_sr_display
 from engines import diameter
 from engines.findings import Code, Findings, Measurement, Urgency
+from tests.support import enhanced, phantoms
 from tests.support import results as cases
 
 SOURCE = cases.series(cases.LIES["axial"])
@@ -61,13 +62,13 @@ def test_arrows_point_at_their_segments_with_words_and_numbers(tmp_path: Path) -
     mask = cases.mask(SOURCE.volume.geometry.shape)
     for shape, number in zip(arrows, (2, 3, 1), strict=True):
         column, row = np.floor(shape.points[0]).astype(int)
-        assert mask[uids.index(shape.image), row, column] == number
+        assert mask[uids.index(shape.image[0]), row, column] == number
 
 
 def test_a_box_spans_the_outer_edges_of_its_pixels(tmp_path: Path) -> None:
     boxes = [shape for shape in shapes(make(tmp_path, found())) if len(shape.points) == 5]
     mask = cases.mask(SOURCE.volume.geometry.shape)
-    index = [image.SOPInstanceUID for image in SOURCE.datasets].index(boxes[0].image)
+    index = [image.SOPInstanceUID for image in SOURCE.datasets].index(boxes[0].image[0])
     rows, columns = np.nonzero(mask[index] == 2)
     assert boxes[0].points.min(axis=0).tolist() == [columns.min(), rows.min()]
     assert boxes[0].points.max(axis=0).tolist() == [columns.max() + 1, rows.max() + 1]
@@ -133,6 +134,19 @@ def test_a_retry_makes_the_same_bytes(tmp_path: Path) -> None:
     make(tmp_path / "a", found())
     make(tmp_path / "b", found())
     assert (tmp_path / "a/sr-display.dcm").read_bytes() == (tmp_path / "b/sr-display.dcm").read_bytes()
+
+
+def test_on_a_multi_frame_image_each_shape_names_its_frame(tmp_path: Path) -> None:
+    paths = phantoms.write([enhanced.image(phantoms.datasets(cases.LIES["axial"]))], tmp_path / "source")
+    source = series.read_series(paths)
+    [file] = results.make_results(cases.context(source), cases.findings(source), ("sr-display",), tmp_path)
+    assert file.problem == ""
+    mask, keys = cases.mask(source.volume.geometry.shape), cases.context(source).source_slices()
+    drawn = shapes(dcmread(file.path))
+    assert {shape.image[1] for shape in drawn} == {3, 5}
+    for shape in (shape for shape in drawn if shape.graphic_type == "POINT"):
+        column, row = np.floor(shape.points[0]).astype(int)
+        assert mask[keys.index(shape.image), row, column] > 0
 
 
 def coordinates(ds: Dataset, points: int) -> Dataset:
