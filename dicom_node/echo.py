@@ -11,9 +11,13 @@ from pydicom.uid import (
     BasicTextSRStorage,
     Comprehensive3DSRStorage,
     ExplicitVRLittleEndian,
+    GrayscaleSoftcopyPresentationStateStorage,
+    ImplicitVRLittleEndian,
     KeyObjectSelectionDocumentStorage,
     MultiFrameTrueColorSecondaryCaptureImageStorage,
+    ParametricMapStorage,
     RLELossless,
+    RTStructureSetStorage,
     SecondaryCaptureImageStorage,
     SegmentationStorage,
 )
@@ -39,6 +43,10 @@ _BY_KIND: dict[str, tuple[Context, ...]] = {
         ("key-objects", ExplicitVRLittleEndian, KeyObjectSelectionDocumentStorage),
         ("sr-display", ExplicitVRLittleEndian, Comprehensive3DSRStorage),
         ("labelmap", RLELossless, LabelMapSegmentationStorage),
+        ("rtstruct", ImplicitVRLittleEndian, RTStructureSetStorage),
+        ("presentation-state", ExplicitVRLittleEndian, GrayscaleSoftcopyPresentationStateStorage),
+        ("parametric-map", ExplicitVRLittleEndian, ParametricMapStorage),
+        ("fractional", RLELossless, SegmentationStorage),
         ("not-performed", ExplicitVRLittleEndian, BasicTextSRStorage),
     )
 }

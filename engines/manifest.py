@@ -159,6 +159,8 @@ class Label(_Strict):
     min_component_ml: Annotated[float, Field(ge=0)] = 0.0
     #: A label of less than this in the whole image is dropped: it is not what the model is about.
     min_volume_ml: Annotated[float, Field(ge=0)] = 0.0
+    #: Also give its probability at each voxel, as the network has it: 4 bytes for each voxel of the image.
+    probability: bool = False
 
 
 class Output(_Strict):
@@ -213,6 +215,20 @@ class FindingRule(_Strict):
         return self
 
 
+ResultKind = Literal[
+    "seg",
+    "sr",
+    "key-images",
+    "key-objects",
+    "labelmap",
+    "sr-display",
+    "rtstruct",
+    "presentation-state",
+    "parametric-map",
+    "fractional",
+]
+
+
 class Manifest(_Strict):
     """The whole of `model.yaml`."""
 
@@ -230,10 +246,7 @@ class Manifest(_Strict):
     outputs: Annotated[tuple[Output, ...], Field(min_length=1, max_length=1)]
     measurements: tuple[MeasurementEntry, ...] = ()
     findings: tuple[FindingRule, ...] = ()
-    results: tuple[Literal["seg", "sr", "key-images", "key-objects", "labelmap", "sr-display"], ...] = (
-        "seg",
-        "sr",
-    )
+    results: tuple[ResultKind, ...] = ("seg", "sr")
 
     @model_validator(mode="after")
     def _planar_models_say_so(self) -> Manifest:
@@ -250,6 +263,19 @@ class Manifest(_Strict):
         for entry in self.measurements:
             if not planar and entry.kind == "area":
                 raise ValueError(f"measurements.{entry.key}: an area is of one slice; volumes have many")
+        return self
+
+    @model_validator(mode="after")
+    def _maps_are_there(self) -> Manifest:
+        marked = sum(label.probability for label in self.outputs[0].labels)
+        for kind in {"parametric-map", "fractional"} & set(self.results):
+            if not marked:
+                raise ValueError(f"results: {kind} needs a label with probability: true")
+        if "parametric-map" in self.results and marked > 1:
+            raise ValueError(
+                "results: a parametric-map holds one map, which readers expect; "
+                f"mark one label with probability: true, not {marked}, or ask for fractional"
+            )
         return self
 
     @model_validator(mode="after")

@@ -30,25 +30,39 @@ _VOXELS = (Form(kind="seg"), Form(kind="labelmap"))
 _NUMBERS = (Form(kind="sr"),)
 _PICTURES = (Form(kind="key-images"),)
 _SELECTION = (Form(kind="key-objects"),)
+_OUTLINES = (Form(kind="rtstruct"),)
+_DRAWN_OVER = (Form(kind="presentation-state"),)
+_PROBABILITIES = (Form(kind="parametric-map"),)
 
 #: By name; of each row the first form that the model has is sent. A new kind is a line wherever it is shown.
 PROFILES: dict[str, tuple[tuple[Form, ...], ...]] = {
-    # OHIF 3.13: shows no Key Object Selection; the report as text, the display report drawn (docs/viewers.md).
+    # OHIF 3.13: shows no Key Object Selection, presentation state or FRACTIONAL Segmentation; the report as text, the
+    # display report drawn (docs/viewers.md).
     "ohif": (
         _VOXELS,
         _NUMBERS,
         (Form(kind="sr-display", instead_of=("sr",)),),
         _PICTURES,
+        _PROBABILITIES,
     ),
     # Weasis 4.7: Segmentations of both kinds, reports as text, key objects as stars in the list.
-    "weasis": (_VOXELS, _NUMBERS, _PICTURES, _SELECTION),
+    "weasis": (
+        _VOXELS,
+        _NUMBERS,
+        _PICTURES,
+        _SELECTION,
+        _OUTLINES,
+        _DRAWN_OVER,
+        (Form(kind="fractional"),),
+    ),
     # 3D Slicer with its DICOM extensions works with voxels and numbers, and makes its own pictures.
-    "slicer": (_VOXELS, _NUMBERS),
+    "slicer": (_VOXELS, _NUMBERS, _OUTLINES, _PROBABILITIES),
     # A viewer that shows neither Segmentations nor reports: pictures; the report is there for whoever reads it.
     "plain-pacs": (
         (Form(kind="key-images", instead_of=("seg", "labelmap")),),
         _NUMBERS,
         _SELECTION,
+        _DRAWN_OVER,
     ),
 }
 NAMES = (DEFAULT, *PROFILES)

@@ -11,7 +11,7 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 
 from dicom_node.errors import GateError, SeriesError
-from dicom_node.results import files, kinds, not_performed, segments, verify
+from dicom_node.results import files, kinds, not_performed, verify
 from dicom_node.results.context import KINDS, NOT_PERFORMED, ResultContext
 from dicom_node.results.not_performed import Failure
 from engines.findings import Findings
@@ -63,7 +63,8 @@ def make_results(
         raise ValueError(f"no such kind of result: {', '.join(sorted(unknown))}")
     impossible = _impossible(context, wanted)
     if wanted and len(impossible) == len(set(wanted)):
-        raise SeriesError("no-frame-of-reference", next(iter(impossible.values())))
+        word = "no-frame-of-reference" if not context.frame_of_reference_uid else "mixed-rescale"
+        raise SeriesError(word, next(iter(impossible.values())))
     folder.mkdir(parents=True, exist_ok=True)
     written: dict[str, ResultFile] = {}
     made: dict[str, Dataset] = {}
@@ -93,16 +94,16 @@ def left_out(context: ResultContext, wanted: Collection[str]) -> tuple[str, ...]
 
 def _impossible(context: ResultContext, wanted: Collection[str]) -> dict[str, str]:
     """The wanted kinds that the source cannot carry, and why."""
-    reason = segments.unplaced(context)
-    return {kind: reason for kind in segments.KINDS if reason and kind in wanted}
+    reasons = {name: kind.unfit(context) for name, kind in kinds.MADE.items() if name in wanted}
+    return {name: reason for name, reason in reasons.items() if reason}
 
 
 def _write(ds: Dataset, kind: str, path: Path, gate: Callable[[bytes], None]) -> ResultFile:
     """Write one object, read it back and compare; `ds` loses its pixels."""
     files.write(ds, path)
-    if "PixelData" in ds:
+    for keyword in {"PixelData", "FloatPixelData"} & {element.keyword for element in ds}:
         # The pixels are on disk now, where the gate reads them; what refers to it needs only the identity.
-        del ds.PixelData
+        delattr(ds, keyword)
     raw = path.read_bytes()
     problem = ""
     try:

@@ -17,7 +17,18 @@ from engines.findings import ModelIdentity
 
 #: The order in which a study's series list shows the kinds; also the last digits of the Series Number.
 #: New ones come last.
-KINDS = ("seg", "sr", "key-images", "key-objects", "labelmap", "sr-display")
+KINDS = (
+    "seg",
+    "sr",
+    "key-images",
+    "key-objects",
+    "labelmap",
+    "sr-display",
+    "rtstruct",
+    "presentation-state",
+    "parametric-map",
+    "fractional",
+)
 
 #: Stands where an answer is missing; no model lists it (`not_performed.py`).
 NOT_PERFORMED = "not-performed"

@@ -49,6 +49,18 @@ def finish(ds: Dataset, context: Provenance, description: str) -> None:
     _date(ds, context)
 
 
+def body_part(ds: Dataset, context: ResultContext) -> None:
+    """The part of the body and its side, as the source has them (PS3.3 C.7.3.1)."""
+    source = context.header
+    if source.get("BodyPartExamined"):
+        ds.BodyPartExamined = source.BodyPartExamined
+    # Of type 2C: for a paired structure, and where nobody says which structure it is.
+    if source.get("ImageLaterality"):
+        ds.ImageLaterality = source.ImageLaterality
+    elif source.get("Laterality") or "BodyPartExamined" not in ds:
+        ds.Laterality = source.get("Laterality")
+
+
 def _date(ds: Dataset, context: Provenance) -> None:
     """Every date and time of ours from `created_at`: highdicom would take the clock's."""
     moment = context.local_time

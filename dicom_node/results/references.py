@@ -47,6 +47,14 @@ def read_image(item: Dataset) -> tuple[str, int | None]:
     return str(item.ReferencedSOPInstanceUID), -1
 
 
+def read_slices(item: Dataset) -> list[tuple[str, int | None]]:
+    """SOP instance and frame number of each slice that a reference to an image names."""
+    numbers = item.get("ReferencedFrameNumber")
+    listed = numbers if isinstance(numbers, Sequence) else [numbers]
+    uid = str(item.ReferencedSOPInstanceUID)
+    return [(uid, None if number is None else int(number)) for number in listed]
+
+
 def read(ds: Dataset, keyword: str) -> list[tuple[str, str, str, str]]:
     """Study, series, SOP class and SOP instance of each reference in such a sequence."""
     return [
