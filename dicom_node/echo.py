@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import httpx
 from pydicom.uid import (
+    BasicTextSRStorage,
     Comprehensive3DSRStorage,
     EncapsulatedPDFStorage,
     ExplicitVRLittleEndian,
@@ -48,6 +49,7 @@ _BY_KIND: dict[str, tuple[Context, ...]] = {
         ("parametric-map", ExplicitVRLittleEndian, ParametricMapStorage),
         ("fractional", RLELossless, SegmentationStorage),
         ("pdf", ExplicitVRLittleEndian, EncapsulatedPDFStorage),
+        ("not-performed", ExplicitVRLittleEndian, BasicTextSRStorage),
     )
 }
 
@@ -58,8 +60,14 @@ def result_contexts(kinds: Collection[str]) -> tuple[Context, ...]:
     return tuple(dict.fromkeys(asked))
 
 
-#: Of what a model makes unless its manifest says otherwise.
-RESULT_CONTEXTS: tuple[Context, ...] = result_contexts(("seg", "sr"))
+def kinds_taken(kinds: Collection[str], accepted: Collection[Context]) -> tuple[str, ...]:
+    """Those of the kinds of which a peer takes whatever they may be written as."""
+    return tuple(kind for kind in kinds if set(_BY_KIND[kind]) <= set(accepted))
+
+
+#: What a model makes unless its manifest says otherwise.
+USUAL_KINDS = ("seg", "sr")
+RESULT_CONTEXTS: tuple[Context, ...] = result_contexts(USUAL_KINDS)
 
 #: Stands for a C-ECHO that was sent and not answered.
 _NO_ANSWER = -1

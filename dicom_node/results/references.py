@@ -10,11 +10,11 @@ from dicom_node import elements
 from dicom_node.frame_header import frame_number
 from dicom_node.frame_header import key as frame_key
 from dicom_node.results import explicit
-from dicom_node.results.context import ResultContext
+from dicom_node.results.context import Provenance
 from dicom_node.series import SeriesImages
 
 
-def study(context: ResultContext, series: Sequence[bytes]) -> bytes:
+def study(context: Provenance, series: Sequence[bytes]) -> bytes:
     """The source's study and those of its series that are referred to."""
     uid = explicit.text(0x0020000D, "UI", str(context.header.StudyInstanceUID))
     return explicit.item(explicit.sequence(0x00081115, *series), uid)

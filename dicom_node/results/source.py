@@ -95,12 +95,20 @@ def _element(ds: Dataset, name: str | int) -> DataElement | None:
 
 
 def stub(source: SeriesImages) -> Dataset:
-    """Identity and place of the first source image.
+    """Identity and place of the first source image; its Frame of Reference is the volume's."""
+    image = source.datasets[0]
+    made = named(image)
+    with headers.quietly():
+        _place(made, image, source.volume.geometry)
+    return made
+
+
+def named(image: Dataset) -> Dataset:
+    """An image by its UIDs, and its place as it says it, as highdicom needs to know it.
 
     It carries no patient or study values: those are copied once, by `header.finish`, since highdicom
-    refuses values that real studies do have. Its Frame of Reference is the volume's.
+    refuses values that real studies do have.
     """
-    image = source.datasets[0]
     made = Dataset()
     with headers.quietly():
         for keyword in _IDENTITY:
@@ -110,7 +118,6 @@ def stub(source: SeriesImages) -> Dataset:
             if element is not None:
                 # A copy: what is changed here must not change in the header that it comes from.
                 made.add(copy.deepcopy(element))
-        _place(made, image, source.volume.geometry)
     return made
 
 

@@ -193,6 +193,38 @@ def test_others_read_the_key_object_selection(tmp_path: Path) -> None:
     assert "Error" not in run("DicomSRValidator", selection)
 
 
+@pytest.mark.peer("dicom3tools")
+@pytest.mark.peer("dcmtk")
+@pytest.mark.peer("pixelmed")
+@pytest.mark.parametrize("reason", ["missing-slice", "engine"])
+def test_others_read_that_the_ai_was_not_performed(reason: str, tmp_path: Path) -> None:
+    source = cases.series(cases.LIES["axial"])
+    context = cases.context(source)
+    failure = results.Failure(
+        headers=source.datasets,
+        job_identity=context.job_identity,
+        model=context.model,
+        created_at=context.created_at,
+        secondread_version="0.1.0",
+        reason=reason,
+        error="Slice 4 of 12 is missing. Send the series again.",
+    )
+    made = results.make_failure(failure, tmp_path)
+    assert made.problem == ""
+    said = run("dciodvfy", "-new", made.path)
+    assert "BasicTextSR" in said
+    assert "Error" not in said, said
+    read = run("dsrdump", "+Pl", made.path)
+    assert "AI not performed: chest-ct 1.0.0 did not analyse series" in read
+    assert "E: " not in read, read
+    validated = run("DicomSRValidator", made.path)
+    assert "Found BasicTextSR IOD" in validated and "Error" not in validated, validated
+    images = [tmp_path / f"{index}.dcm" for index in range(len(source.datasets))]
+    for ds, path in zip(source.datasets, images, strict=True):
+        ds.save_as(path)
+    assert "Error" not in run("dcentvfy", made.path, *images)
+
+
 @pytest.mark.peer("dcmtk")
 def test_dcmtk_checks_the_presentation_state_and_shows_an_image_by_it(tmp_path: Path) -> None:
     # Given images with a window
