@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -17,11 +18,18 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from tests.support import phantoms
+from tests.support import enhanced, phantoms, planar
 from tests.support import results as cases
 
-#: Writes the files of one series into a folder.
-Source = Callable[[Path], list[Path]]
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """One kind of source."""
+
+    #: Writes the files of one series into a folder.
+    write: Callable[[Path], list[Path]]
+    #: Whether it is a single image, for a model of such.
+    planar: bool = False
 
 
 def _classic(phantom: phantoms.Phantom, folder: Path) -> list[Path]:
@@ -64,8 +72,16 @@ def _swapped(ds: Dataset) -> bytes:
     return bytes(data)
 
 
-#: Name -> what makes it; the order is that of the conformance statement.
-SOURCES: dict[str, Source] = {
+def _enhanced(modality: str, folder: Path) -> list[Path]:
+    return phantoms.write([enhanced.image(phantoms.datasets(phantoms.Phantom()), modality)], folder)
+
+
+def _single(modality: str, folder: Path) -> list[Path]:
+    return phantoms.write([planar.ALL[modality]()], folder)
+
+
+#: By name; the order is that of the conformance statement.
+_SERIES: dict[str, Callable[[Path], list[Path]]] = {
     "CT, axial": partial(_classic, cases.LIES["axial"]),
     "CT, feet first": partial(_classic, cases.LIES["feet first"]),
     "CT, sagittal": partial(_classic, cases.LIES["sagittal"]),
@@ -76,4 +92,10 @@ SOURCES: dict[str, Source] = {
     "CT, JPEG 2000": partial(_compressed, JPEG2000Lossless),
     "MR": partial(_of_class, MRImageStorage, "MR"),
     "PET": partial(_of_class, PositronEmissionTomographyImageStorage, "PT"),
+    "CT, enhanced multi-frame": partial(_enhanced, "CT"),
+    "MR, enhanced multi-frame": partial(_enhanced, "MR"),
+}
+SOURCES = {name: Source(write=write) for name, write in _SERIES.items()} | {
+    f"{modality}, single image": Source(write=partial(_single, modality), planar=True)
+    for modality in planar.ALL
 }
