@@ -14,7 +14,7 @@ from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
 from pydicom.valuerep import VR
 
-from dicom_node import elements, headers
+from dicom_node import elements, functional_groups, headers
 
 #: None: present but empty. A list: more than one value. Text where a number is due: not valid, as sent.
 AttributeValue: TypeAlias = str | int | float | list["str | int | float | None"] | None
@@ -31,12 +31,13 @@ def read_attributes(path: Path) -> dict[str, AttributeValue]:
     Numbers are int or float, everything else is text; a sequence of codes is a list of
     "value^scheme^meaning"; other sequences, binary values, private and repeating groups are left out.
     An attribute whose value cannot be decoded is None when nothing of it is readable, else the text
-    as sent. A file that is cut off gives what it still holds. Raises DataSetError only where nothing
-    can be read.
+    as sent. Of a multi-frame image what is said of its first frame is among them. A file that is cut off
+    gives what it still holds. Raises DataSetError only where nothing can be read.
     """
     with headers.quietly():
         image = headers.read(path, whole=False)
-        found = from_dataset(image.ds)
+        # What a classic image says at the top level, a multi-frame one says of its frames.
+        found = from_dataset(functional_groups.with_first_frame(image.ds))
     meta = getattr(image.ds, "file_meta", Dataset())
     for keyword in ("SOPClassUID", "SOPInstanceUID"):
         if not found.get(keyword):

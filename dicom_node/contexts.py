@@ -12,6 +12,11 @@ _STORAGE = frozenset(str(context.abstract_syntax) for context in AllStoragePrese
 _KNOWN_SYNTAXES = frozenset(str(uid) for uid in ALL_TRANSFER_SYNTAXES)
 
 
+def named() -> frozenset[str]:
+    """The Storage SOP classes that this version knows by name."""
+    return _STORAGE
+
+
 def is_storage(sop_class: UID) -> bool:
     """Whether a SOP class stores composite objects.
 

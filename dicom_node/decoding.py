@@ -33,7 +33,7 @@ from pydicom.uid import (
 )
 
 from dicom_node import elements
-from dicom_node.encoding import Encoding
+from dicom_node.encoding import NATIVE, Encoding
 from dicom_node.errors import SeriesError
 
 #: The fastest installed decoder where there is a choice (docs/decisions/0031).
@@ -68,11 +68,12 @@ class Decoders:
             _stop(process)
 
     def decode(self, data: bytes | bytearray, syntax: UID, encoding: Encoding) -> NDArray[Any]:
-        """Stored values (rows, columns) of one encapsulated frame.
+        """Stored values (rows, columns) of one encapsulated frame; of colour, native too, (rows, columns, 3) RGB.
 
         Raises SeriesError: "truncated" where the fragments break off, "undecodable".
         """
-        _refuse_broken_fragments(data)
+        if syntax not in NATIVE:
+            _refuse_broken_fragments(data)
         request = {"syntax": str(syntax), "options": _options(encoding), "size": len(data)}
         # list.pop and list.append are atomic: two threads never get the same process.
         process = self._idle.pop() if self._idle else _start()
@@ -88,7 +89,8 @@ class Decoders:
         self._idle.append(process)
         if isinstance(answer, str):
             raise _undecodable(syntax, answer)
-        return answer.reshape(encoding.rows, encoding.columns)
+        shape = (encoding.rows, encoding.columns)
+        return answer.reshape(shape if encoding.samples == 1 else (*shape, encoding.samples))
 
 
 def _start() -> subprocess.Popen[bytes]:
@@ -141,7 +143,8 @@ def _options(encoding: Encoding) -> dict[str, Any]:
         "rows": encoding.rows,
         "columns": encoding.columns,
         "number_of_frames": 1,
-        "samples_per_pixel": 1,
+        "samples_per_pixel": encoding.samples,
+        **({"planar_configuration": encoding.planar_configuration} if encoding.samples > 1 else {}),
         "bits_allocated": encoding.bits_allocated,
         "bits_stored": encoding.bits_stored,
         "pixel_representation": int(encoding.signed),
@@ -179,8 +182,10 @@ def _serve(source: BinaryIO, target: IO[bytes]) -> None:
 
 
 def _decoded(data: bytes, syntax: UID, options: dict[str, Any]) -> NDArray[Any]:
+    # Not raw: luminance and colour differences become red, green and blue.
+    raw = options["samples_per_pixel"] == 1
     values, _ = get_decoder(syntax).as_array(
-        data, index=0, raw=True, decoding_plugin=_PLUGINS.get(syntax, ""), **options
+        data, index=0, raw=raw, decoding_plugin=_PLUGINS.get(syntax, ""), **options
     )
     return values
 

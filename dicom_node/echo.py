@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 import httpx
 from pydicom.uid import (
+    BasicTextSRStorage,
     Comprehensive3DSRStorage,
+    EncapsulatedPDFStorage,
     ExplicitVRLittleEndian,
     GrayscaleSoftcopyPresentationStateStorage,
     ImplicitVRLittleEndian,
@@ -40,22 +42,32 @@ _BY_KIND: dict[str, tuple[Context, ...]] = {
             SecondaryCaptureImageStorage,
         ),
         ("key-objects", ExplicitVRLittleEndian, KeyObjectSelectionDocumentStorage),
+        ("sr-display", ExplicitVRLittleEndian, Comprehensive3DSRStorage),
         ("labelmap", RLELossless, LabelMapSegmentationStorage),
         ("rtstruct", ImplicitVRLittleEndian, RTStructureSetStorage),
         ("presentation-state", ExplicitVRLittleEndian, GrayscaleSoftcopyPresentationStateStorage),
         ("parametric-map", ExplicitVRLittleEndian, ParametricMapStorage),
         ("fractional", RLELossless, SegmentationStorage),
+        ("pdf", ExplicitVRLittleEndian, EncapsulatedPDFStorage),
+        ("not-performed", ExplicitVRLittleEndian, BasicTextSRStorage),
     )
 }
 
 
 def result_contexts(kinds: Collection[str]) -> tuple[Context, ...]:
     """What a peer must take that gets results of these kinds."""
-    return tuple(context for kind, asked in _BY_KIND.items() if kind in kinds for context in asked)
+    asked = (context for kind, of_kind in _BY_KIND.items() if kind in kinds for context in of_kind)
+    return tuple(dict.fromkeys(asked))
 
 
-#: Of what a model makes unless its manifest says otherwise.
-RESULT_CONTEXTS: tuple[Context, ...] = result_contexts(("seg", "sr"))
+def kinds_taken(kinds: Collection[str], accepted: Collection[Context]) -> tuple[str, ...]:
+    """Those of the kinds of which a peer takes whatever they may be written as."""
+    return tuple(kind for kind in kinds if set(_BY_KIND[kind]) <= set(accepted))
+
+
+#: What a model makes unless its manifest says otherwise.
+USUAL_KINDS = ("seg", "sr")
+RESULT_CONTEXTS: tuple[Context, ...] = result_contexts(USUAL_KINDS)
 
 #: Stands for a C-ECHO that was sent and not answered.
 _NO_ANSWER = -1

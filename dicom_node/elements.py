@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 
+from dicom_node.frame_header import frame_number
+
 #: What pydicom raises on bytes that are no data set, and on values that are not what their VR says
 #: (found by fuzzing; `Warning` because a caller may have turned warnings into errors).
 BROKEN = (
@@ -58,8 +60,9 @@ def text(ds: Dataset, keyword: str) -> str:
 
 def name(ds: Dataset) -> str:
     """What to call an image in a message; its Instance Number says nothing about the patient."""
-    found = number(ds, "InstanceNumber")
-    return f"Image {found:g}" if found is not None else "An image without number"
+    found, frame = number(ds, "InstanceNumber"), frame_number(ds)
+    image = f"Image {found:g}" if found is not None else "An image without number"
+    return image if frame is None else f"Frame {frame} of {image.lower()}"
 
 
 def clean(text: str) -> str:

@@ -7,9 +7,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
 from dicom_node import elements
 from dicom_node.errors import SeriesError
+
+#: Uncompressed, in the file or after inflating it.
+NATIVE = (
+    ImplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    DeflatedExplicitVRLittleEndian,
+)
+
+#: Photometric Interpretations of one value for each pixel.
+_GREY = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
 
 _BITS_ALLOCATED = (8, 16, 32)
 
@@ -31,6 +48,10 @@ class Encoding:
     rescaled: bool
     #: Stored values (lowest, highest) that are padding; None where the image declares none.
     padding: tuple[int, int] | None
+    #: Values of one pixel: 3 for colour.
+    samples: int = 1
+    #: Whether the samples of colour stand plane after plane (1) or pixel after pixel (0).
+    planar_configuration: int = 0
 
     @property
     def is_whole(self) -> bool:
@@ -38,10 +59,11 @@ class Encoding:
         return self.slope == 1 and self.intercept.is_integer()
 
     @property
-    def bounds(self) -> tuple[float, float]:
-        """The lowest and the highest rescaled value that the stored bits can hold (slope 1)."""
+    def ends(self) -> tuple[float, float]:
+        """What the lowest and the highest value that the stored bits can hold are rescaled to."""
         low = -(1 << (self.bits_stored - 1)) if self.signed else 0
-        return low + self.intercept, low + (1 << self.bits_stored) - 1 + self.intercept
+        high = low + (1 << self.bits_stored) - 1
+        return low * self.slope + self.intercept, high * self.slope + self.intercept
 
 
 def of_all(datasets: Sequence[Dataset]) -> list[Encoding]:
@@ -72,6 +94,7 @@ def of(ds: Dataset) -> Encoding:
             f"(high bit {high_bit}); the reader takes 8, 16 or 32 allocated bits that hold the stored ones.",
         )
     slope, intercept, rescaled = _rescale(ds)
+    samples = _samples(ds)
     return Encoding(
         rows=rows,
         columns=columns,
@@ -84,7 +107,24 @@ def of(ds: Dataset) -> Encoding:
         intercept=intercept,
         rescaled=rescaled,
         padding=_padding(ds, stored=stored),
+        samples=samples,
+        planar_configuration=_whole(ds, "PlanarConfiguration"),
     )
+
+
+def _samples(ds: Dataset) -> int:
+    """Values of one pixel, as many as its Photometric Interpretation has (PS3.3 C.7.6.3.1.2)."""
+    samples = _whole(ds, "SamplesPerPixel") or 1
+    kind = photometric(ds)
+    if samples != (3 if kind == "RGB" or kind.startswith("YBR_") else 1) or (
+        samples == 1 and kind not in _GREY
+    ):
+        raise SeriesError(
+            "undecodable",
+            f"{elements.name(ds)} declares {samples} values for each pixel, which do not fit its Photometric "
+            "Interpretation; the reader takes MONOCHROME, PALETTE COLOR, RGB and YBR.",
+        )
+    return samples
 
 
 def _whole(ds: Dataset, keyword: str, *, default: int = 0) -> int:

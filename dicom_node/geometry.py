@@ -1,4 +1,4 @@
-"""Where the slices of a classic series lie: their order, their distance, and the affine."""
+"""Where the slices of a series lie: their order, their distance, and the affine."""
 
 from __future__ import annotations
 
@@ -39,13 +39,14 @@ class Plane:
     index: int
     #: LPS mm of the centre of the first pixel.
     position: NDArray[np.float64]
-    #: Instance Number, for messages; None where the header has none.
+    #: Instance Number; None where the header has none.
     number: float | None
+    #: For messages.
+    name: str
 
     def __str__(self) -> str:
         x, y, z = self.position
-        name = f"image {self.number:g}" if self.number is not None else "an image without number"
-        return f"{name} at ({x:.2f}, {y:.2f}, {z:.2f}) mm"
+        return f"{self.name} at ({x:.2f}, {y:.2f}, {z:.2f}) mm"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -127,7 +128,7 @@ def _plane(ds: Dataset, index: int) -> Plane:
     position = elements.numbers(ds, "ImagePositionPatient", 3)
     number = elements.number(ds, "InstanceNumber")
     assert position is not None  # _common_orientation has refused the series otherwise
-    return Plane(index=index, position=position, number=number)
+    return Plane(index=index, position=position, number=number, name=elements.name(ds).lower())
 
 
 def _common_orientation(datasets: Sequence[Dataset]) -> NDArray[np.float64]:
@@ -179,7 +180,7 @@ def _refuse_mixed_orientation(cosines: NDArray[np.float64]) -> None:
             "mixed-orientation",
             f"The series holds images of {len(different)} orientations "
             f"({', '.join(str(count) for count in counts)} images): it is a localizer, or several stacks in "
-            "one series. Route the single stacks.",
+            "one series. Have each stack sent as a series of its own.",
         )
 
 

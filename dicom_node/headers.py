@@ -29,11 +29,15 @@ from dicom_node.errors import DataSetError
 
 #: Values longer than this are not kept in a header: overlays, icons, private blobs (bytes).
 _BULK = 64 * 1024
+#: What a multi-frame image must have, however long: its functional groups, and where its frames begin.
+_KEPT = (0x52009229, 0x52009230, 0x7FE00001, 0x7FE00002)
 #: The largest data set that a deflated file may unfold to (bytes); a bomb stops here.
 _INFLATED_LIMIT = 1 << 28
 
 #: Pixel Data, Double Float Pixel Data, Float Pixel Data (PS3.3 C.7.6.3.1.4, C.7.6.24).
 PIXEL_TAGS = (0x7FE00010, 0x7FE00009, 0x7FE00008)
+#: Bulky, and yet what the pixels mean: Modality LUT Sequence, palettes and segmented palettes (PS3.3 C.11.1, C.7.9).
+_TABLES = frozenset({0x00283000, *range(0x00281201, 0x00281204), *range(0x00281221, 0x00281224)})
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 
 
@@ -55,6 +59,10 @@ class ImageFile:
     pixel_offset: int
     #: Bytes of that value; None for encapsulated pixels (undefined length, PS3.5 A.4).
     pixel_length: int | None
+    #: Where the fragments of a frame's code lie, (offset, length); None: all from `pixel_offset` to the end.
+    fragments: tuple[tuple[int, int], ...] | None = None
+    #: A deflated file's content, which all of its frames share: inflating it for each of them would take forever.
+    inflated: bytes | None = None
 
 
 @contextmanager
@@ -84,6 +92,10 @@ def read(path: Path, *, whole: bool = True) -> ImageFile:
 
 def open_at_pixels(image: ImageFile) -> BinaryIO:
     """The (inflated) file, positioned at the value of its pixel element; the caller closes it."""
+    if image.inflated is not None:
+        inflated = BytesIO(image.inflated)
+        inflated.seek(image.pixel_offset)
+        return inflated
     source: BinaryIO = image.path.open("rb")
     if image.transfer_syntax == DeflatedExplicitVRLittleEndian:
         with source:
@@ -210,7 +222,8 @@ def _pixel_element(source: BinaryIO, *, at: int, big_endian: bool) -> tuple[int 
 
 def _drop_bulk(ds: Dataset) -> None:
     """Headers of a whole series stay in memory: nothing in them may be large."""
-    for tag in [tag for tag, element in ds._dict.items() if _is_bulk(element)]:
+    kept = _TABLES.union(_KEPT)
+    for tag in [tag for tag, element in ds._dict.items() if tag not in kept and _is_bulk(element)]:
         del ds._dict[tag]
 
 

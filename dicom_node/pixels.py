@@ -1,4 +1,4 @@
-"""Stored pixels of single-frame images, and their rescaled values in one array."""
+"""Stored pixels of classic images or single frames, and their rescaled values in one array."""
 
 from __future__ import annotations
 
@@ -10,26 +10,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.uid import (
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-)
+from pydicom.uid import ExplicitVRBigEndian
 
-from dicom_node import elements, headers
+from dicom_node import elements, fragments, headers
 from dicom_node.decoding import Decoders
-from dicom_node.encoding import Encoding
+from dicom_node.encoding import NATIVE, Encoding
 from dicom_node.errors import SeriesError
 from dicom_node.headers import ImageFile
-
-#: Uncompressed, in the file or after inflating it.
-_NATIVE = (
-    ImplicitVRLittleEndian,
-    ExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    DeflatedExplicitVRLittleEndian,
-)
 
 #: Padding below the scale of CT is set to the bottom of the scale: air (HU).
 PADDING_HU = -1024
@@ -57,7 +44,7 @@ def read_volume(
     first = encodings[0]
     shape = (len(images), first.rows, first.columns)
     for image, encoding in zip(images, encodings, strict=True):
-        if image.transfer_syntax in _NATIVE and image.pixel_length is not None:
+        if image.transfer_syntax in NATIVE and image.pixel_length is not None:
             # Before memory is taken for what the header claims.
             _refuse_too_few(image.pixel_length, image, encoding)
 
@@ -82,14 +69,19 @@ def digest(image: ImageFile, encoding: Encoding, decoders: Decoders) -> str:
 
 
 def stored_values(image: ImageFile, encoding: Encoding, decoders: Decoders) -> NDArray[Any]:
-    """Stored values (rows, columns) of one image, signed or unsigned, without foreign bits."""
+    """Stored values (rows, columns) of one image, signed or unsigned, without foreign bits.
+
+    Of a colour image (rows, columns, 3): red, green and blue, whatever is stored (PS3.3 C.7.6.3.1.2).
+    """
     with headers.open_at_pixels(image) as source:
-        if image.pixel_length is None:
+        if image.fragments is not None:
+            data = fragments.read(source, image.fragments)
+        elif image.pixel_length is None:
             data = bytearray(source.read())
         else:
             data = bytearray(image.pixel_length)
             del data[source.readinto(data) :]  # type: ignore[attr-defined]
-    if image.transfer_syntax in _NATIVE:
+    if image.transfer_syntax in NATIVE and encoding.samples == 1:
         return _native(data, image, encoding)
     return decoders.decode(data, image.transfer_syntax, encoding)
 
@@ -141,7 +133,7 @@ def _rescale(stored: NDArray[Any], encoding: Encoding, *, out: NDArray[Any], fil
 
 
 def _refuse_too_wide(stored: NDArray[Any], encoding: Encoding) -> None:
-    low, high = encoding.bounds
+    low, high = encoding.ends
     if low < -32768 or high > 32767:
         low, high = int(stored.min()) + encoding.intercept, int(stored.max()) + encoding.intercept
         if low < -32768 or high > 32767:

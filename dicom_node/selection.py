@@ -6,13 +6,14 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 
 from pydicom.dataset import Dataset
-from pydicom.uid import UID
+from pydicom.uid import UID, SegmentationStorage
 from pydicom.valuerep import VR
 
-from dicom_node import elements, encoding, pixels
+from dicom_node import dimensions, elements, encoding, functional_groups, pixels
 from dicom_node.decoding import Decoders
 from dicom_node.errors import SeriesError
-from dicom_node.geometry import Stack
+from dicom_node.frame_header import frame_number
+from dicom_node.geometry import Plane, Stack
 from dicom_node.headers import PIXEL_TAGS, ImageFile
 
 #: What all files of one series share, widest first, and the reason where they do not.
@@ -21,6 +22,9 @@ _SHARED = (
     ("StudyInstanceUID", "mixed-study", "studies", "Give the files of one study at a time."),
     ("SeriesInstanceUID", "mixed-series", "series", "Give the files of one series at a time."),
 )
+
+#: Segmentation, and Label Map Segmentation (PS3.6 A), which pydicom does not name yet.
+_SEGMENTATIONS = (SegmentationStorage, "1.2.840.10008.5.1.4.1.1.66.7")
 
 
 def refuse_mixture(images: Sequence[ImageFile]) -> None:
@@ -56,9 +60,9 @@ def _largest(counts: Counter[str]) -> str:
     return ", ".join(str(count) for _, count in counts.most_common(5))
 
 
-def refuse_unusable(images: Sequence[ImageFile]) -> None:
-    """Raise SeriesError where an image is not a single grey frame with pixels."""
-    for reason, is_so, message in _UNUSABLE:
+def refuse_unusable(images: Sequence[ImageFile], *, planar: bool) -> None:
+    """Raise SeriesError where an image has no pixels or undescribed frames, or is not plainly grey unless `planar`."""
+    for reason, is_so, message in _UNUSABLE if planar else (*_UNUSABLE, *_NOT_PLAIN):
         affected = [image for image in images if is_so(image)]
         if affected:
             first = elements.name(affected[0].ds).lower()
@@ -75,10 +79,11 @@ def without_localizers(images: Sequence[ImageFile]) -> tuple[list[ImageFile], li
 
 
 def without_repeats(images: Sequence[ImageFile], decoders: Decoders) -> tuple[list[ImageFile], list[str]]:
-    """Keep one of several files of one SOP instance; raises "repeated-instance" where they differ."""
-    by_uid: dict[str, list[ImageFile]] = defaultdict(list)
+    """Keep one of several copies of an instance's image; raises "repeated-instance" where they differ."""
+    by_uid: dict[Hashable, list[ImageFile]] = defaultdict(list)
     for index, image in enumerate(images):
-        by_uid[elements.text(image.ds, "SOPInstanceUID") or f"file {index}"].append(image)
+        uid = elements.text(image.ds, "SOPInstanceUID")
+        by_uid[(uid, frame_number(image.ds)) if uid else index].append(image)
     for group in by_uid.values():
         if len({_content(image, decoders) for image in group} if len(group) > 1 else ()) > 1:
             raise SeriesError(
@@ -101,12 +106,19 @@ def without_copies(
             raise SeriesError(
                 "repeated-position",
                 f"{len(groups)} of the series' positions have more than one image, e.g. {group[0]} and "
-                f"{group[1]}, and they differ. The series mixes phases, echoes, b-values or reconstructions: "
+                f"{group[1]}, and they differ. The series mixes {_mixed(group, images)}: "
                 "have them sent as series of their own.",
             )
         surplus.update(plane.index for plane in group[1:])
     kept = [image for index, image in enumerate(images) if index not in surplus]
     return kept, _repeat_note(len(surplus), "a copy of another image at its position")
+
+
+def _mixed(group: Sequence[Plane], images: Sequence[ImageFile]) -> str:
+    found = dimensions.differing([images[plane.index].ds for plane in group])
+    if not found:
+        return "phases, echoes, b-values or reconstructions"
+    return " and ".join(f"several {what}" for what in found)
 
 
 def _repeat_note(count: int, what: str) -> list[str]:
@@ -137,9 +149,13 @@ def _has_float_pixels(image: ImageFile) -> bool:
     return image.pixel_tag in PIXEL_TAGS[1:]
 
 
-def _is_multi_frame(image: ImageFile) -> bool:
+def _has_frames_of_no_place(image: ImageFile) -> bool:
     frames = elements.number(image.ds, "NumberOfFrames")
-    return (frames is not None and frames > 1) or "PerFrameFunctionalGroupsSequence" in image.ds
+    return frames is not None and frames > 1 and not functional_groups.are_in(image.ds)
+
+
+def _is_segmentation(image: ImageFile) -> bool:
+    return elements.text(image.ds, "SOPClassUID") in _SEGMENTATIONS
 
 
 def _is_colour(image: ImageFile) -> bool:
@@ -163,16 +179,26 @@ _UNUSABLE: tuple[tuple[str, Callable[[ImageFile], bool], str], ...] = (
         "they are no images (reports, plans, waveforms). Route image series only.",
     ),
     (
+        "not-an-image",
+        _is_segmentation,
+        "they are segmentations: labels, not measured values. Route image series only.",
+    ),
+    (
         "no-pixel-data",
         _has_no_pixels,
         "they hold no pixels; the files may be cut off. Send the series again.",
     ),
     (
         "multi-frame",
-        _is_multi_frame,
-        "enhanced or multi-frame images cannot be read yet. Have the modality or PACS send the classic form.",
+        _has_frames_of_no_place,
+        "they hold many frames and do not describe them one by one, so that their places are unknown. Have the "
+        "modality or PACS send enhanced images with functional groups, or the classic form.",
     ),
     ("undecodable", _has_float_pixels, "they hold floating-point pixels, which cannot be read yet."),
+)
+
+#: What slices of a volume are not; single images may be.
+_NOT_PLAIN: tuple[tuple[str, Callable[[ImageFile], bool], str], ...] = (
     ("colour", _is_colour, "they are colour images; models here read grey values."),
     (
         "inverted-grey",

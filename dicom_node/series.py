@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydicom.dataset import Dataset
 
-from dicom_node import elements, encoding, geometry, headers, pixels, selection
+from dicom_node import elements, encoding, geometry, headers, multiframe, pixels, selection, single_image
 from dicom_node.decoding import Decoders
 from dicom_node.encoding import Encoding
 from dicom_node.errors import DataSetError, SeriesError
@@ -26,27 +26,41 @@ class SeriesImages:
 
     #: Rescaled voxels (HU for CT), float32 or int16, with the geometry of the files.
     volume: Volume
-    #: Headers without pixel data, one per slice, in the order of the volume's first axis.
+    #: Headers without pixel data, one per slice, in the order of the volume's first axis. That of a frame is a
+    #: `FrameHeader`, which knows its number.
     datasets: tuple[Dataset, ...]
     #: What was odd but did not stop it, for people, e.g. "1 localizer image set aside".
     notes: tuple[str, ...] = ()
 
+    @property
+    def instances(self) -> tuple[Dataset, ...]:
+        """The header of each instance's first slice: each instance once."""
+        first: dict[str, Dataset] = {}
+        for ds in self.datasets:
+            first.setdefault(str(ds.SOPInstanceUID), ds)
+        return tuple(first.values())
 
-def read_series(paths: Sequence[Path], *, threads: int = 2) -> SeriesImages:
-    """Read the files of one classic (single-frame) CT, MR or PET series as a volume.
 
-    The slices ascend along the normal of their orientation, row x column (PS3.3 C.7.6.2.1.1); Instance
-    Number, file names and Patient Position say nothing. The volume's axes are (slice, row, column);
-    its values are rescaled (HU for CT), int16 where that loses nothing, float32 otherwise.
+def read_series(paths: Sequence[Path], *, planar: bool = False, threads: int = 2) -> SeriesImages:
+    """Read the files of one CT, MR or PET series as a volume: classic images, or frames that are described.
+
+    With `planar`, read the one image of a series of any kind as a volume of one slice (`single_image`).
+
+    Of a multi-frame image each frame is a slice, as if it had come as a classic one. The slices ascend along
+    the normal of their orientation, row x column (PS3.3 C.7.6.2.1.1); Instance Number, frame numbers, file
+    names and Patient Position say nothing. The volume's axes are (slice, row, column); its values are
+    rescaled (HU for CT), int16 where that loses nothing, float32 otherwise.
 
     Raises SeriesError; its `reason` is one of "no-files", "not-dicom", "truncated", "no-pixel-data",
-    "undecodable", "not-an-image", "multi-frame", "colour", "inverted-grey", "modality-lut",
+    "undecodable", "not-an-image", "multi-frame", "frame-count", "colour", "inverted-grey", "modality-lut",
     "mixed-patient", "mixed-study", "mixed-series", "mixed-frame-of-reference", "mixed-size",
     "mixed-orientation", "no-geometry", "repeated-instance", "repeated-position", "single-slice",
-    "missing-slice", "irregular-spacing", "implausible-spacing", "gantry-tilt", "non-finite".
+    "missing-slice", "irregular-spacing", "implausible-spacing", "gantry-tilt", "non-finite", "several-images".
     """
     with headers.quietly(), Decoders() as decoders:
-        images, notes = _chosen(_opened(paths), decoders)
+        images, notes = _chosen(_opened(paths), decoders, planar=planar)
+        if planar:
+            return _alone(images, notes, decoders)
         stack = geometry.stack([image.ds for image in images])
         images, copies = selection.without_copies(stack, images, decoders)
         if copies:
@@ -81,6 +95,17 @@ def _volume(
     return Volume(array=array, geometry=grid, unit=unit), notes
 
 
+def _alone(images: Sequence[ImageFile], notes: Sequence[str], decoders: Decoders) -> SeriesImages:
+    """The one image that is to be looked at."""
+    image, aside = single_image.only(images)
+    stored = encoding.of(image.ds)
+    unit, unit_notes = _unit([image], [stored])
+    volume, odd = single_image.read(
+        image, stored, unit=unit, fill_padding=_is_ct(image.ds), decoders=decoders
+    )
+    return SeriesImages(volume=volume, datasets=(image.ds,), notes=(*notes, *aside, *unit_notes, *odd))
+
+
 def _opened(paths: Sequence[Path]) -> list[ImageFile]:
     if not paths:
         raise SeriesError("no-files", "The series has no files.")
@@ -97,7 +122,9 @@ def _opened(paths: Sequence[Path]) -> list[ImageFile]:
     return images
 
 
-def _chosen(opened: list[ImageFile], decoders: Decoders) -> tuple[list[ImageFile], list[str]]:
+def _chosen(
+    opened: list[ImageFile], decoders: Decoders, *, planar: bool
+) -> tuple[list[ImageFile], list[str]]:
     """The images that make the volume, and what was odd about the others."""
     notes = []
     repaired = sum([selection.with_uid(image) for image in opened])
@@ -105,14 +132,16 @@ def _chosen(opened: list[ImageFile], decoders: Decoders) -> tuple[list[ImageFile
         notes.append(f"{repaired} images have no SOP UIDs; those of the file meta are used")
     images, localizers = selection.without_localizers(opened)
     # First what a file cut off at an unlucky place would look like: it lacks a patient, too.
-    selection.refuse_unusable(images)
+    selection.refuse_unusable(images, planar=planar)
     selection.refuse_mixture(opened)
+    images, single = selection.without_localizers(multiframe.split(images))
     images, repeats = selection.without_repeats(images, decoders)
-    frames = selection.one_frame_of_reference(images)
+    # Single images need not be comparable.
+    frames = [] if planar else selection.one_frame_of_reference(images)
     unnumbered = sum(not elements.text(image.ds, "InstanceNumber") for image in images)
-    if unnumbered:
+    if unnumbered and not planar:
         notes.append(f"{unnumbered} images have no Instance Number; positions order them anyway")
-    return images, [*notes, *localizers, *repeats, *frames]
+    return images, [*notes, *localizers, *single, *repeats, *frames]
 
 
 def _is_ct(ds: Dataset) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.diameter import Point
 from engines.errors import OutputError
 from engines.volume import Geometry
 
@@ -24,6 +25,19 @@ class Code:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Translation:
+    """A model's words in another language; what is missing stays as the model says it."""
+
+    intended_use: str = ""
+    #: By segment number.
+    segments: Mapping[int, str] = field(default_factory=dict)
+    #: By the measurement's key; a derivation ("Mean") is part of it.
+    measurements: Mapping[str, str] = field(default_factory=dict)
+    #: By the finding's key.
+    findings: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ModelIdentity:
     """Which model, exactly."""
 
@@ -34,6 +48,10 @@ class ModelIdentity:
     digest: str
     #: Whether the model is for research only (not a medical device).
     research_only: bool = True
+    #: What it is made for, in its maker's words.
+    intended_use: str = ""
+    #: Its words in other languages, by language ("zh").
+    words: Mapping[str, Translation] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,6 +82,8 @@ class Measurement:
     derivation: Code | None = None
     #: The segment it was measured in; None for the whole image.
     segment_number: int | None = None
+    #: The ends of the line that was measured, where it is one's length: on one slice of the mask.
+    ends: tuple[Point, Point] | None = None
 
 
 class Urgency(StrEnum):
@@ -87,6 +107,10 @@ class Finding:
     evidence: tuple[str, ...] = ()
     #: In words, e.g. "LAA-950 12.3 % (threshold 10 %)".
     explanation: str = ""
+    #: The measurements that decided, and the bounds that the rule has for them.
+    deciding: tuple[Measurement, ...] = ()
+    above: float | None = None
+    below: float | None = None
 
 
 #: What a map of a segment's probability is called (PS3.16 Annex D).
@@ -127,6 +151,8 @@ class Findings:
     segments: tuple[Segment, ...]
     measurements: tuple[Measurement, ...] = ()
     findings: tuple[Finding, ...] = ()
+    #: Measurements that the source cannot give, each with the reason, for people.
+    impossible: tuple[str, ...] = ()
     #: As the network gave them: what was cleared from the mask afterwards is still in them.
     maps: tuple[Map, ...] = ()
     #: The backend that answered, e.g. "openvino 2026.4 CPU float32".

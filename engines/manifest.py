@@ -4,37 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from engines.findings import Code, Urgency
-
-
-class _Strict(BaseModel):
-    """Unknown keys are errors: a misspelt key must never be a silently ignored one."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from engines.findings import Urgency
+from engines.manifest_entries import CodeEntry, LongText, Strict, WordsEntry
 
 
-class CodeEntry(_Strict):
-    """A coded concept as a manifest writes it: {value, scheme, meaning}."""
-
-    value: Annotated[str, Field(min_length=1, max_length=16)]
-    scheme: Annotated[str, Field(min_length=1, max_length=16)]
-    meaning: Annotated[str, Field(min_length=1, max_length=64)]
-
-    def code(self) -> Code:
-        """The same as the engine's `Code`."""
-        return Code(value=self.value, scheme=self.scheme, meaning=self.meaning)
-
-
-class Weights(_Strict):
+class Weights(Strict):
     """The network's file and its SHA-256."""
 
     file: str = "model.onnx"
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class Window(_Strict):
+class Window(Strict):
     """Clip to [low, high] and scale linearly to [0, 1]."""
 
     kind: Literal["window"]
@@ -42,7 +25,7 @@ class Window(_Strict):
     high: float
 
 
-class CTNormalisation(_Strict):
+class CTNormalisation(Strict):
     """nnU-Net's CT scheme: clip to the training set's percentiles, then (x - mean) / std."""
 
     kind: Literal["ct"]
@@ -52,7 +35,7 @@ class CTNormalisation(_Strict):
     std: Annotated[float, Field(gt=0)]
 
 
-class ZScore(_Strict):
+class ZScore(Strict):
     """(x - mean) / std of the image itself."""
 
     kind: Literal["z-score"]
@@ -60,7 +43,7 @@ class ZScore(_Strict):
     nonzero: bool = False
 
 
-class Percentile(_Strict):
+class Percentile(Strict):
     """Clip to two percentiles of the image and scale linearly to [0, 1]."""
 
     kind: Literal["percentile"]
@@ -68,34 +51,53 @@ class Percentile(_Strict):
     high: Annotated[float, Field(gt=0, le=100)] = 99.5
 
 
-class MinMax(_Strict):
+class MinMax(Strict):
     """Scale the image's own range linearly to [0, 1]."""
 
     kind: Literal["min-max"]
 
 
 Intensity = Annotated[Window | CTNormalisation | ZScore | Percentile | MinMax, Field(discriminator="kind")]
-Spacing = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+_Length = Annotated[float, Field(gt=0)]
+Spacing = tuple[_Length, _Length, _Length]
 Shape = tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
 
 
-class Input(_Strict):
+class Input(Strict):
     """One named input of the network and how a series becomes it."""
 
     #: The ONNX graph's input name; its shape is (1, 1, slices, rows, columns).
     name: str
     #: Which series fits, in the same language as a route's `when`.
     series: dict[str, Any]
+    #: Whether the model looks at single images (X-rays, ultrasound, photographs, one slice) as they were
+    #: acquired: volumes of one slice, with or without a place in the patient, instead of stacks.
+    planar: bool = False
     #: Patient directions of the (slice, row, column) axes that the network was trained on.
     orientation: Annotated[str, Field(pattern=r"^[LRAPHF]{3}$")] = "HPL"
-    #: Voxel spacing the network was trained on, mm along (slice, row, column); null: as acquired.
-    spacing_mm: Spacing | None = None
+    #: Voxel spacing the network was trained on, mm along (slice, row, column), or (row, column) where
+    #: `planar`; null: as acquired.
+    spacing_mm: Spacing | tuple[_Length, _Length] | None = None
+    #: Where `planar`, instead of a spacing: (rows, columns) that every image is brought to, whatever its shape.
+    size: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]] | None = None
     intensity: Intensity
     #: Fewest slices along the scan that the model accepts.
     min_slices: Annotated[int, Field(ge=1)] = 2
 
+    @model_validator(mode="after")
+    def _fits_its_dimensions(self) -> Input:
+        length = 2 if self.planar else 3
+        if self.spacing_mm is not None and len(self.spacing_mm) != length:
+            raise ValueError(f"spacing_mm has {length} numbers where planar is {str(self.planar).lower()}")
+        unfit = {"orientation", "min_slices"} if self.planar else {"size"}
+        for key in sorted(unfit & self.model_fields_set):
+            raise ValueError(f"{key} says nothing where planar is {str(self.planar).lower()}: remove it")
+        if self.size is not None and self.spacing_mm is not None:
+            raise ValueError("give spacing_mm or size, not both")
+        return self
 
-class Tiling(_Strict):
+
+class Tiling(Strict):
     """The sliding window."""
 
     #: Patch shape in voxels along (slice, row, column).
@@ -107,14 +109,14 @@ class Tiling(_Strict):
     mirror_axes: tuple[Literal[0, 1, 2], ...] = ()
 
 
-class Label(_Strict):
+class Label(Strict):
     """One class of a segmentation output."""
 
     #: Channel of the output that stands for it; 0 is background.
     index: Annotated[int, Field(ge=1)]
     #: Short name that measurements refer to.
     key: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-    label: str
+    label: LongText
     category: CodeEntry
     type: CodeEntry
     anatomic_region: CodeEntry | None = None
@@ -133,7 +135,7 @@ class Label(_Strict):
     probability: bool = False
 
 
-class Output(_Strict):
+class Output(Strict):
     """The network's output and its labels."""
 
     #: The ONNX graph's output name; its shape is (1, classes, slices, rows, columns).
@@ -142,11 +144,14 @@ class Output(_Strict):
     labels: Annotated[tuple[Label, ...], Field(min_length=1)]
 
 
-class MeasurementEntry(_Strict):
+class MeasurementEntry(Strict):
     """One measurement to make of labels."""
 
     key: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-    kind: Literal["volume", "mean", "std", "minimum", "maximum", "percent_below", "percent_above"]
+    kind: Literal[
+        "volume", "area", "longest_diameter",
+        "mean", "std", "minimum", "maximum", "percent_below", "percent_above",
+    ]  # fmt: skip
     #: Label keys: one measurement for each.
     of: Annotated[tuple[str, ...], Field(min_length=1)]
     #: Also measure the union of `of`, reported without a segment.
@@ -164,7 +169,7 @@ class MeasurementEntry(_Strict):
         return self
 
 
-class FindingRule(_Strict):
+class FindingRule(Strict):
     """When a measurement makes a finding."""
 
     key: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -188,21 +193,23 @@ ResultKind = Literal[
     "key-images",
     "key-objects",
     "labelmap",
+    "sr-display",
     "rtstruct",
     "presentation-state",
     "parametric-map",
     "fractional",
+    "pdf",
 ]
 
 
-class Manifest(_Strict):
+class Manifest(Strict):
     """The whole of `model.yaml`."""
 
     format: Literal[1]
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
     version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
     licence: str
-    manufacturer: Annotated[str, Field(min_length=1, max_length=64)]
+    manufacturer: LongText
     intended_use: str
     research_only: bool = True
     weights: Weights
@@ -213,6 +220,25 @@ class Manifest(_Strict):
     measurements: tuple[MeasurementEntry, ...] = ()
     findings: tuple[FindingRule, ...] = ()
     results: tuple[ResultKind, ...] = ("seg", "sr")
+    #: For reports in words in these languages; without them they say it as the entries above do.
+    words: dict[Literal["zh"], WordsEntry] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _planar_models_say_so(self) -> Manifest:
+        planar = self.inputs[0].planar
+        if planar and (self.tiling.patch[0] != 1 or 0 in self.tiling.mirror_axes):
+            raise ValueError(
+                "tiling: a planar model has a patch of one slice, mirrored along axes 1 and 2 only"
+            )
+        for label in self.outputs[0].labels:
+            if planar and (label.min_component_ml or label.min_volume_ml):
+                raise ValueError(
+                    f"outputs[0].labels.{label.key}: a planar image has no volume to be too small"
+                )
+        for entry in self.measurements:
+            if not planar and entry.kind == "area":
+                raise ValueError(f"measurements.{entry.key}: an area is of one slice; volumes have many")
+        return self
 
     @model_validator(mode="after")
     def _maps_are_there(self) -> Manifest:
@@ -244,4 +270,18 @@ class Manifest(_Strict):
         for rule in self.findings:
             if rule.measurement not in keys:
                 raise ValueError(f'findings.{rule.key}.measurement: no measurement "{rule.measurement}"')
+        return self
+
+    @model_validator(mode="after")
+    def _words_name_what_is_there(self) -> Manifest:
+        there = {
+            "labels": {label.key for label in self.outputs[0].labels},
+            "measurements": {entry.key for entry in self.measurements},
+            "findings": {rule.key for rule in self.findings},
+        }
+        for language, entry in self.words.items():
+            for part, keys in there.items():
+                unknown = set(getattr(entry, part)) - keys
+                if unknown:
+                    raise ValueError(f"words.{language}.{part}: there is no {sorted(unknown)}")
         return self

@@ -106,6 +106,10 @@ def _allowed_units(entry: MeasurementEntry) -> frozenset[str]:
     """The UCUM codes that fit the measurement's kind; empty where the source volume decides."""
     if entry.kind == "volume":
         return frozenset(measure.PER_MM3)
+    if entry.kind == "longest_diameter":
+        return frozenset(measure.PER_MM)
+    if entry.kind == "area":
+        return frozenset(measure.PER_MM2)
     return frozenset({"%"}) if entry.kind.startswith("percent") else frozenset()
 
 

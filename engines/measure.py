@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engines import diameter, printing
 from engines.errors import VolumeError
 from engines.findings import Finding, Measurement
 from engines.manifest import FindingRule, Manifest, MeasurementEntry
 from engines.preprocess import spread
-from engines.volume import Volume
+from engines.volume import Geometry, Volume
 
 logger = logging.getLogger(__name__)
 
 #: The units that a volume can be reported in (UCUM), and how much of each a cubic millimetre is.
 PER_MM3: Mapping[str, float] = {"mm3": 1.0, "uL": 1.0, "mL": 1e-3, "cm3": 1e-3, "dL": 1e-5, "L": 1e-6}
 
-#: How people write units whose UCUM code they would not recognise.
-_FAMILIAR = {"[hnsf'U]": "HU", "1": ""}
+#: The same of an area and a square millimetre, and of a length and a millimetre.
+PER_MM2: Mapping[str, float] = {"mm2": 1.0, "cm2": 1e-2}
+PER_MM: Mapping[str, float] = {"mm": 1.0, "cm": 0.1}
 
 #: Slices that one thread looks at at a time.
 _SLAB = 8
@@ -76,22 +78,47 @@ def measure(
     """Every measurement of the manifest, in its order: each label of `of`, then the union if asked.
 
     `mask` is a label map on the volume's grid; the values are the source's own, not the network's.
-    A statistic of a label that has no voxel does not exist and is left out; its volume is 0.
+    A statistic of a label that has no voxel does not exist and is left out; its volume is 0. A volume, an
+    area or a length of what has no known size is left out too: `impossible` says so.
     """
     numbers = {label.key: label.index for label in manifest.outputs[0].labels}
     wanted = _wanted(manifest.measurements, numbers)
     statistics = gather(volume.array, mask, wanted, threads=threads)
-    made = []
+    made: list[Measurement] = []
     for entry in manifest.measurements:
-        own = [(numbers[key], statistics[numbers[key]]) for key in entry.of]
-        parts: list[tuple[int | None, Statistics]] = [*own]
-        if entry.combined:
-            parts.append((None, _union(part for _, part in own)))
-        for number, part in parts:
-            value = _value(entry, part, volume.geometry.voxel_volume_mm3)
-            if value is not None:
-                made.append(_measurement(entry, value, number))
+        own = [numbers[key] for key in entry.of]
+        if entry.kind == "longest_diameter":
+            made += _diameters(entry, volume.geometry, mask, own)
+        else:
+            made += _sums(entry, {number: statistics[number] for number in own}, volume.geometry)
     return tuple(made)
+
+
+def _sums(
+    entry: MeasurementEntry, own: Mapping[int, Statistics], geometry: Geometry
+) -> Iterator[Measurement]:
+    """What statistics give, of each label and of the union."""
+    parts: list[tuple[int | None, Statistics]] = [*own.items()]
+    if entry.combined:
+        parts.append((None, _union(own.values())))
+    for number, part in parts:
+        value = _value(entry, part, geometry)
+        if value is not None:
+            yield _measurement(entry, value, number)
+
+
+def _diameters(
+    entry: MeasurementEntry, geometry: Geometry, mask: NDArray[Any], own: Sequence[int]
+) -> Iterator[Measurement]:
+    """The longest diameter of each label, and of the union, with the line that it is the length of."""
+    if geometry.pixel_area_mm2 is None:
+        return
+    for number in [*own, None] if entry.combined else own:
+        region = np.isin(mask, own) if number is None else mask == number
+        found = diameter.longest(region, geometry.spacing)
+        if found is not None:
+            value = found.mm * PER_MM[entry.unit.value]
+            yield replace(_measurement(entry, value, number), ends=found.ends)
 
 
 def _wanted(entries: Sequence[MeasurementEntry], numbers: Mapping[str, int]) -> dict[int, set[float]]:
@@ -147,10 +174,33 @@ def _union(parts: Iterable[Statistics]) -> Statistics:
     return union
 
 
-def _value(entry: MeasurementEntry, part: Statistics, voxel_mm3: float) -> float | None:
+def impossible(manifest: Manifest, geometry: Geometry) -> tuple[str, ...]:
+    """What the manifest wants measured and an image of this geometry does not tell, for people."""
+    reasons: dict[str, str] = {}
+    if geometry.voxel_volume_mm3 is None:
+        reasons["volume"] = "a single image has no known thickness"
+    if geometry.pixel_area_mm2 is None:
+        reasons |= dict.fromkeys(
+            ("area", "longest_diameter"), "the image does not say how large its pixels are"
+        )
+    return tuple(
+        f"{entry.name.meaning} ({entry.unit.meaning}) cannot be measured: {reasons[entry.kind]}"
+        for entry in manifest.measurements
+        if reasons.get(entry.kind)
+    )
+
+
+def _size(entry: MeasurementEntry, count: int, geometry: Geometry) -> float | None:
+    """Volume or area of so many voxels; None where their size is unknown."""
+    voxel = geometry.voxel_volume_mm3 if entry.kind == "volume" else geometry.pixel_area_mm2
+    units = PER_MM3 if entry.kind == "volume" else PER_MM2
+    return None if voxel is None else count * voxel * units[entry.unit.value]
+
+
+def _value(entry: MeasurementEntry, part: Statistics, geometry: Geometry) -> float | None:
     """The measurement's value in its unit; None where there is nothing to measure."""
-    if entry.kind == "volume":
-        return part.count * voxel_mm3 * PER_MM3[entry.unit.value]
+    if entry.kind == "volume" or entry.kind == "area":
+        return _size(entry, part.count, geometry)
     if part.count == 0:
         return None
     match entry.kind:
@@ -166,6 +216,8 @@ def _value(entry: MeasurementEntry, part: Statistics, voxel_mm3: float) -> float
             return 100 * part.below[entry.threshold or 0.0] / part.count
         case "percent_above":
             return 100 * part.above[entry.threshold or 0.0] / part.count
+        case "longest_diameter":
+            raise ValueError("a diameter is not made of statistics")
 
 
 def _measurement(entry: MeasurementEntry, value: float, number: int | None) -> Measurement:
@@ -213,6 +265,9 @@ def _finding(rule: FindingRule, deciding: Sequence[Measurement], measured: Seque
         segment_numbers=tuple(numbers),
         evidence=(rule.measurement,),
         explanation="; ".join(_explained(rule, measurement) for measurement in met or deciding),
+        deciding=tuple(met or deciding),
+        above=rule.above,
+        below=rule.below,
     )
 
 
@@ -223,7 +278,7 @@ def _meets(rule: FindingRule, value: float) -> bool:
 
 def _explained(rule: FindingRule, measurement: Measurement) -> str:
     """In words, e.g. "Low attenuation area 12.3 % (threshold above 10 %)"."""
-    unit = _FAMILIAR.get(measurement.unit.value, measurement.unit.value)
+    unit = printing.unit(measurement.unit.value)
     bounds = [f"above {rule.above:g}"] if rule.above is not None else []
     bounds += [f"below {rule.below:g}"] if rule.below is not None else []
     value = f"{measurement.value:.4g} {unit}".strip()

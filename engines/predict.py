@@ -59,6 +59,7 @@ def predict(
     mask, maps = _segment(package, runner, prepared, volume, clock=clock, report=report, threads=count)
     with clock.stage("measure"):
         measurements = measure.measure(manifest, volume, mask, threads=count)
+        impossible = measure.impossible(manifest, volume.geometry)
         findings = measure.conclude(manifest, measurements)
     report(1.0)
     return Findings(
@@ -68,6 +69,7 @@ def predict(
         segments=package.segments,
         measurements=measurements,
         findings=findings,
+        impossible=impossible,
         maps=maps,
         engine=runner.description,
         seconds=clock.seconds,
@@ -109,7 +111,7 @@ def _segment(
 
     def turned(array: NDArray[Any]) -> NDArray[Any]:
         # A view in the model's axes: what is written to it lands where the source's voxels are.
-        return Volume(array=array, geometry=volume.geometry).reoriented(entry.orientation).array
+        return preprocess.turn(Volume(array=array, geometry=volume.geometry), entry).array
 
     backward = postprocess.Backward(
         turned(mask),
@@ -141,23 +143,25 @@ def _probability(label: Label, array: NDArray[np.float32]) -> Map:
 
 
 def _clean(mask: NDArray[Any], geometry: Geometry, declared: Sequence[Label]) -> None:
-    """Clear what the manifest does not want to be kept of each label, in place."""
+    """Clear what the manifest does not want of each label, in place."""
     for label in declared:
         if label.keep_largest:
             postprocess.keep_largest(mask, label.index)
-        if label.min_component_ml:
+        # Sizes are those of volumes: the manifest of a planar model has none.
+        if label.min_component_ml and geometry.voxel_volume_mm3 is not None:
             voxels = label.min_component_ml * 1000 / geometry.voxel_volume_mm3
             postprocess.drop_components(mask, label.index, smaller_than=voxels)
-    _drop_small(mask, geometry, declared)
+    if geometry.voxel_volume_mm3 is not None:
+        _drop_small(mask, geometry.voxel_volume_mm3, declared)
 
 
-def _drop_small(mask: NDArray[Any], geometry: Geometry, declared: Sequence[Label]) -> None:
+def _drop_small(mask: NDArray[Any], voxel_mm3: float, declared: Sequence[Label]) -> None:
     """Clear the labels that are smaller than the manifest wants them, in place."""
     if not any(label.min_volume_ml for label in declared):
         return
     voxels = labels.counts(mask, len(declared))
     for label in declared:
-        millilitres = voxels[label.index] * geometry.voxel_volume_mm3 / 1000
+        millilitres = voxels[label.index] * voxel_mm3 / 1000
         if 0 < millilitres < label.min_volume_ml:
             for plane in mask:
                 plane[plane == label.index] = 0

@@ -5,29 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
-from engines import manifest
+from engines import grids, manifest
 from engines.errors import VolumeError
-from engines.volume import Geometry, Volume
+from engines.volume import Geometry, Scale, Volume
 
 #: How far an axis may point away from the patient axis that it stands for. A gantry tilts up to 30
 #: degrees; a network sees a patient who is turned further than that as nothing it was trained on.
 OBLIQUE_LIMIT_DEGREES = 30.5
 
-#: Voxels that a model grid may have: 4 GiB in float32.
-GRID_LIMIT = 2**28
-
 #: Source slices that one thread works on at a time.
 _SLAB = 8
-
-#: A value this far below a half still rounds up, so that noise in the affine cannot change a shape.
-_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,16 +68,38 @@ def prepare(volume: Volume, entry: manifest.Input, *, threads: int = 1) -> Prepa
     Raises VolumeError where the volume cannot be used: see `check`.
     """
     check(volume, entry)
-    turned = volume.reoriented(entry.orientation)
-    grid = model_grid(turned.geometry, entry.spacing_mm)
+    turned = turn(volume, entry)
+    grid = grids.of_model(turned.geometry, entry)
     array = resample(
         turned.array, grid.shape, scaling=scaling_for(entry.intensity, turned.array), threads=threads
     )
     return Prepared(array=array, geometry=grid, source=turned.geometry)
 
 
+def turn(volume: Volume, entry: manifest.Input) -> Volume:
+    """The volume in the model's axes (a view); a planar model takes an image as it was acquired."""
+    return volume if entry.planar else volume.reoriented(entry.orientation)
+
+
 def check(volume: Volume, entry: manifest.Input) -> None:
     """Raise VolumeError, saying why, where the model cannot answer about this volume."""
+    slices = volume.array.shape[0]
+    if entry.planar:
+        if slices > 1:
+            raise VolumeError(f"the volume has {slices} slices; the model takes single images")
+        if entry.spacing_mm is not None and volume.geometry.scale is Scale.NONE:
+            raise VolumeError("the image does not say how large its pixels are, and the model must know")
+    else:
+        _check_stack(volume, entry)
+    low, high = float(volume.array.min()), float(volume.array.max())
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise VolumeError("the volume holds values that are not finite numbers")
+    if low == high:
+        raise VolumeError(f"every voxel of the volume has the same value, {low:g}: there is no image in it")
+
+
+def _check_stack(volume: Volume, entry: manifest.Input) -> None:
+    """Enough slices, upright in the patient."""
     slices = volume.array.shape[0]
     if slices < entry.min_slices:
         raise VolumeError(f"the volume has {slices} slices; the model needs at least {entry.min_slices}")
@@ -93,11 +109,6 @@ def check(volume: Volume, entry: manifest.Input) -> None:
             f"the volume is turned {angle:.0f} degrees away from the patient's axes; "
             f"the engine accepts up to {OBLIQUE_LIMIT_DEGREES:.0f}"
         )
-    low, high = float(volume.array.min()), float(volume.array.max())
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise VolumeError("the volume holds values that are not finite numbers")
-    if low == high:
-        raise VolumeError(f"every voxel of the volume has the same value, {low:g}: there is no image in it")
 
 
 def obliquity(geometry: Geometry) -> float:
@@ -105,30 +116,6 @@ def obliquity(geometry: Geometry) -> float:
     turned, _, _ = geometry.reoriented("LPH")
     cosines = np.diag(turned.affine[:3, :3]) / np.linalg.norm(turned.affine[:3, :3], axis=0)
     return float(np.degrees(np.arccos(np.clip(cosines.min(), -1, 1))))
-
-
-def model_grid(source: Geometry, spacing_mm: tuple[float, float, float] | None) -> Geometry:
-    """The grid that a network with `spacing_mm` sees `source` on; `source` itself where that is None.
-
-    Both grids cover the same box: the outer faces of the first and last voxels coincide (half-voxel
-    alignment, align_corners=False elsewhere). The number of voxels is rounded, so the spacing is the
-    asked one up to half a voxel over the whole axis, as in nnU-Net; the geometry says it exactly.
-    """
-    if spacing_mm is None:
-        return source
-    lengths = [
-        n * own / asked for n, own, asked in zip(source.shape, source.spacing, spacing_mm, strict=True)
-    ]
-    shape = tuple(max(1, math.floor(length + 0.5 + _ROUNDING)) for length in lengths)
-    if math.prod(shape) > GRID_LIMIT:
-        raise VolumeError(
-            f"at the model's spacing the volume would have {shape} voxels, more than the engine holds"
-        )
-    factors = np.array(source.shape) / np.array(shape)
-    affine = source.affine.copy()
-    affine[:3, :3] = source.affine[:3, :3] * factors
-    affine[:3, 3] = source.to_patient((factors - 1) / 2)
-    return replace(source, shape=(shape[0], shape[1], shape[2]), affine=affine)
 
 
 def axis_weights(n_in: int, n_out: int, *, antialias: bool) -> scipy.sparse.csr_matrix[np.float32] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,23 @@ from engines.errors import VolumeError
 _DIRECTIONS = (("R", "L"), ("A", "P"), ("F", "H"))
 
 
+class Scale(StrEnum):
+    """Along which axes the millimetres between voxels are known."""
+
+    VOLUME = "volume"
+    #: Rows and columns; nobody says how thick the one slice is.
+    PLANE = "plane"
+    NONE = "none"
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Geometry:
     """Where the voxels of an array lie in the patient.
 
     The array's axes are (slice, row, column). `affine` maps the homogeneous index
     (slice, row, column, 1) of a voxel centre to LPS millimetres: x to the patient's left,
-    y to posterior, z to the head (PS3.3 C.7.6.2.1.1).
+    y to posterior, z to the head (PS3.3 C.7.6.2.1.1). A single image may be without a place in the patient,
+    and even without a size: there `in_patient` and `scale` say what the affine's numbers are not.
     """
 
     #: Voxels along (slice, row, column).
@@ -30,6 +41,10 @@ class Geometry:
     affine: NDArray[np.float64]
     #: Frame of Reference UID; None where the source has none.
     frame_of_reference_uid: str | None = None
+    #: False for a projection or a photograph: the affine's x runs along a row, and its y down a column.
+    in_patient: bool = True
+    #: An axis whose millimetres are unknown counts voxels.
+    scale: Scale = Scale.VOLUME
 
     def __post_init__(self) -> None:
         affine = np.array(self.affine, dtype=np.float64)
@@ -39,19 +54,26 @@ class Geometry:
             raise VolumeError(f"a volume needs three axes of at least one voxel, not {self.shape}")
         if abs(np.linalg.det(affine[:3, :3])) < 1e-9:
             raise VolumeError("the affine is singular: two axes of the volume coincide")
+        if self.scale is not Scale.VOLUME and self.shape[0] > 1:
+            raise VolumeError("slices whose distance is unknown make no volume")
         affine.setflags(write=False)
         object.__setattr__(self, "affine", affine)
 
     @property
     def spacing(self) -> tuple[float, float, float]:
-        """Distance between voxel centres along (slice, row, column), mm."""
+        """Distance between voxel centres along (slice, row, column), mm; 1 where `scale` leaves it unknown."""
         lengths = np.linalg.norm(self.affine[:3, :3], axis=0)
         return (float(lengths[0]), float(lengths[1]), float(lengths[2]))
 
     @property
-    def voxel_volume_mm3(self) -> float:
-        """Volume of one voxel, mm3."""
-        return float(abs(np.linalg.det(self.affine[:3, :3])))
+    def voxel_volume_mm3(self) -> float | None:
+        """Volume of one voxel, mm3; None where that is unknown."""
+        return float(abs(np.linalg.det(self.affine[:3, :3]))) if self.scale is Scale.VOLUME else None
+
+    @property
+    def pixel_area_mm2(self) -> float | None:
+        """Area of one pixel of a slice, mm2; None where that is unknown."""
+        return self.spacing[1] * self.spacing[2] if self.scale is not Scale.NONE else None
 
     @property
     def orientation(self) -> str:
@@ -83,8 +105,11 @@ class Geometry:
 
         Returns the new geometry, the permutation and the flips (both in the new axis order) that
         bring an array of this geometry there: `array.transpose(permutation)`, then flip.
-        Raises VolumeError where `orientation` does not name one direction of each pair R/L, A/P, F/H.
+        Raises VolumeError where `orientation` does not name one direction of each pair R/L, A/P, F/H, and
+        where there is no patient.
         """
+        if not self.in_patient:
+            raise VolumeError("the image has no place in the patient: nobody knows which way it is turned")
         wanted = [_direction(letter) for letter in orientation]
         if sorted(lps for lps, _ in wanted) != [0, 1, 2]:
             raise VolumeError(f'"{orientation}" is not an orientation; write e.g. "HPL"')
@@ -130,6 +155,8 @@ class Volume:
     array: NDArray[Any]
     geometry: Geometry
     unit: str = "1"
+    #: Values that the source wants shown black and white; None where it does not say so of the whole volume.
+    window: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if self.array.shape != self.geometry.shape:

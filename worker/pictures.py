@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,8 @@ _SIZE = 512
 def draw(volume: Volume, findings: Findings, folder: Path) -> list[Path]:
     """Write three axial, one coronal and one sagittal PNG into `folder`; return their paths.
 
+    Of a single image write it alone, as it was acquired.
+
     The planes go through what the model segmented: at its quarter, middle and three quarters, so
     that a picture never shows an empty part of the scan.
     """
@@ -32,29 +34,31 @@ def draw(volume: Volume, findings: Findings, folder: Path) -> list[Path]:
     window = _window(volume)
     sizes = labels.counts(findings.mask, len(findings.segments))
     frame = labels.surrounding(sizes)
+    shared: dict[str, Any] = {"window": window, "size": _SIZE, "unfilled": frame}
+    if volume.geometry.shape[0] == 1:
+        picture = overlay.slice_overlay(volume, findings.mask, findings.segments, index=0, **shared)
+        return [_save(picture, folder / "image.png")]
     written = []
     for name, plane, position in _planes(findings, sizes, frame):
         picture = overlay.overlay(
-            volume,
-            findings.mask,
-            findings.segments,
-            plane=plane,
-            position=position,
-            window=window,
-            size=_SIZE,
-            unfilled=frame,
+            volume, findings.mask, findings.segments, plane=plane, position=position, **shared
         )
-        path = folder / f"{name}.png"
-        # Pages and the demo show what is there: a picture appears whole.
-        unfinished = path.with_suffix(".part")
-        Image.fromarray(picture).save(unfinished, format="PNG")
-        unfinished.replace(path)
-        written.append(path)
+        written.append(_save(picture, folder / f"{name}.png"))
     return written
 
 
+def _save(picture: NDArray[np.uint8], path: Path) -> Path:
+    """Write a picture, which appears whole: pages and the demo show what is there."""
+    unfinished = path.with_suffix(".part")
+    Image.fromarray(picture).save(unfinished, format="PNG")
+    unfinished.replace(path)
+    return path
+
+
 def _window(volume: Volume) -> tuple[float, float]:
-    """Display window: fixed for Hounsfield units, the middle 98 % of the values otherwise."""
+    """Display window: the source's, else fixed for Hounsfield units, the middle 98 % of other values."""
+    if volume.window is not None:
+        return volume.window
     if volume.unit == "[hnsf'U]":
         return _CT_WINDOW
     sample = volume.array[:: max(1, volume.array.shape[0] // 16), ::4, ::4]

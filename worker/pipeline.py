@@ -19,17 +19,30 @@ from db import decisions, deliveries, intake, jobs, leases, parents, purging, st
 from db.base import Database
 from db.models import Delivery, Job
 from db.states import JobState
-from dicom_node import attributes as dicom_attributes
 from dicom_node import results as dicom_results
 from dicom_node import series as dicom_series
-from dicom_node.errors import CommitmentRefused, DataSetError, SendError, SeriesError
+from dicom_node.errors import CommitmentRefused, SendError, SeriesError
 from dicom_node.instance import StoredInstance
-from dicom_node.results.context import Predecessor, ResultContext
+from dicom_node.results import report
+from dicom_node.results.context import ResultContext
 from dicom_node.senders import Destination, Outcome, Verdict
 from engines import predict
 from engines.errors import EngineError
+from worker import (
+    antecedents,
+    completeness,
+    hold,
+    limits,
+    outcomes,
+    pictures,
+    profiles,
+    receipts,
+    records,
+    routing,
+    version,
+)
 from worker import commitment_ledger as ledger
-from worker import completeness, hold, limits, outcomes, pictures, receipts, records, routing, version
+from worker.antecedents import Antecedents
 from worker.bench import Analysis, Bench, Post
 from worker.hold import Hold
 from worker.lease import Lease
@@ -61,23 +74,14 @@ def receive(
     for stored in instances:
         key = (stored.study_instance_uid, stored.series_instance_uid)
         fresh = key not in read_series and key not in seen
-        attributes = _attributes(spool_root / stored.path) if fresh else None
+        attributes = records.attributes(spool_root / stored.path) if fresh else None
         seen.add(key)
         rows.append(records.new_instance(stored, attributes, guarded=guard.reason(stored, attributes)))
     with database.write() as session:
         changed = intake.record_instances(session, rows, keep_last=keep_last)
         for row in {(row.study_instance_uid, row.series_instance_uid): row for row in changed}.values():
-            parents.describe_anew(session, row, _attributes(spool_root / row.path))
+            parents.describe_anew(session, row, records.attributes(spool_root / row.path))
     read_series |= seen
-
-
-def _attributes(path: Path) -> dict[str, Any]:
-    """The attributes that routes may ask for; empty where the file cannot be read."""
-    try:
-        return dict(dicom_attributes.read_attributes(path))
-    except DataSetError as error:
-        logger.warning("%s: its attributes cannot be read (%s); no route will match it", path.name, error)
-        return {}
 
 
 # 2. Close: the study is complete; models are chosen -----------------------------------------------
@@ -122,19 +126,21 @@ def _route(
     They may be asked twice about a series: when it was complete, and again with its study.
     """
     study, series_ids, problem = settled.study, settled.series_ids, settled.problem
-    send_to = {route.name: route.send_to for route in routes}
+    by_name = {route.name: route for route in routes}
     wanted: dict[str, dict[str, Any]] = {}
     decisions.forget(session, study.id, study.revision, series_ids)
     for decision in routing.decide(routes, models, records.series_views(session, study, series_ids)):
         decisions.record(session, records.decision(study, decision, now))
         if not decision.matched:
             continue
-        values = records.job(study, decision, models[decision.model], send_to[decision.route], now=now)
+        route, model = by_name[decision.route], models[decision.model]
+        sends = profiles.sends(route.send_to, route.terms, model.results)
+        values = records.job(study, decision, model, sends=sends, announce_to=route.announce_to, now=now)
         if problem:
-            values |= records.skipped("study-problem", problem, now)
-        earlier = wanted.setdefault(values["identity"], values)
+            values = records.skipped(values, "study-problem", problem, now)
         # Two routes that ask the same of the same images get one job, which serves both.
-        earlier["destinations"] = sorted({*earlier["destinations"], *values["destinations"]})
+        earlier = wanted.get(values["identity"], values)
+        wanted[values["identity"]] = records.serve_both(earlier, values)
     made = [jobs.create(session, values) for values in wanted.values()]
     purging.carry_answers(session, study)
     keep = [] if problem else [job.id for job in made]
@@ -161,19 +167,16 @@ def analyse(bench: Bench, job_id: int, *, send: Callable[[list[int]], None] | No
             return []
         images = records.own_instances(session, job)
         if images is None:
-            _supersede(session, job, bench.owner)
-            return []
+            return outcomes.supersede(session, job, bench.owner)
         if hand_over(session, bench, job, images=images, now=now):
             return []
-        purging.spare_results(session, job.identity)
-        supersession.settle_predecessor(session, job)
-        predecessor = records.predecessor(session, job)
+        before = antecedents.settle(session, job, now)
     logger.info("job %s: %s on study %s", job.id, job.model, job.study.study_instance_uid)
     watch = Stopwatch()
     try:
         with Lease(bench, job, allowed):
             paths = [bench.spool_root / row.path for row in images]
-            analysis = _analyse(bench, job, paths, predecessor, watch)
+            analysis = _analyse(bench, job, paths, before, watch)
     except SeriesError as error:
         return outcomes.fail(bench, job, error.reason, str(error), watch)
     except EngineError as error:
@@ -191,31 +194,15 @@ def analyse(bench: Bench, job_id: int, *, send: Callable[[list[int]], None] | No
     return follow
 
 
-def _supersede(session: Session, job: Job, owner: str) -> None:
-    """End a job whose images are no longer those of its identity: another answer must not bear its name."""
-    now = datetime.now(UTC)
-    leases.leave_running(
-        session,
-        job.id,
-        JobState.CANCELLED,
-        owner=owner,
-        reason="superseded",
-        error="its series no longer holds just the images that it was made for",
-        finished_at=now,
-    )
-    studies.finish_if_ended(session, job.study_id, now)
-    logger.warning("job %s: its series no longer holds just the images that it was made for", job.id)
-
-
 def _analyse(
-    bench: Bench, job: Job, paths: Sequence[Path], predecessor: Predecessor | None, watch: Stopwatch
+    bench: Bench, job: Job, paths: Sequence[Path], before: Antecedents, watch: Stopwatch
 ) -> Analysis:
     """Files -> volume -> findings -> objects, read back."""
     package = bench.shelf.package(job.model)
     with watch("load"):
         runner = bench.shelf.runner(job.model)
     with watch("read"):
-        source = dicom_series.read_series(paths)
+        source = dicom_series.read_series(paths, planar=package.manifest.inputs[0].planar)
     findings = predict.predict(package, runner, source.volume)
     watch.add(findings.seconds)
     context = ResultContext(
@@ -225,13 +212,18 @@ def _analyse(
         engine=findings.engine,
         created_at=job.created_at,
         secondread_version=version.VERSION,
-        predecessor=predecessor,
+        predecessor=before.predecessor,
+        announced=before.announced,
+        comparison=before.comparison,
+        language=bench.language,
     )
+    wanted = profiles.wanted(job.sends, package.manifest.results)
     with watch("encode"):
         folder = bench.results_root / job.identity
-        files = dicom_results.make_results(context, findings, package.manifest.results, folder)
-    notes = (*source.notes, *dicom_results.left_out(context, package.manifest.results))
-    return Analysis(volume=source.volume, findings=findings, files=files, notes=notes)
+        files = dicom_results.make_results(context, findings, wanted, folder)
+    notes = (*source.notes, *findings.impossible, *dicom_results.left_out(context, wanted))
+    words = report.worded(context, findings)
+    return Analysis(volume=source.volume, findings=findings, files=files, notes=notes, report=words)
 
 
 # 4. Deliver: the results leave --------------------------------------------------------------------

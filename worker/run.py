@@ -12,18 +12,21 @@ from typing import Any
 
 from dicom_node import results, series
 from dicom_node.errors import SeriesError
-from dicom_node.results import ResultFile
+from dicom_node.results import ResultFile, report
 from dicom_node.results.context import ResultContext
 from engines import loader, predict
 from engines import package as model_package
 from engines.findings import Findings
 from engines.package import ModelPackage
-from worker import criteria, folder, pictures, records, routing, version
+from worker import criteria, folder, pictures, profiles, records, routing, version
 from worker.errors import JobError
 from worker.folder import FolderSeries
 from worker.settings import Settings
 from worker.shelf import Shelf
 from worker.stopwatch import Stopwatch
+
+#: The report in words, beside the objects.
+REPORT = "report.txt"
 
 #: Stage and fraction of it that is done.
 Progress = Callable[[str, float], None]
@@ -41,13 +44,27 @@ class Run:
     seconds: dict[str, float]
 
 
-def run(settings: Settings, model: str, path: Path, out: Path, *, progress: Progress) -> list[Run]:
+def run(
+    settings: Settings,
+    model: str,
+    path: Path,
+    out: Path,
+    *,
+    progress: Progress,
+    profile: str = profiles.DEFAULT,
+) -> list[Run]:
     """Run `model` (a name, or a package's folder) on every series under `path` that it takes.
 
+    What is made is what a destination of this profile would get.
     Objects and pictures go to a folder per series under `out`. Raises JobError where no series fits,
     or where a series or a result object does not stand up.
     """
     package = _package(settings, model)
+    wanted = profiles.kinds(profile, package.manifest.results)
+    if not wanted:
+        raise JobError(
+            "no-results", f"profile {profile} takes nothing that {package.manifest.name} lists as results"
+        )
     chosen = _matching(package, folder.read(path))
     with closing(
         loader.open_runner(package, engine=settings.work.engine, threads=settings.work.threads)
@@ -55,7 +72,17 @@ def run(settings: Settings, model: str, path: Path, out: Path, *, progress: Prog
         runs = []
         for number, found in enumerate(chosen, start=1):
             target = out if len(chosen) == 1 else out / f"series-{number}"
-            runs.append(_run_series(package, runner, found, target, progress=progress))
+            runs.append(
+                _run_series(
+                    package,
+                    runner,
+                    found,
+                    target,
+                    wanted=wanted,
+                    progress=progress,
+                    language=settings.reports.language,
+                )
+            )
     return runs
 
 
@@ -84,13 +111,20 @@ def _matching(package: ModelPackage, found: folder.Folder) -> list[FolderSeries]
 
 
 def _run_series(
-    package: ModelPackage, runner: Any, found: FolderSeries, out: Path, *, progress: Progress
+    package: ModelPackage,
+    runner: Any,
+    found: FolderSeries,
+    out: Path,
+    *,
+    wanted: tuple[str, ...],
+    progress: Progress,
+    language: str,
 ) -> Run:
     """Read, predict, write, verify, draw."""
     watch = Stopwatch()
     try:
         with watch("read"):
-            source = series.read_series(found.paths)
+            source = series.read_series(found.paths, planar=package.manifest.inputs[0].planar)
     except SeriesError as error:
         raise JobError(error.reason, f"series {found.view.series_instance_uid}: {error}") from error
     progress("read", 1.0)
@@ -108,13 +142,15 @@ def _run_series(
         engine=findings.engine,
         created_at=datetime.now(UTC),
         secondread_version=version.VERSION,
+        language=language,
     )
     with watch("encode"):
-        files = results.make_results(context, findings, package.manifest.results, out)
+        files = results.make_results(context, findings, wanted, out)
     progress("encode", 1.0)
     with watch("pictures"):
         pictures.draw(source.volume, findings, out)
     _write_json(out / "findings.json", findings)
+    (out / REPORT).write_text(report.text(report.worded(context, findings)), encoding="utf-8")
     refused = [f"{file.path}: {file.problem}" for file in files if not file.verified]
     if refused:
         raise JobError(
@@ -126,7 +162,7 @@ def _run_series(
         folder=out,
         findings=findings,
         files=files,
-        notes=(*source.notes, *results.left_out(context, package.manifest.results)),
+        notes=(*source.notes, *findings.impossible, *results.left_out(context, wanted)),
         seconds=watch.seconds,
     )
 

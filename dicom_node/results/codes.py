@@ -39,8 +39,6 @@ _PROCEDURE_BY_MODALITY = {
     "MR": Code(value="25056-3", scheme="LN", meaning="MRI unspecified body region"),
     "PT": Code(value="44136-0", scheme="LN", meaning="PET unspecified body region"),
     "NM": Code(value="49118-3", scheme="LN", meaning="NM unspecified body region"),
-    "CR": Code(value="43468-8", scheme="LN", meaning="XR unspecified body region"),
-    "DX": Code(value="43468-8", scheme="LN", meaning="XR unspecified body region"),
 }
 _ANY_PROCEDURE = Code(value="363679005", scheme="SCT", meaning="Imaging procedure")
 

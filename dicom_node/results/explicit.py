@@ -11,12 +11,14 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 from pydicom.tag import BaseTag
 
+from dicom_node.frame_header import frame_number
+
 #: Value representations of text, by what pads them to an even length (PS3.5 6.2).
-_PADDING = {"UI": b"\0", "DS": b" "}
+_PADDING = {"UI": b"\0", "DS": b" ", "IS": b" "}
 
 
 def text(tag: int, vr: str, value: str) -> bytes:
-    """An element of ASCII text; `vr` is UI or DS."""
+    """An element of ASCII text; `vr` is UI, DS or IS."""
     encoded = value.encode("ascii")
     return element(tag, vr, encoded + _PADDING[vr] * (len(encoded) % 2))
 
@@ -42,9 +44,16 @@ def item(*elements: bytes) -> bytes:
     return struct.pack("<HHL", 0xFFFE, 0xE000, len(value)) + value
 
 
-def reference(image: Dataset) -> bytes:
-    """The attributes that refer to an instance (PS3.3 Table 10-11)."""
-    return text(0x00081150, "UI", image.SOPClassUID) + text(0x00081155, "UI", image.SOPInstanceUID)
+def reference(image: Dataset, *frames: int) -> bytes:
+    """The attributes that refer to an instance (PS3.3 Table 10-11), or to some of its frames (Table 10-3)."""
+    instance = text(0x00081150, "UI", image.SOPClassUID) + text(0x00081155, "UI", image.SOPInstanceUID)
+    return instance + (text(0x00081160, "IS", "\\".join(map(str, frames))) if frames else b"")
+
+
+def slice_reference(image: Dataset) -> bytes:
+    """The attributes that refer to the one slice that the header is of."""
+    number = frame_number(image)
+    return reference(image) if number is None else reference(image, number)
 
 
 def encoded(ds: Dataset) -> bytes:

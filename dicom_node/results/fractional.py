@@ -22,8 +22,8 @@ MOST = 255
 def build(context: ResultContext, findings: Findings, made: Mapping[str, Dataset]) -> Dataset | None:
     """A FRACTIONAL Segmentation (PS3.3 A.51) of the segments' probabilities.
 
-    A frame for each segment and slice that has a probability of 1/510 or more. None where there is none. The
-    source must have a Frame of Reference.
+    A frame for each segment and slice that has a probability of 1/510 or more. None where there is none.
+    What `segments.unplaced` speaks against cannot be made.
     """
     maps = of_segments(findings)
     shown = _shown(findings, maps)
@@ -37,8 +37,7 @@ def build(context: ResultContext, findings: Findings, made: Mapping[str, Dataset
     images = context.source.datasets
     [sample] = ds.PerFrameFunctionalGroupsSequence
     explicit.set_sequence(ds, 0x52009230, *frames.groups(shown, images, sample))
-    positions = [images[frame.slice].ImagePositionPatient for frame in shown]
-    segments.place(ds, findings, positions, one_each=len(findings.segments) == 1)
+    segments.place(ds, context, [frame.slice for frame in shown], one_each=len(findings.segments) == 1)
     ds.NumberOfFrames = len(shown)
     pixels = np.stack([scaled(maps[frame.segment or 0].array[frame.slice]) for frame in shown])
     compress(

@@ -86,13 +86,14 @@ def groups(frames: Sequence[Frame], images: Sequence[Dataset], sample: Dataset) 
     """
     # With a single segment the macro is shared (PS3.3 C.8.20.3.1).
     identified = "SegmentIdentificationSequence" in sample
+    placed = "PlanePositionSequence" in sample
     used = {frame.slice for frame in frames}
     derivations = _derivations({index: images[index] for index in used}, sample.DerivationImageSequence[0])
-    positions = {index: _position(images[index]) for index in used}
+    positions = {index: _position(images[index]) if placed else b"" for index in used}
     return [
         explicit.item(
             derivations[frame.slice],
-            _dimension_indices(frame),
+            _content(frame, placed=placed),
             positions[frame.slice],
             _segment(frame.segment) if identified and frame.segment is not None else b"",
         )
@@ -101,13 +102,13 @@ def groups(frames: Sequence[Frame], images: Sequence[Dataset], sample: Dataset) 
 
 
 def _derivations(images: dict[int, Dataset], sample: Dataset) -> dict[int, bytes]:
-    """The Derivation Image macro of each slice: which source image it was derived from."""
+    """The Derivation Image macro of each slice: which source image or frame it was derived from."""
     [source] = sample.SourceImageSequence
     del sample.SourceImageSequence, source.ReferencedSOPClassUID, source.ReferencedSOPInstanceUID
     derivation, purpose = explicit.encoded(sample), explicit.encoded(source)
     made = {}
     for index, image in images.items():
-        described = explicit.item(explicit.reference(image), purpose)
+        described = explicit.item(explicit.slice_reference(image), purpose)
         item = explicit.item(explicit.sequence(0x00082112, described), derivation)
         made[index] = explicit.sequence(0x00089124, item)
     return made
@@ -119,11 +120,17 @@ def _position(image: Dataset) -> bytes:
     return explicit.sequence(0x00209113, explicit.item(explicit.text(0x00200032, "DS", values)))
 
 
-def _dimension_indices(frame: Frame) -> bytes:
-    """The Frame Content macro: indices by segment, where it shows one, and by position (PS3.3 C.7.6.17.1)."""
+def _content(frame: Frame, *, placed: bool) -> bytes:
+    """The Frame Content macro: indices by segment, where it shows one, and by position (PS3.3 C.7.6.17.1).
+
+    A frame without a position is indexed by its segment, or by its name, which highdicom makes a dimension.
+    """
     by_segment = b"" if frame.segment is None else struct.pack("<L", frame.segment)
-    indices = by_segment + struct.pack("<L", frame.rank)
-    return explicit.sequence(0x00209111, explicit.item(explicit.element(0x00209157, "UL", indices)))
+    by_place = struct.pack("<L", frame.rank) if placed or frame.segment is None else b""
+    named = not placed and frame.segment is None
+    label = explicit.element(0x00209453, "LO", b"Frame ") if named else b""
+    indices = explicit.element(0x00209157, "UL", by_segment + by_place)
+    return explicit.sequence(0x00209111, explicit.item(indices, label))
 
 
 def _segment(number: int) -> bytes:

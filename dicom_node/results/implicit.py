@@ -9,6 +9,8 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 
+from dicom_node.frame_header import frame_number
+
 
 def text(tag: int, value: str, *, padding: bytes = b" ") -> bytes:
     """An element of ASCII text, padded to an even length (PS3.5 6.2); a UID is padded with NUL."""
@@ -26,12 +28,19 @@ def item(*elements: bytes) -> bytes:
     return _element(0xFFFEE000, b"".join(elements))
 
 
-def reference(image: Dataset) -> bytes:
-    """An item that refers to an instance (PS3.3 Table 10-11)."""
-    return item(
+def reference(image: Dataset, *frames: int) -> bytes:
+    """An item that refers to an instance (PS3.3 Table 10-11), or to some of its frames (Table 10-3)."""
+    instance = (
         text(0x00081150, image.SOPClassUID, padding=b"\0"),
         text(0x00081155, image.SOPInstanceUID, padding=b"\0"),
     )
+    return item(*instance, *([text(0x00081160, "\\".join(map(str, frames)))] if frames else []))
+
+
+def slice_reference(image: Dataset) -> bytes:
+    """An item that refers to the one slice that the header is of."""
+    number = frame_number(image)
+    return reference(image) if number is None else reference(image, number)
 
 
 def set_sequence(ds: Dataset, tag: int, *items: bytes) -> None:

@@ -16,6 +16,7 @@ from pydicom.uid import (
 )
 
 from dicom_node import elements
+from dicom_node.frame_header import frame_number
 from dicom_node.results import codes, header, key_slices, legend
 from dicom_node.results.context import ResultContext
 from dicom_node.results.key_slices import KeySlice
@@ -66,20 +67,31 @@ def _picture(
     context: ResultContext, findings: Findings, chosen: KeySlice, unfilled: set[int]
 ) -> NDArray[np.uint8]:
     """One frame."""
-    volume = context.source.volume
     segments = [findings.segments[number - 1] for number in chosen.segments]
-    drawn = overlay.slice_overlay(
-        volume,
+    picture = drawn(context, findings, chosen, unfilled, size=size(context))
+    place = elements.name(context.source.datasets[chosen.index])
+    count = context.source.volume.geometry.shape[0]
+    if count > 1:
+        place = f"{place} (slice {chosen.index + 1} of {count})"
+    return legend.beside(picture, context, findings, segments, place)
+
+
+def drawn(
+    context: ResultContext, findings: Findings, chosen: KeySlice, unfilled: set[int], *, size: int
+) -> NDArray[np.uint8]:
+    """A key slice with its segments drawn over it, without words: RGB, the longer side of `size` pixels.
+
+    The segments numbered in `unfilled` get a contour only.
+    """
+    return overlay.slice_overlay(
+        context.source.volume,
         findings.mask,
-        segments,
+        [findings.segments[number - 1] for number in chosen.segments],
         index=chosen.index,
         window=key_slices.window(context, chosen.index),
-        size=size(context),
+        size=size,
         unfilled=unfilled,
     )
-    image = elements.name(context.source.datasets[chosen.index])
-    place = f"{image} (slice {chosen.index + 1} of {volume.geometry.shape[0]})"
-    return legend.beside(drawn, context, findings, segments, place)
 
 
 def _image(ds: Dataset, frames: NDArray[np.uint8]) -> None:
@@ -87,8 +99,6 @@ def _image(ds: Dataset, frames: NDArray[np.uint8]) -> None:
     ds.ConversionType = "WSD"
     ds.ImageType = ["DERIVED", "SECONDARY"]
     ds.PatientOrientation = None
-    # What is burned in identifies neither the patient nor the date (PS3.3 Table C.7-9).
-    ds.BurnedInAnnotation = "NO"
     ds.SamplesPerPixel, ds.PhotometricInterpretation, ds.PlanarConfiguration = 3, "RGB", 0
     ds.Rows, ds.Columns = frames.shape[1:3]
     ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 8, 8, 7, 0
@@ -105,21 +115,27 @@ def _frames(ds: Dataset, context: ResultContext, chosen: tuple[KeySlice, ...]) -
 
 
 def _derived(ds: Dataset, context: ResultContext, chosen: tuple[KeySlice, ...]) -> None:
-    """Which source images the frames are of, in their order (PS3.3 C.7.6.1, C.12.4)."""
+    """Which source images, or frames of them, the frames are of, in their order (PS3.3 C.7.6.1, C.12.4)."""
     ds.DerivationDescription = "Key slices with an AI result drawn over them"
     items = []
     for slice_ in chosen:
         image = context.source.datasets[slice_.index]
         item = Dataset()
         item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = image.SOPClassUID, image.SOPInstanceUID
+        if (number := frame_number(image)) is not None:
+            item.ReferencedFrameNumber = number
         item.PurposeOfReferenceCodeSequence = [codes.concept(codes.SOURCE_IMAGE)]
         items.append(item)
     ds.SourceImageSequence = items
 
 
 def _taken_over(ds: Dataset, context: ResultContext) -> None:
-    """What a picture has from its source: the side of the body, and what its compression has lost."""
+    """What a picture has from its source: the side of the body, what is burned in, what compression has lost."""
     source = context.header
+    # What we burn in identifies neither the patient nor the date (PS3.3 Table C.7-9), as slices of a scan do not.
+    # A single image may: a captured screen with a name on it.
+    if source.get("BurnedInAnnotation") or context.source.volume.geometry.in_patient:
+        ds.BurnedInAnnotation = source.get("BurnedInAnnotation") or "NO"
     header.body_part(ds, context)
     # Once lossy, always lossy (PS3.3 C.7.6.1.1.5).
     ds.LossyImageCompression = source.get("LossyImageCompression") or "00"

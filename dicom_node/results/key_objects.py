@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from highdicom import ko
 from pydicom.dataset import Dataset
 
+from dicom_node.frame_header import frame_number
 from dicom_node.results import codes, explicit, header, key_slices, observer, references
 from dicom_node.results.context import ResultContext
 from engines.findings import Findings
@@ -34,9 +35,11 @@ def build(context: ResultContext, findings: Findings, made: Mapping[str, Dataset
         ),
         **header.constructor(context, "key-objects"),
     )
-    for item in document.ContentSequence:
-        if item.ValueType in ("IMAGE", "COMPOSITE"):
-            del item.ConceptNameCodeSequence  # TID 2010 gives its references no purpose; highdicom does
+    items = [item for item in document.ContentSequence if item.ValueType in ("IMAGE", "COMPOSITE")]
+    for item, ds in zip(items, selected, strict=True):
+        del item.ConceptNameCodeSequence  # TID 2010 gives its references no purpose; highdicom does
+        if (number := frame_number(ds)) is not None:
+            item.ReferencedSOPSequence[0].ReferencedFrameNumber = number
     explicit.set_sequence(document, 0x0040A375, _evidence(context, selected))
     header.finish(document, context, header.describe(context, ["key objects"]))
     return document
@@ -50,7 +53,8 @@ def selection(context: ResultContext, findings: Findings, made: Mapping[str, Dat
 
 def _evidence(context: ResultContext, selected: list[Dataset]) -> bytes:
     """Each selected instance, once (PS3.3 C.17.2.3)."""
-    by_series: dict[str, list[Dataset]] = {}
+    by_series: dict[str, dict[str, Dataset]] = {}
     for ds in selected:
-        by_series.setdefault(str(ds.SeriesInstanceUID), []).append(ds)
-    return references.study(context, [references.of_series(series) for series in by_series.values()])
+        by_series.setdefault(str(ds.SeriesInstanceUID), {})[str(ds.SOPInstanceUID)] = ds
+    series = [references.of_series(list(instances.values())) for instances in by_series.values()]
+    return references.study(context, series)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dicom_node import elements
+from dicom_node import display
 from dicom_node.results.context import ResultContext
 from engines.findings import Findings
 
@@ -28,25 +28,46 @@ class KeySlice:
     segments: tuple[int, ...]
 
 
-def choose(findings: Findings) -> tuple[KeySlice, ...]:
-    """For each segment the slice on which its area is greatest, in slice order, each slice once.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where one segment is seen best."""
 
-    Where that would be more than `MOST`, the segments of findings that are present come first, then the
-    smallest: a lesion says more than a lung. Nothing where no voxel is segmented.
-    """
+    #: Segment Number.
+    segment: int
+    #: Index along the mask's first axis.
+    index: int
+
+
+def choose(findings: Findings) -> tuple[KeySlice, ...]:
+    """The slices of `best`, in slice order, each once."""
     areas = _areas(findings)
+    return tuple(
+        KeySlice(index=index, segments=tuple(int(number) for number in np.flatnonzero(areas[index, 1:]) + 1))
+        for index in sorted({place.index for place in _best(findings, areas)})
+    )
+
+
+def best(findings: Findings) -> tuple[Place, ...]:
+    """For each segment the slice on which its area is greatest, the segments that matter first.
+
+    Those of findings that are present come first, then the smallest: a lesion says more than a lung.
+    Together they are on `MOST` slices at most. Nothing where no voxel is segmented.
+    """
+    return _best(findings, _areas(findings))
+
+
+def _best(findings: Findings, areas: NDArray[np.int64]) -> tuple[Place, ...]:
+    """`best` of the areas on each slice."""
     found = [number for number in range(1, areas.shape[1]) if areas[:, number].any()]
     wanted = {number for item in findings.findings if item.present for number in item.segment_numbers}
     found.sort(key=lambda number: (number not in wanted, int(areas[:, number].sum())))
-    best: list[int] = []
+    places: list[Place] = []
     for number in found:
         index = int(areas[:, number].argmax())
-        if index not in best and len(best) < MOST:
-            best.append(index)
-    return tuple(
-        KeySlice(index=index, segments=tuple(int(number) for number in np.flatnonzero(areas[index, 1:]) + 1))
-        for index in sorted(best)
-    )
+        slices = {place.index for place in places}
+        if index in slices or len(slices) < MOST:
+            places.append(Place(segment=number, index=index))
+    return tuple(places)
 
 
 def shown(chosen: tuple[KeySlice, ...]) -> list[int]:
@@ -55,16 +76,12 @@ def shown(chosen: tuple[KeySlice, ...]) -> list[int]:
 
 
 def window(context: ResultContext, index: int) -> tuple[float, float]:
-    """Values shown black and white: the source's first window (PS3.3 C.11.2.1.2), as a viewer opens it."""
-    image = context.source.datasets[index]
-    centres, widths = (elements.value(image, f"Window{part}") for part in ("Center", "Width"))
-    try:
-        centre, width = (float(np.ravel(value)[0]) for value in (centres, widths))
-    except (TypeError, ValueError, IndexError):
-        centre, width = np.nan, np.nan
-    if np.isfinite([centre, width]).all() and width >= 1:
-        return centre - width / 2, centre + width / 2
-    low, high = np.percentile(context.source.volume.array[index], _CONTRAST)
+    """Values shown black and white: the source's own window, as a viewer opens it."""
+    volume = context.source.volume
+    asked = volume.window or display.window(context.source.datasets[index])
+    if asked is not None:
+        return asked
+    low, high = np.percentile(volume.array[index], _CONTRAST)
     return float(low), float(max(high, low + 1))
 
 

@@ -14,20 +14,24 @@ from dicom_node.results import (
     key_objects,
     labelmap,
     parametric_map,
+    pdf,
     presentation_state,
     rtstruct,
     seg,
     segments,
     sr,
+    sr_display,
     verify_fractional,
     verify_key_images,
     verify_key_objects,
     verify_labelmap,
     verify_parametric_map,
+    verify_pdf,
     verify_presentation_state,
     verify_rtstruct,
     verify_seg,
     verify_sr,
+    verify_sr_display,
 )
 from dicom_node.results.context import ResultContext
 from engines.findings import Findings
@@ -70,25 +74,16 @@ class Kind:
 MADE: dict[str, Kind] = {
     "seg": Kind(writer=seg, gate=verify_seg, unfit=segments.unplaced),
     "labelmap": Kind(writer=labelmap, gate=verify_labelmap, unfit=segments.unplaced),
-    "rtstruct": Kind(writer=rtstruct, gate=verify_rtstruct, unfit=segments.unplaced),
-    "parametric-map": Kind(writer=parametric_map, gate=verify_parametric_map, unfit=segments.unplaced),
+    "rtstruct": Kind(writer=rtstruct, gate=verify_rtstruct, unfit=segments.without_place),
+    "parametric-map": Kind(writer=parametric_map, gate=verify_parametric_map, unfit=segments.without_place),
     "fractional": Kind(writer=fractional, gate=verify_fractional, unfit=segments.unplaced),
     "presentation-state": Kind(
         writer=presentation_state, gate=verify_presentation_state, unfit=presentation_state.unfit
     ),
     "key-images": Kind(writer=key_images, gate=verify_key_images),
     "sr": Kind(writer=sr, gate=verify_sr, refers_to=segments.KINDS),
-    "key-objects": Kind(
-        writer=key_objects,
-        gate=verify_key_objects,
-        refers_to=(
-            *segments.KINDS,
-            "rtstruct",
-            "parametric-map",
-            "fractional",
-            "presentation-state",
-            "key-images",
-            "sr",
-        ),
-    ),
+    "sr-display": Kind(writer=sr_display, gate=verify_sr_display),
+    "pdf": Kind(writer=pdf, gate=verify_pdf),
 }
+#: It names all others that were made.
+MADE["key-objects"] = Kind(writer=key_objects, gate=verify_key_objects, refers_to=tuple(MADE))

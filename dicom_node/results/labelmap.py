@@ -17,7 +17,7 @@ from engines.findings import Findings
 def build(context: ResultContext, findings: Findings, made: Mapping[str, Dataset]) -> Dataset | None:
     """A LABELMAP Segmentation (PS3.3 A.51, Supplement 243) with one frame for each slice that has voxels.
 
-    None where there is no voxel at all. The source must have a Frame of Reference.
+    None where there is no voxel at all. What `segments.unplaced` speaks against cannot be made.
     """
     if not segments.has_voxels(findings):
         return None
@@ -30,9 +30,9 @@ def build(context: ResultContext, findings: Findings, made: Mapping[str, Dataset
     images, shown = context.source.datasets, frames.labelled(findings)
     [sample] = ds.PerFrameFunctionalGroupsSequence
     explicit.set_sequence(ds, 0x52009230, *frames.groups(shown, images, sample))
-    positions = [images[frame.slice].ImagePositionPatient for frame in shown]
-    segments.place(ds, findings, positions, one_each=True)
-    _pixels(ds, findings, [frame.slice for frame in shown])
+    slices = [frame.slice for frame in shown]
+    segments.place(ds, context, slices, one_each=True)
+    _pixels(ds, findings, slices)
     return ds
 
 

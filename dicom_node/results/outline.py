@@ -113,10 +113,25 @@ def _of_history(context: ResultContext) -> Iterator[Group]:
                 f"This report is of {len(context.source.datasets)} images."
             ),
         )
+    if context.announced:
+        yield Group(
+            tracking_uid=context.uid("tracking", "performed"),
+            tracking_id=f"{context.model.name}/performed after all",
+            comment=(
+                'An earlier document says "AI not performed" of this series: it was performed since, and this '
+                "report takes that document's place."
+            ),
+        )
 
 
 def _of_what_is_missing(context: ResultContext, findings: Findings) -> Iterator[Group]:
-    """Why a reader looks for the Segmentation in vain."""
+    """Why a reader looks for the Segmentation, or for a measurement, in vain."""
+    if findings.impossible:
+        yield Group(
+            tracking_uid=context.uid("tracking", "impossible"),
+            tracking_id=f"{context.model.name}/not measured",
+            comment=" ".join(f"{words}." for words in findings.impossible),
+        )
     reason = segments.unplaced(context)
     if reason and segments.has_voxels(findings):
         yield Group(

@@ -21,7 +21,7 @@ def build(context: ResultContext, findings: Findings, made: Mapping[str, Dataset
     """A Parametric Map (PS3.3 A.75) of the first map: 32-bit numbers, a frame for each slice that it spans.
 
     None where there is no map, or it is zero. One map only: readers take the frames of an object as slices of
-    one volume. The source must have a Frame of Reference.
+    one volume. The source must have a place in the patient.
     """
     if not findings.maps or not spanned(findings.maps[0]):
         return None
@@ -29,13 +29,13 @@ def build(context: ResultContext, findings: Findings, made: Mapping[str, Dataset
     ds = _begin(context, findings, shown)
     # Ascending along row x column: dcmqi 1.5 places frames in their order, not where they say that they are.
     slices = frames.ordered(findings, spanned(shown))[::-1]
-    images, listed = (
-        context.source.datasets,
-        [frames.Frame(segment=None, slice=index, rank=rank) for rank, index in enumerate(slices, start=1)],
-    )
+    images = context.source.datasets
+    listed = [
+        frames.Frame(segment=None, slice=index, rank=rank) for rank, index in enumerate(slices, start=1)
+    ]
     [sample] = ds.PerFrameFunctionalGroupsSequence
     explicit.set_sequence(ds, 0x52009230, *frames.groups(listed, images, sample))
-    segments.place(ds, findings, [images[index].ImagePositionPatient for index in slices], one_each=True)
+    segments.place(ds, context, slices, one_each=True)
     ds.NumberOfFrames = len(slices)
     ds.add_new("FloatPixelData", "OF", shown.array[slices].astype("<f4", copy=False).tobytes())
     return ds

@@ -11,11 +11,13 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, GrayscaleSoftcopyPresentationStateStorage
 
 from dicom_node import elements
+from dicom_node.frame_header import frame_number
 from dicom_node.results import explicit, header, key_slices, legend, segments
 from dicom_node.results.context import ResultContext
 from dicom_node.results.key_slices import KeySlice
 from engines import contours
 from engines.findings import Findings, Segment
+from engines.volume import Scale
 
 #: Points of a polyline: each takes 8 bytes, and the element's length is of 16 bits.
 _MOST_POINTS = 8000
@@ -45,7 +47,7 @@ def build(context: ResultContext, findings: Findings, made: Mapping[str, Dataset
     _identify(ds, context)
     series = Dataset()
     series.SeriesInstanceUID = context.header.SeriesInstanceUID
-    series.ReferencedImageSequence = [_reference(context, slice_.index) for slice_ in chosen]
+    series.ReferencedImageSequence = _references(context, chosen)
     ds.ReferencedSeriesSequence = [series]
     ds.GraphicLayerSequence = [_layer(number, segment) for number, segment in enumerate([None, *shown], 1)]
     ds.GraphicAnnotationSequence = [
@@ -62,6 +64,11 @@ def build(context: ResultContext, findings: Findings, made: Mapping[str, Dataset
 
 def unfit(context: ResultContext) -> str:
     """Why there can be no presentation state of this source; "" where there can."""
+    first = context.source.datasets[0]
+    if elements.text(first, "PhotometricInterpretation") != "MONOCHROME2" or "ModalityLUTSequence" in first:
+        return (
+            "the source's values are not shown as they are read: colour, a look-up table, or black for most"
+        )
     if len({rescale(image) for image in context.source.datasets}) > 1:
         return (
             "the source images are rescaled differently, and a presentation state rescales all images alike"
@@ -97,10 +104,25 @@ def _identify(ds: Dataset, context: ResultContext) -> None:
     del ds.ContentDate, ds.ContentTime
 
 
+def _references(context: ResultContext, chosen: tuple[KeySlice, ...]) -> list[Dataset]:
+    """Each instance once, with the frames that it applies to."""
+    items: dict[str, Dataset] = {}
+    for slice_ in chosen:
+        item = _reference(context, slice_.index)
+        first = items.setdefault(item.ReferencedSOPInstanceUID, item)
+        if first is not item:
+            numbers = first.ReferencedFrameNumber
+            listed = [numbers] if isinstance(numbers, int) else list(numbers)
+            first.ReferencedFrameNumber = [*listed, item.ReferencedFrameNumber]
+    return list(items.values())
+
+
 def _reference(context: ResultContext, index: int) -> Dataset:
     """A reference to the source image of a slice (PS3.3 Table 10-3)."""
     image, item = context.source.datasets[index], Dataset()
     item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = image.SOPClassUID, image.SOPInstanceUID
+    if (number := frame_number(image)) is not None:
+        item.ReferencedFrameNumber = number
     return item
 
 
@@ -179,7 +201,11 @@ def _display(ds: Dataset, context: ResultContext, chosen: tuple[KeySlice, ...]) 
     area.DisplayedAreaTopLeftHandCorner = [1, 1]
     area.DisplayedAreaBottomRightHandCorner = [image.Columns, image.Rows]
     area.PresentationSizeMode = "SCALE TO FIT"
-    area.PresentationPixelSpacing = [f"{value:.10g}" for value in context.source.volume.geometry.spacing[1:]]
+    geometry = context.source.volume.geometry
+    if geometry.scale is Scale.NONE:
+        area.PresentationPixelAspectRatio = [1, 1]
+    else:
+        area.PresentationPixelSpacing = [f"{value:.10g}" for value in geometry.spacing[1:]]
     ds.DisplayedAreaSelectionSequence = [area]
     rescaled = rescale(image)
     if rescaled is not None:

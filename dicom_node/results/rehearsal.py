@@ -65,7 +65,7 @@ def _image(index: int) -> Dataset:
     image.SOPClassUID = CTImageStorage
     image.SOPInstanceUID = f"2.25.{index + 10}"
     image.StudyInstanceUID, image.SeriesInstanceUID = "2.25.2", "2.25.3"
-    image.Modality = "CT"
+    image.Modality, image.PhotometricInterpretation = "CT", "MONOCHROME2"
     image.Rows, image.Columns = _SHAPE[1:]
     image.PixelSpacing, image.SliceThickness = [1, 1], 1
     image.FrameOfReferenceUID = "2.25.1"

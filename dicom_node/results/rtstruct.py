@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage
 from scipy import ndimage
 
-from dicom_node.results import codes, header, implicit, legend, segments
+from dicom_node.results import codes, header, implicit, legend, references, segments
 from dicom_node.results.context import ResultContext
 from engines import contours, labels
 from engines.findings import Findings, Segment
@@ -31,8 +31,8 @@ _ORGANS = (("91723000", "SCT"), ("123037004", "SCT"))
 def build(context: ResultContext, findings: Findings, made: Mapping[str, Dataset]) -> Dataset | None:
     """A structure set (PS3.3 A.19) with a region of interest for each segment that has voxels.
 
-    None where there is no voxel at all. The source must have a Frame of Reference. Implicit VR, since an
-    outline in Explicit VR may not be longer than 64 KB.
+    None where there is no voxel at all. The source must have a place in the patient (`segments.without_place`).
+    Implicit VR, since an outline in Explicit VR may not be longer than 64 KB.
     """
     if not segments.has_voxels(findings):
         return None
@@ -46,8 +46,8 @@ def build(context: ResultContext, findings: Findings, made: Mapping[str, Dataset
     drawn = _contours(context, findings)
     present = [segment for segment in findings.segments if drawn[segment.number]]
     _set(ds, context, [segment.label for segment in present])
-    sizes = labels.counts(findings.mask, len(findings.segments)) * findings.geometry.voxel_volume_mm3 / 1000
-    ds.StructureSetROISequence = [_region(context, segment, sizes[segment.number]) for segment in present]
+    voxels = labels.counts(findings.mask, len(findings.segments))
+    ds.StructureSetROISequence = [_region(context, segment, voxels[segment.number]) for segment in present]
     ds.RTROIObservationsSequence = [_observation(segment) for segment in present]
     implicit.set_sequence(ds, 0x30060010, _frame_of_reference(context))
     implicit.set_sequence(ds, 0x30060039, *(_outlined(segment, drawn[segment.number]) for segment in present))
@@ -79,14 +79,16 @@ def _set(ds: Dataset, context: ResultContext, names: list[str]) -> None:
     ds.ApprovalStatus = "UNAPPROVED"
 
 
-def _region(context: ResultContext, segment: Segment, millilitres: float) -> Dataset:
+def _region(context: ResultContext, segment: Segment, voxels: int) -> Dataset:
     """An item of the Structure Set ROI Sequence."""
     item = Dataset()
     item.ROINumber = segment.number
     item.ReferencedFrameOfReferenceUID = context.frame_of_reference_uid
     item.ROIName = name(segment)
     item.ROIDescription = legend.STANDING
-    item.ROIVolume = f"{millilitres:.10g}"
+    voxel_mm3 = context.source.volume.geometry.voxel_volume_mm3
+    if voxel_mm3 is not None:
+        item.ROIVolume = f"{voxels * voxel_mm3 / 1000:.10g}"  # mL
     item.ROIGenerationAlgorithm = "AUTOMATIC"
     item.ROIGenerationDescription = f"{context.model.name} {context.model.version}"[:64]
     item.ROIDerivationAlgorithmIdentificationSequence = segments.algorithm(context)
@@ -108,7 +110,8 @@ def _observation(segment: Segment) -> Dataset:
 
 def _frame_of_reference(context: ResultContext) -> bytes:
     """The item of the Referenced Frame of Reference Sequence: all source images (PS3.3 C.8.8.5)."""
-    images = [implicit.reference(image) for image in context.source.datasets]
+    source = context.source
+    images = [implicit.reference(image, *references.some_frames(source, image)) for image in source.instances]
     series = implicit.item(
         _uid(0x0020000E, str(context.header.SeriesInstanceUID)), implicit.sequence(0x30060016, *images)
     )
@@ -142,7 +145,7 @@ def _contours(context: ResultContext, findings: Findings) -> dict[int, list[byte
     down, across = findings.geometry.affine[:3, 1], findings.geometry.affine[:3, 2]
     for image, plane in zip(context.source.datasets, findings.mask, strict=True):
         corner = np.array(image.ImagePositionPatient, dtype=np.float64) - (down + across) / 2
-        named = implicit.sequence(0x30060016, implicit.reference(image))
+        named = implicit.sequence(0x30060016, implicit.slice_reference(image))
         for number, line in _lines(plane):
             points = corner + line[:, :1] * down + line[:, 1:] * across
             drawn[number].append(_contour(points, named, len(drawn[number]) + 1))

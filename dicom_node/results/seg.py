@@ -15,7 +15,7 @@ from engines.findings import Findings
 def build(context: ResultContext, findings: Findings, made: Mapping[str, Dataset]) -> Dataset | None:
     """A BINARY Segmentation (PS3.3 A.51) with one frame for each slice and segment that has voxels.
 
-    None where there is no voxel at all. The source must have a Frame of Reference.
+    None where there is no voxel at all. What `segments.unplaced` speaks against cannot be made.
     """
     if not segments.has_voxels(findings):
         return None
@@ -27,6 +27,6 @@ def build(context: ResultContext, findings: Findings, made: Mapping[str, Dataset
     explicit.set_sequence(ds, 0x52009230, *frames.groups(shown, images, sample))
     ds.NumberOfFrames = len(shown)
     ds.add_new("PixelData", "OB", frames.pixels(shown, findings.mask))
-    positions = [images[frame.slice].ImagePositionPatient for frame in shown]
-    segments.place(ds, findings, positions, one_each=len(findings.segments) == 1)
+    slices = [frame.slice for frame in shown]
+    segments.place(ds, context, slices, one_each=len(findings.segments) == 1)
     return ds

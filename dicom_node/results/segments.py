@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
-from typing import Any
 
 import highdicom
 import numpy as np
 from highdicom.seg import Segmentation, SegmentDescription
 from pydicom.dataset import Dataset
 
-from dicom_node.results import codes, explicit, header
+from dicom_node.results import codes, explicit, header, references
 from dicom_node.results.context import ResultContext
 from engines.findings import Findings, Segment
 
@@ -25,7 +24,7 @@ def begin(
     """The Segmentation as highdicom makes it, of one pixel on the first image: it is slow with many.
 
     Every segment is described, also one without voxels: "looked for and not found" is a result, and its
-    number stays the one that the findings use. The source must have a Frame of Reference (`unplaced`).
+    number stays the one that the findings use. What `unplaced` speaks against cannot be made.
     """
     pixel = np.zeros((1, *findings.mask.shape[1:]), findings.mask.dtype)
     pixel[0, 0, 0] = findings.segments[0].number
@@ -40,7 +39,11 @@ def begin(
         transfer_syntax_uid=transfer_syntax_uid,
         **header.constructor(context, kind),
     )
-    ds.FrameOfReferenceUID = context.frame_of_reference_uid
+    if context.frame_of_reference_uid:
+        ds.FrameOfReferenceUID = context.frame_of_reference_uid
+    else:
+        # Of type 2C where a frame has no orientation in the patient (PS3.3 Table C.7-9).
+        ds.PatientOrientation = context.header.get("PatientOrientation")
     ds.ContentCreatorName = None  # type 2 (PS3.3 Table 10-12)
     name_dimensions(ds, context.uid(kind, "dimensions"))
     if context.header.get("BodyPartExamined"):
@@ -56,12 +59,22 @@ def has_voxels(findings: Findings) -> bool:
 
 
 def unplaced(context: ResultContext) -> str:
-    """Why there can be no Segmentation of this source; "" where there can."""
-    if context.frame_of_reference_uid:
+    """Why there can be no Segmentation of this source; "" where there can.
+
+    An image without a place in the patient needs none: frames lie on it, pixel on pixel (PS3.3 A.51).
+    """
+    if context.frame_of_reference_uid or not context.source.volume.geometry.in_patient:
         return ""
     return (
         "the source images have no Frame of Reference UID (0020,0052), so that nothing can be placed in them"
     )
+
+
+def without_place(context: ResultContext) -> str:
+    """Why there can be nothing that must lie in the patient; "" where there can."""
+    if context.source.volume.geometry.in_patient:
+        return unplaced(context)
+    return "the source image has no place in the patient"
 
 
 def referred(made: Collection[str]) -> str | None:
@@ -85,21 +98,30 @@ def tracking_id(context: ResultContext, segment: Segment) -> str:
 
 
 def refer(ds: Dataset, context: ResultContext) -> None:
-    """All source images, in both places where readers look (PS3.3 C.7.6.1, C.12.2)."""
-    items = [explicit.item(explicit.reference(image)) for image in context.source.datasets]
+    """All source instances, in both places where readers look (PS3.3 C.7.6.1, C.12.2)."""
+    source = context.source
+    items = [explicit.item(explicit.reference(image)) for image in source.instances]
+    images = [
+        explicit.item(explicit.reference(image, *references.some_frames(source, image)))
+        for image in source.instances
+    ]
     series = explicit.text(0x0020000E, "UI", str(context.header.SeriesInstanceUID))
-    explicit.set_sequence(ds, 0x00082112, *items)
+    explicit.set_sequence(ds, 0x00082112, *images)
     explicit.set_sequence(ds, 0x00081115, explicit.item(explicit.sequence(0x0008114A, *items), series))
 
 
-def place(ds: Dataset, findings: Findings, positions: Sequence[Any], *, one_each: bool) -> None:
-    """The slices' spacing, and whether the frames, at `positions`, are a volume (PS3.3 C.7.6.17).
+def place(ds: Dataset, context: ResultContext, slices: Sequence[int], *, one_each: bool) -> None:
+    """The slices' spacing, and whether the frames, on `slices`, are a volume (PS3.3 C.7.6.17).
 
     They may be where there is `one_each` for a slice.
     """
+    geometry = context.source.volume.geometry
+    if geometry.shape[0] == 1:
+        return
     shared = ds.SharedFunctionalGroupsSequence[0]
-    shared.PixelMeasuresSequence[0].SpacingBetweenSlices = f"{findings.geometry.spacing[0]:.10g}"
-    if one_each and len(positions) > 1:
+    shared.PixelMeasuresSequence[0].SpacingBetweenSlices = f"{geometry.spacing[0]:.10g}"
+    if one_each and len(slices) > 1:
+        positions = [context.source.datasets[index].ImagePositionPatient for index in slices]
         orientation = shared.PlaneOrientationSequence[0].ImageOrientationPatient
         spacing, _ = highdicom.spatial.get_volume_positions(positions, orientation, sort=False)
         if spacing is not None and spacing > 0:

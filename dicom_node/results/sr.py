@@ -9,7 +9,17 @@ from highdicom import sr
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from pydicom.dataset import Dataset
 
-from dicom_node.results import codes, explicit, header, observer, outline, references, segments
+from dicom_node.results import (
+    codes,
+    explicit,
+    header,
+    observer,
+    outline,
+    references,
+    report_phrases,
+    segments,
+    sr_words,
+)
 from dicom_node.results.context import Report, ResultContext
 from engines.findings import Code, Findings, Measurement, Segment
 
@@ -26,7 +36,7 @@ _Group: TypeAlias = (
 
 
 def build(context: ResultContext, findings: Findings, made: Mapping[str, Dataset]) -> Dataset:
-    """A report of every measurement and finding (PS3.16 TID 1500), with the source images as evidence.
+    """A report of every measurement and finding (PS3.16 TID 1500), in words too, the source images as evidence.
 
     The groups refer to the Segmentation of the same findings (TID 1411); where `made` has none, they stand
     alone (TID 1501). There is no Image Library: it would hold what the evidence says already, 4 kB for
@@ -40,21 +50,21 @@ def build(context: ResultContext, findings: Findings, made: Mapping[str, Dataset
         is_complete=True,
         is_final=False,
         is_verified=False,
-        coding_schemes=[_coding_scheme()],
+        coding_schemes=[coding_scheme()],
         **header.constructor(context, "sr"),
     )
-    _separate(document)
+    document.ContentSequence.append(sr_words.container(context, findings))
+    separate(document)
     explicit.set_sequence(document, 0x0040A375, _evidence(context, segmentation))
-    if context.predecessor is not None and context.predecessor.report is not None:
-        # The report that this one is a new version of (PS3.3 C.17.2).
-        explicit.set_sequence(
-            document, 0x0040A360, references.study(context, [_predecessor(context.predecessor.report)])
-        )
+    if context.replaced_documents:
+        # What this one is a new version of (PS3.3 C.17.2).
+        replaced = [_predecessor(report) for report in context.replaced_documents]
+        explicit.set_sequence(document, 0x0040A360, references.study(context, replaced))
     header.finish(document, context, header.describe(context, ["measurements"]))
     return document
 
 
-def _separate(container: Dataset) -> None:
+def separate(container: Dataset) -> None:
     """Give each content item a line of its own (PS3.3 C.17.3.2.4), with the name of what it is.
 
     highdicom writes CONTINUOUS: a viewer then runs the values together as if they were prose.
@@ -62,12 +72,12 @@ def _separate(container: Dataset) -> None:
     container.ContinuityOfContent = "SEPARATE"
     for item in container.ContentSequence:
         if item.ValueType == "CONTAINER":
-            _separate(item)
+            separate(item)
 
 
 def _evidence(context: ResultContext, segmentation: Dataset | None) -> bytes:
     """The study's evidence: all source images, and the Segmentation (PS3.3 C.17.2.3)."""
-    series = [references.of_series(context.source.datasets)]
+    series = [references.of_series(context.source.instances)]
     if segmentation is not None:
         series.append(references.of_series([segmentation]))
     return references.study(context, series)
@@ -82,7 +92,7 @@ def _predecessor(report: Report) -> bytes:
     return references.of_series([ds])
 
 
-def _coding_scheme() -> CodingSchemeIdentificationItem:
+def coding_scheme() -> CodingSchemeIdentificationItem:
     """Who defines our own codes (PS3.3 C.12.1.1.7)."""
     return CodingSchemeIdentificationItem(
         designator=TITLE.scheme, name="secondread private codes", responsible_organization="secondread"
@@ -98,10 +108,13 @@ def _report(context: ResultContext, findings: Findings, segmentation: Dataset | 
             _group(context, group, segmentation) for group in outline.groups(context, findings)
         ],
         title=codes.concept(TITLE),
+        language_of_content_item_and_descendants=sr.LanguageOfContentItemAndDescendants(
+            codes.concept(report_phrases.wording(context.language).language)
+        ),
     )
 
 
-def _algorithm(context: ResultContext) -> sr.AlgorithmIdentification:
+def algorithm(context: ResultContext) -> sr.AlgorithmIdentification:
     """Which algorithm, on which runtime (PS3.16 TID 4019)."""
     return sr.AlgorithmIdentification(
         name=context.model.name,
@@ -116,9 +129,9 @@ def _group(context: ResultContext, group: outline.Group, segmentation: Dataset |
     """One measurement group: TID 1411 where it is about segments of a Segmentation, else TID 1501."""
     shared: dict[str, Any] = {
         "tracking_identifier": sr.TrackingIdentifier(uid=group.tracking_uid, identifier=group.tracking_id),
-        "finding_sites": _sites(group.segments),
-        "algorithm_id": _algorithm(context),
-        "measurements": [_number(item) for item in group.measurements],
+        "finding_sites": sites(group.segments),
+        "algorithm_id": algorithm(context),
+        "measurements": [number(item) for item in group.measurements],
         "qualitative_evaluations": _statement(group),
         **_subject(group),
     }
@@ -129,11 +142,13 @@ def _group(context: ResultContext, group: outline.Group, segmentation: Dataset |
     else:
         made = sr.MeasurementsAndQualitativeEvaluations(**shared)
     if group.comment:
-        comment = sr.TextContentItem(
-            name=codes.concept(codes.COMMENT), value=group.comment, relationship_type="CONTAINS"
-        )
-        made[0].ContentSequence.append(comment)
+        made[0].ContentSequence.append(comment(group.comment))
     return made
+
+
+def comment(words: str) -> sr.TextContentItem:
+    """Words of a measurement group, where readers look for them (PS3.16 TID 1501 is extensible)."""
+    return sr.TextContentItem(name=codes.concept(codes.COMMENT), value=words, relationship_type="CONTAINS")
 
 
 def _reference(context: ResultContext, group: outline.Group, segmentation: Dataset) -> sr.ReferencedSegment:
@@ -168,19 +183,22 @@ def _statement(group: outline.Group) -> list[sr.QualitativeEvaluation]:
     return [sr.QualitativeEvaluation(name=codes.concept(group.finding.code), value=codes.concept(value))]
 
 
-def _sites(segments: Sequence[Segment]) -> list[sr.FindingSite] | None:
+def sites(about: Sequence[Segment]) -> list[sr.FindingSite] | None:
     """Where, as codes, each once: the anatomic region where there is one, else the segment's type."""
-    places = {segment.anatomic_region or segment.type: None for segment in segments}
+    places = {segment.anatomic_region or segment.type: None for segment in about}
     return [sr.FindingSite(anatomic_location=codes.concept(place)) for place in places] or None
 
 
-def _number(measurement: Measurement) -> sr.Measurement:
+def number(
+    measurement: Measurement, referenced_coordinates: Sequence[sr.CoordinatesForMeasurement] | None = None
+) -> sr.Measurement:
     """One NUM item (PS3.16 TID 300), rounded for reading, exact for computing."""
     made = sr.Measurement(
         name=codes.concept(measurement.name),
         value=float(measurement.value),
         unit=codes.concept(measurement.unit),
         derivation=codes.concept(measurement.derivation) if measurement.derivation is not None else None,
+        referenced_coordinates=referenced_coordinates,
     )
     made[0].MeasuredValueSequence[0].NumericValue = _rounded(measurement.value)
     return made

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from dicom_node.errors import GateError
-from dicom_node.results import key_images, key_slices, legend
+from dicom_node.results import key_images, key_slices, legend, references
 from dicom_node.results.context import ResultContext
 from engines import overlay
 from engines.findings import Findings
@@ -25,9 +25,9 @@ _WORDS_WIDTH, _WORDS_HEIGHT = 140, 40
 def check(ds: Dataset, context: ResultContext, findings: Findings, made: Collection[str]) -> None:
     """Compare key images, as read from disk, with the findings. GateError says what differs."""
     chosen = key_slices.choose(findings)
-    uids = list(context.source_uids())
-    named = [str(item.ReferencedSOPInstanceUID) for item in ds.SourceImageSequence]
-    if named != [uids[slice_.index] for slice_ in chosen]:
+    slices = context.source_slices()
+    named = [references.read_image(item) for item in ds.SourceImageSequence]
+    if named != [slices[slice_.index] for slice_ in chosen]:
         raise GateError("the source images named are not the key slices")
     frames = _frames(ds)
     height, width = overlay.picture_shape(findings.geometry, key_images.size(context))

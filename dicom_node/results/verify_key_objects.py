@@ -14,11 +14,11 @@ from engines.findings import Findings
 
 def check(ds: Dataset, context: ResultContext, findings: Findings, made: Collection[str]) -> None:
     """Compare a selection, as read from disk, with the findings. GateError says what differs."""
-    uids = list(context.source_uids())
-    expected = [uids[chosen.index] for chosen in key_slices.choose(findings)]
-    expected += [context.uid(kind, "instance") for kind in made]
+    slices = context.source_slices()
+    expected = [slices[chosen.index] for chosen in key_slices.choose(findings)]
+    expected += [(context.uid(kind, "instance"), None) for kind in made]
     selected = [
-        str(item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID)
+        references.read_image(item.ReferencedSOPSequence[0])
         for item in ds.ContentSequence
         if item.ValueType in ("IMAGE", "COMPOSITE")
     ]
@@ -27,5 +27,5 @@ def check(ds: Dataset, context: ResultContext, findings: Findings, made: Collect
     listed = sorted(
         reference[-1] for reference in references.read(ds, "CurrentRequestedProcedureEvidenceSequence")
     )
-    if listed != sorted(expected):
+    if listed != sorted({uid for uid, _ in expected}):
         raise GateError("the evidence is not what is selected")

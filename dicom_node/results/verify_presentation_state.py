@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from dicom_node.errors import GateError
-from dicom_node.results import filling, key_slices, presentation_state
+from dicom_node.results import filling, key_slices, presentation_state, references
 from dicom_node.results.context import ResultContext
 from engines.findings import Findings
 
@@ -17,21 +17,21 @@ from engines.findings import Findings
 def check(ds: Dataset, context: ResultContext, findings: Findings, made: Collection[str]) -> None:
     """Compare a presentation state, as read from disk, with the findings. GateError says what differs."""
     chosen = {slice_.index: slice_.segments for slice_ in key_slices.choose(findings)}
-    uids = list(context.source_uids())
+    slices = context.source_slices()
     [series] = ds.ReferencedSeriesSequence
     if (str(series.SeriesInstanceUID), _named(series)) != (
         str(context.header.SeriesInstanceUID),
-        [uids[index] for index in chosen],
+        [slices[index] for index in chosen],
     ):
         raise GateError("the images that it applies to are not the key slices")
     _check_display(ds, context, list(chosen))
     layers = {str(layer.GraphicLayer) for layer in ds.GraphicLayerSequence}
     seen = []
     for item in ds.GraphicAnnotationSequence:
-        [uid] = _named(item)
-        if uid not in uids or str(item.GraphicLayer) not in layers:
+        [named] = _named(item)
+        if named not in slices or str(item.GraphicLayer) not in layers:
             raise GateError("an annotation names an image or a layer that is not there")
-        seen.append((uids.index(uid), str(item.GraphicLayer)))
+        seen.append((slices.index(named), str(item.GraphicLayer)))
         _check_annotation(item, findings, *seen[-1])
     wanted = [
         (index, presentation_state.layer(segment))
@@ -42,9 +42,9 @@ def check(ds: Dataset, context: ResultContext, findings: Findings, made: Collect
         raise GateError("what is annotated is not the segments on the key slices")
 
 
-def _named(item: Dataset) -> list[str]:
-    """SOP Instance UIDs of the images that an item applies to."""
-    return [str(image.ReferencedSOPInstanceUID) for image in item.ReferencedImageSequence]
+def _named(item: Dataset) -> list[tuple[str, int | None]]:
+    """The slices that an item applies to."""
+    return [named for image in item.ReferencedImageSequence for named in references.read_slices(image)]
 
 
 def _check_annotation(item: Dataset, findings: Findings, index: int, layer: str) -> None:
@@ -82,9 +82,8 @@ def _check_display(ds: Dataset, context: ResultContext, chosen: list[int]) -> No
     corners = (list(area.DisplayedAreaTopLeftHandCorner), list(area.DisplayedAreaBottomRightHandCorner))
     if corners != ([1, 1], [images[0].Columns, images[0].Rows]):
         raise GateError("the area shown is not the whole image")
-    if [_named(item) for item in ds.SoftcopyVOILUTSequence] != [
-        [str(image.SOPInstanceUID)] for image in images
-    ]:
+    slices = context.source_slices()
+    if [_named(item) for item in ds.SoftcopyVOILUTSequence] != [[slices[index]] for index in chosen]:
         raise GateError("the windows are not of the key slices")
     for item, index in zip(ds.SoftcopyVOILUTSequence, chosen, strict=True):
         centre, width = float(item.WindowCenter), float(item.WindowWidth)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from dicom_node.errors import GateError
-from dicom_node.results import codes, filling, rtstruct
+from dicom_node.results import codes, filling, references, rtstruct
 from dicom_node.results.context import ResultContext
 from dicom_node.results.verify_segments import TOLERANCE_MM
 from engines import labels
@@ -49,7 +49,7 @@ def _check_references(ds: Dataset, context: ResultContext) -> None:
     if owners != (context.header.StudyInstanceUID, context.header.SeriesInstanceUID):
         raise GateError("the study or series referred to is not the source's")
     images = [item.ReferencedSOPInstanceUID for item in series.ContourImageSequence]
-    if images != list(context.source_uids()):
+    if images != context.source_uids():
         raise GateError("the images referred to are not the source's")
 
 
@@ -89,7 +89,7 @@ def _check_regions(ds: Dataset, findings: Findings) -> None:
 
 def _read(ds: Dataset, context: ResultContext, findings: Findings) -> _Lines:
     """Every outline in the mask's rows and columns. Raises GateError where one is not on its image."""
-    slices = {uid: index for index, uid in enumerate(context.source_uids())}
+    slices = {key: index for index, key in enumerate(context.source_slices())}
     corners = np.array([image.ImagePositionPatient for image in context.source.datasets], dtype=np.float64)
     to_index = np.linalg.inv(findings.geometry.affine[:3, :3]).T
     lines: _Lines = {}
@@ -98,7 +98,7 @@ def _read(ds: Dataset, context: ResultContext, findings: Findings) -> _Lines:
         for item in drawn.ContourSequence:
             points = _points(item)
             [image] = item.ContourImageSequence
-            index = slices.get(str(image.ReferencedSOPInstanceUID))
+            index = slices.get(references.read_image(image))
             if index is None:
                 raise GateError(f"an outline of segment {number} names an image that is not the source's")
             place = (points - corners[index]) @ to_index

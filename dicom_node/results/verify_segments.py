@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
 from dicom_node.errors import GateError
-from dicom_node.results import codes, segments
+from dicom_node.results import codes, references, segments
 from dicom_node.results.context import ResultContext
 from engines.findings import Code, Findings, Segment
 from engines.volume import Geometry
@@ -25,6 +25,9 @@ TOLERANCE_VOXELS = 0.3
 #: How far, in mm, a frame may be from the source image that it lies on: what viewers allow.
 TOLERANCE_MM = 1e-3
 
+#: The macros that say where a frame lies, and how large its pixels are.
+_PLACING = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
+
 _T = TypeVar("_T")
 
 
@@ -32,12 +35,20 @@ _T = TypeVar("_T")
 class Frames:
     """What a Segmentation's functional groups say of its frames."""
 
-    #: (frames, 3): Image Position (Patient), LPS mm.
-    positions: NDArray[np.float64]
+    #: None where they lie on the source image and nowhere else.
+    place: Place | None
     #: Referenced Segment Number of each; 0 where a frame holds all segments.
     segments: NDArray[np.int64]
-    #: SOP Instance UID of the source image of each; "" where it names none.
-    sources: list[str]
+    #: SOP Instance UID and frame number of the source image of each; None where it names none.
+    sources: list[tuple[str, int | None] | None]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Place:
+    """Where frames lie in the patient."""
+
+    #: (frames, 3): Image Position (Patient), LPS mm.
+    positions: NDArray[np.float64]
     #: Directions along a row and down a column, and spacing (rows, columns), mm.
     along_row: NDArray[np.float64]
     down_column: NDArray[np.float64]
@@ -68,25 +79,39 @@ def check_place(ds: Dataset, context: ResultContext, findings: Findings) -> tupl
             f"{ds.Rows} x {ds.Columns} pixels, the mask has {geometry.shape[1]} x {geometry.shape[2]}"
         )
     frames = read_frames(ds)
-    slices = place(frames, geometry)
-    _check_sources(frames, slices, context)
+    _check_instances(ds, context)
+    if not geometry.in_patient:
+        _check_unplaced(ds, frames, context)
+        return frames, np.zeros(len(frames.sources), dtype=np.int64)
+    if frames.place is None:
+        raise GateError("its frames have no place in the patient")
+    slices = located(frames.place, geometry)
+    _check_sources(frames.sources, slices, context)
+    _check_distance(frames.place, slices, context)
     return frames, slices
 
 
 def read_frames(ds: Dataset) -> Frames:
     """The functional groups as arrays (PS3.3 C.7.6.16)."""
     shared = ds.SharedFunctionalGroupsSequence[0]
-    orientation = np.array(shared.PlaneOrientationSequence[0].ImageOrientationPatient, dtype=np.float64)
-    measures = shared.PixelMeasuresSequence[0].PixelSpacing
     groups = list(ds.PerFrameFunctionalGroupsSequence)
     # With a single segment the macro may be shared (PS3.3 C.8.20.3.1).
     owners = [group if "SegmentIdentificationSequence" in group else shared for group in groups]
+    placed = "PlaneOrientationSequence" in shared
     return Frames(
-        positions=np.array(_each(groups, "PlanePositionSequence", _position), dtype=np.float64).reshape(
-            -1, 3
-        ),
+        place=_place(shared, groups) if placed else None,
         segments=np.array(_each(owners, "SegmentIdentificationSequence", _segment), dtype=np.int64),
         sources=_each(groups, "DerivationImageSequence", _source),
+    )
+
+
+def _place(shared: Dataset, groups: Sequence[Dataset]) -> Place:
+    """Plane Position, Plane Orientation and Pixel Measures (PS3.3 C.7.6.16.2)."""
+    orientation = np.array(shared.PlaneOrientationSequence[0].ImageOrientationPatient, dtype=np.float64)
+    measures = shared.PixelMeasuresSequence[0].PixelSpacing
+    positions = np.array(_each(groups, "PlanePositionSequence", _position), dtype=np.float64)
+    return Place(
+        positions=positions.reshape(-1, 3),
         along_row=orientation[:3],
         down_column=orientation[3:],
         spacing=(float(measures[0]), float(measures[1])),
@@ -124,15 +149,15 @@ def _segment(group: Dataset) -> int:
     return int(identified[0].ReferencedSegmentNumber) if identified else 0
 
 
-def _source(group: Dataset) -> str:
-    """The one source image that a frame says it was derived from; "" where there is not exactly one."""
+def _source(group: Dataset) -> tuple[str, int | None] | None:
+    """The one source image that a frame says it was derived from; None where there is not exactly one."""
     images = [
         image for item in group.get("DerivationImageSequence") or () for image in item.SourceImageSequence
     ]
-    return str(images[0].ReferencedSOPInstanceUID) if len(images) == 1 else ""
+    return references.read_image(images[0]) if len(images) == 1 else None
 
 
-def place(frames: Frames, geometry: Geometry) -> NDArray[np.int64]:
+def located(frames: Place, geometry: Geometry) -> NDArray[np.int64]:
     """The mask's slice that each frame lies on.
 
     Three corners of every frame, by PS3.3 equation C.7.6.2.1-1, must be those of a slice of the
@@ -155,18 +180,58 @@ def place(frames: Frames, geometry: Geometry) -> NDArray[np.int64]:
     return slices
 
 
-def _check_sources(frames: Frames, slices: NDArray[np.int64], context: ResultContext) -> None:
-    """Each frame must name the source image of its own slice, and lie exactly on it."""
-    uids = list(context.source_uids())
-    for number, (source, index) in enumerate(zip(frames.sources, slices.tolist(), strict=True), start=1):
-        if source != uids[index]:
+def _check_unplaced(ds: Dataset, frames: Frames, context: ResultContext) -> None:
+    """Each frame must lie on the one source image, pixel on pixel, and claim no place or size of its own."""
+    groups = [*ds.SharedFunctionalGroupsSequence, *ds.PerFrameFunctionalGroupsSequence]
+    if any(macro in group for group in groups for macro in _PLACING):
+        raise GateError("its frames claim a place or a size, which they have from their source image alone")
+    _check_sources(frames.sources, np.zeros(len(frames.sources), dtype=np.int64), context)
+    [image] = context.source.datasets
+    sources = [
+        source
+        for group in ds.PerFrameFunctionalGroupsSequence
+        for item in group.DerivationImageSequence
+        for source in item.SourceImageSequence
+    ]
+    if {str(source.ReferencedSOPClassUID) for source in sources} != {str(image.SOPClassUID)}:
+        raise GateError("a frame names its source image by another class")
+    if {str(source.get("SpatialLocationsPreserved")) for source in sources} != {"YES"}:
+        raise GateError("a frame does not say that it lies on its source image, pixel on pixel")
+
+
+def _check_sources(
+    sources: Sequence[tuple[str, int | None] | None], slices: NDArray[np.int64], context: ResultContext
+) -> None:
+    """Each frame must name the source image of its own slice."""
+    expected = context.source_slices()
+    for number, (source, index) in enumerate(zip(sources, slices.tolist(), strict=True), start=1):
+        if source != expected[index]:
             raise GateError(f"frame {number} lies on slice {index + 1} and names another source image")
+
+
+def _check_distance(frames: Place, slices: NDArray[np.int64], context: ResultContext) -> None:
+    """Each frame must lie exactly on its source image."""
     images = np.array([ds.ImagePositionPatient for ds in context.source.datasets], dtype=np.float64)
     away = np.abs(frames.positions - images[slices]).max(axis=1)
     wrong = np.flatnonzero(away > TOLERANCE_MM)
     if wrong.size:
         first = int(wrong[0])
         raise GateError(f"frame {first + 1} is {away[first]:.3f} mm off its source image")
+
+
+def _check_instances(ds: Dataset, context: ResultContext) -> None:
+    """Where readers look for the whole source, each of its instances must stand once."""
+    [series] = ds.ReferencedSeriesSequence
+    for items in (ds.SourceImageSequence, series.ReferencedInstanceSequence):
+        if [str(item.ReferencedSOPInstanceUID) for item in items] != context.source_uids():
+            raise GateError("the source instances named are not the series'")
+    slices = set(context.source_slices())
+    for item in ds.SourceImageSequence:
+        numbers = item.get("ReferencedFrameNumber")
+        listed = [numbers] if isinstance(numbers, int) else list(numbers or ())
+        frames = {(str(item.ReferencedSOPInstanceUID), number) for number in listed}
+        if not frames <= slices:
+            raise GateError("the source frames named are not the volume's")
 
 
 def _check_segments(ds: Dataset, context: ResultContext, findings: Findings) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from pydicom.dataset import Dataset
 
 from dicom_node.errors import GateError
-from dicom_node.results import codes, outline, references, segments
+from dicom_node.results import codes, content_tree, outline, references, segments, sr_words
 from dicom_node.results.context import ResultContext
 from engines.findings import Code, Findings, Measurement
 
@@ -53,6 +53,8 @@ def check(ds: Dataset, context: ResultContext, findings: Findings, made: Collect
         raise GateError(f"{len(groups)} measurement groups instead of {len(expected)}, or others")
     for uid, group in expected.items():
         _check_group(groups[uid], group, segmentation)
+    if sr_words.read(ds) != list(sr_words.lines(context, findings)):
+        raise GateError("the report in words is not that of the findings")
     _check_evidence(ds, context, segmentation)
     _check_predecessor(ds, context)
 
@@ -63,10 +65,14 @@ def read_groups(ds: Dataset) -> dict[str, Group]:
     Raises GateError where a group has none, or two groups share one.
     """
     found: dict[str, Group] = {}
-    for item in _walk(ds):
-        if _name(item) != _GROUP:
+    for item in content_tree.walk(ds):
+        if content_tree.name(item) != _GROUP:
             continue
-        uids = [str(child.UID) for child in _children(item) if _name(child) == _TRACKING_UID]
+        uids = [
+            str(child.UID)
+            for child in content_tree.children(item)
+            if content_tree.name(child) == _TRACKING_UID
+        ]
         if len(uids) != 1 or uids[0] in found:
             raise GateError("a measurement group has no Tracking UID of its own")
         found[uids[0]] = _read_group(item)
@@ -76,15 +82,15 @@ def read_groups(ds: Dataset) -> dict[str, Group]:
 def _read_group(item: Dataset) -> Group:
     """The items of one group that state something about the patient."""
     group = Group()
-    for child in _children(item):
+    for child in content_tree.children(item):
         kind, contained = child.ValueType, child.RelationshipType == "CONTAINS"
         if kind == "NUM":
-            group.numbers.append(_read_number(child))
-        elif kind == "CODE" and contained and _name(child) not in _FINDING:
-            group.statements.append((_concept(child), codes.read(child.ConceptCodeSequence[0])))
+            group.numbers.append(read_number(child))
+        elif kind == "CODE" and contained and content_tree.name(child) not in _FINDING:
+            group.statements.append((content_tree.concept(child), codes.read(child.ConceptCodeSequence[0])))
         elif kind == "TEXT" and contained:
             group.comments.append(str(child.TextValue))
-        elif kind == "IMAGE" and _name(child) == _REFERENCED_SEGMENT:
+        elif kind == "IMAGE" and content_tree.name(child) == _REFERENCED_SEGMENT:
             group.segments.extend(_read_reference(child))
     return group
 
@@ -97,31 +103,40 @@ def _read_reference(item: Dataset) -> list[tuple[str, int]]:
     return [(str(reference.ReferencedSOPInstanceUID), int(number)) for number in listed]
 
 
-def _read_number(item: Dataset) -> Number:
+def read_number(item: Dataset) -> Number:
     """One NUM item. Raises GateError where its two forms of the number disagree."""
     derivations = [
-        codes.read(child.ConceptCodeSequence[0]) for child in _children(item) if _name(child) == _DERIVATION
+        codes.read(child.ConceptCodeSequence[0])
+        for child in content_tree.children(item)
+        if content_tree.name(child) == _DERIVATION
     ]
     derivation = derivations[0] if derivations else None
     measured = item.MeasuredValueSequence[0]
     rounded = float(measured.NumericValue)
     exact = float(measured.get("FloatingPointValue", rounded))
     if not math.isclose(rounded, exact, rel_tol=_ROUNDING, abs_tol=1e-12):
-        raise GateError(f"{_concept(item).meaning}: Numeric Value and Floating Point Value differ")
-    return (_concept(item), codes.read(measured.MeasurementUnitsCodeSequence[0]), derivation, exact)
+        raise GateError(
+            f"{content_tree.concept(item).meaning}: Numeric Value and Floating Point Value differ"
+        )
+    return (
+        content_tree.concept(item),
+        codes.read(measured.MeasurementUnitsCodeSequence[0]),
+        derivation,
+        exact,
+    )
 
 
 def _check_account(groups: dict[str, Group], findings: Findings) -> None:
     """Every measurement and every finding must be in the report once, in whichever group."""
     read = Counter(number for group in groups.values() for number in group.numbers)
-    if read != Counter(map(_expected_number, outline.computed(findings.measurements))):
+    if read != Counter(map(expected_number, outline.computed(findings.measurements))):
         raise GateError("the report's numbers, units or derivations are not the findings'")
     stated = Counter(statement for group in groups.values() for statement in group.statements)
     if stated != Counter((item.code, _verdict(present=item.present)) for item in findings.findings):
         raise GateError("the report's statements are not the findings'")
 
 
-def _expected_number(measurement: Measurement) -> Number:
+def expected_number(measurement: Measurement) -> Number:
     """A measurement as it must read back."""
     return (measurement.name, measurement.unit, measurement.derivation, float(measurement.value))
 
@@ -133,7 +148,7 @@ def _verdict(*, present: bool) -> Code:
 
 def _check_group(read: Group, wanted: outline.Group, segmentation: str | None) -> None:
     """Raise GateError for the first difference between a group and what it should say."""
-    if read.numbers != [_expected_number(item) for item in wanted.measurements]:
+    if read.numbers != [expected_number(item) for item in wanted.measurements]:
         raise GateError(f"the numbers of {wanted.tracking_id} are not its own")
     finding = wanted.finding
     statements = [(finding.code, _verdict(present=finding.present))] if finding is not None else []
@@ -155,35 +170,11 @@ def _check_evidence(ds: Dataset, context: ResultContext, segmentation: str | Non
 
 
 def _check_predecessor(ds: Dataset, context: ResultContext) -> None:
-    """The predecessor must be the report whose place this one takes, and no other."""
-    report = context.predecessor.report if context.predecessor is not None else None
-    expected = []
-    if report is not None:
-        study = str(context.header.StudyInstanceUID)
-        expected = [(study, report.series_instance_uid, report.sop_class_uid, report.sop_instance_uid)]
+    """The predecessors must be the documents whose place this one takes, and no others."""
+    study = str(context.header.StudyInstanceUID)
+    expected = [
+        (study, report.series_instance_uid, report.sop_class_uid, report.sop_instance_uid)
+        for report in context.replaced_documents
+    ]
     if references.read(ds, "PredecessorDocumentsSequence") != expected:
-        raise GateError("the predecessor is not the report whose place this one takes")
-
-
-def _walk(ds: Dataset) -> Iterator[Dataset]:
-    """Every content item below this one."""
-    for item in _children(ds):
-        yield item
-        yield from _walk(item)
-
-
-def _children(item: Dataset) -> list[Dataset]:
-    """The content items right below this one."""
-    return list(item.get("ContentSequence") or ())
-
-
-def _concept(item: Dataset) -> Code:
-    """A content item's concept name."""
-    return codes.read(item.ConceptNameCodeSequence[0])
-
-
-def _name(item: Dataset) -> tuple[str, str]:
-    """A content item's concept name, without its meaning."""
-    names = item.get("ConceptNameCodeSequence")
-    code = codes.read(names[0]) if names else Code(value="", scheme="", meaning="")
-    return (code.value, code.scheme)
+        raise GateError("the predecessors are not the documents whose place this one takes")

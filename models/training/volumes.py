@@ -14,7 +14,7 @@ import pydicom
 from canvas import SPACING
 from numpy.typing import NDArray
 
-from engines import preprocess
+from engines import grids, preprocess
 from engines.volume import Geometry, Volume
 
 
@@ -59,7 +59,7 @@ def onto_grid(array: NDArray[Any], spacing: labels.Triple) -> NDArray[np.float32
     """Resample to the network's spacing exactly as the engine does when the model is used."""
     affine = np.diag([*spacing, 1.0])
     shape = (array.shape[0], array.shape[1], array.shape[2])
-    grid = preprocess.model_grid(Geometry(shape=shape, affine=affine), SPACING)
+    grid = grids.at_spacing(Geometry(shape=shape, affine=affine), SPACING)
     return preprocess.resample(array, grid.shape)
 
 

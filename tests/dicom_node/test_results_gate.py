@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 
 from dicom_node import results
 from dicom_node.errors import GateError
-from dicom_node.results import ResultContext, files, kinds, verify, verify_seg, verify_sr
+from dicom_node.results import ResultContext, content_tree, files, kinds, verify, verify_seg
 from engines.findings import Findings
 from tests.support import phantoms
 from tests.support import results as cases
@@ -247,7 +247,7 @@ def test_an_object_of_somebody_else_is_caught(
 
 def items(ds: Dataset, value_type: str) -> list[Dataset]:
     """The report's content items of one value type, in order."""
-    return [item for item in verify_sr._walk(ds) if item.ValueType == value_type]
+    return [item for item in content_tree.walk(ds) if item.ValueType == value_type]
 
 
 def change_a_value(ds: Dataset) -> None:
@@ -286,7 +286,13 @@ def say_present(ds: Dataset) -> None:
 
 
 def change_the_words(ds: Dataset) -> None:
-    items(ds, "TEXT")[-1].TextValue = "LAA-950 84 % (threshold 10 %)"
+    [words] = [item for item in items(ds, "TEXT") if item.TextValue == "LAA-950 8.4 % (threshold 10 %)"]
+    words.TextValue = "LAA-950 84 % (threshold 10 %)"
+
+
+def change_the_report_in_words(ds: Dataset) -> None:
+    [words] = [item for item in items(ds, "TEXT") if item.TextValue == "Volume, Left lung: 2346 mL"]
+    words.TextValue = "Volume, Left lung: 2436 mL"
 
 
 def refer_to_another_segment(ds: Dataset) -> None:
@@ -298,7 +304,7 @@ def refer_to_another_segmentation(ds: Dataset) -> None:
 
 
 def lose_a_group(ds: Dataset) -> None:
-    container = next(item for item in items(ds, "CONTAINER") if len(verify_sr._children(item)) == 4)
+    container = next(item for item in items(ds, "CONTAINER") if len(content_tree.children(item)) == 4)
     del container.ContentSequence[0]
 
 
@@ -321,6 +327,7 @@ def claim_verification(ds: Dataset) -> None:
         (swap_sides, "numbers of chest-ct/1 Left lung are not its own"),
         (say_present, "statements are not the findings'"),
         (change_the_words, "words of chest-ct/emphysema are not its own"),
+        (change_the_report_in_words, "report in words"),
         (refer_to_another_segment, "chest-ct/1 Left lung refers to another segment"),
         (refer_to_another_segmentation, "chest-ct/1 Left lung refers to another segment"),
         (lose_a_group, "numbers, units or derivations"),

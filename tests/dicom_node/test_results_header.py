@@ -122,6 +122,10 @@ def test_any_other_value_that_breaks_the_rules_is_left_out(tmp_path: Path) -> No
         ("ISO_IR 100", "Müller^Jörg"),
         ("ISO_IR 192", "Иванов^Иван"),
         (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎=やまだ^たろう"),
+        (["ISO 2022 IR 13", "ISO 2022 IR 87"], "ﾔﾏﾀﾞ^ﾀﾛｳ=山田^太郎=やまだ^たろう"),
+        (["", "ISO 2022 IR 149"], "Hong^Gildong=洪^吉洞=홍^길동"),
+        ("GB18030", "Wang^XiaoDong=王^小东"),
+        ("GBK", "Zhang^San=张^三"),
     ],
 )
 def test_names_beyond_ascii_are_written_in_utf_8(charset: Any, name: str, tmp_path: Path) -> None:
@@ -207,8 +211,8 @@ def test_a_naive_date_is_refused() -> None:
 
 def test_an_unknown_kind_is_refused(tmp_path: Path) -> None:
     source = cases.series(cases.LIES["axial"])
-    with pytest.raises(ValueError, match="pdf"):
-        results.make_results(cases.context(source), cases.findings(source), ("seg", "pdf"), tmp_path)
+    with pytest.raises(ValueError, match="docx"):
+        results.make_results(cases.context(source), cases.findings(source), ("seg", "docx"), tmp_path)
 
 
 def test_a_file_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from pydicom import dcmread
+from pydicom.dataset import Dataset
 
 from dicom_node import results, series
 from dicom_node.results import legend
 from engines.findings import Findings
-from tests.support import phantoms
+from tests.support import enhanced, phantoms
 from tests.support import results as cases
 
 #: Hounsfield units of the phantom's blocks, in the order of `cases.SEGMENTS`.
@@ -45,11 +46,18 @@ def test_there_are_48_ways() -> None:
     assert len({(phantom.orientation, phantom.slice_sign) for phantom in WAYS.values()}) == 48
 
 
+def images(phantom: phantoms.Phantom, form: str) -> list[Dataset]:
+    """The phantom in files or frames whose order says nothing."""
+    slices = phantoms.datasets(phantom)
+    return slices if form == "classic" else [enhanced.image(slices[1::2] + slices[::2])]
+
+
+@pytest.mark.parametrize("form", ["classic", "enhanced"])
 @pytest.mark.parametrize("way", WAYS)
-def test_what_is_marked_is_what_was_in_the_images(way: str, tmp_path: Path) -> None:
-    # Given files whose order says nothing, read as a volume
+def test_what_is_marked_is_what_was_in_the_images(way: str, form: str, tmp_path: Path) -> None:
+    # Given images, read as a volume
     phantom = WAYS[way]
-    paths = phantoms.write(phantoms.datasets(phantom), tmp_path / "images")
+    paths = phantoms.write(images(phantom, form), tmp_path / "images")
     source = series.read_series(sorted(paths, key=lambda path: path.name[::-1]))
     # When a model marks the three blocks that it sees in it
     mask = np.zeros(source.volume.array.shape, np.uint8)
@@ -102,11 +110,15 @@ def check_outlines(written: Path, paths: list[Path]) -> None:
 
 def check_pictures(written: Path, paths: list[Path]) -> None:
     """Each colour spans, in its picture, what its block spans in the very image that the picture names."""
-    images = {ds.SOPInstanceUID: ds for ds in map(dcmread, paths)}
+    sources = {
+        (image.SOPInstanceUID, number): pixels.astype(int) - 1024
+        for image in map(dcmread, paths)
+        for number, pixels in enumerate(image.pixel_array.reshape(-1, image.Rows, image.Columns), start=1)
+    }
     ds = dcmread(written)
     frames = ds.pixel_array.reshape(-1, ds.Rows, ds.Columns, 3)[:, :, : -legend.WIDTH]
     for frame, item in zip(frames, ds.SourceImageSequence, strict=True):
-        units = images[item.ReferencedSOPInstanceUID].pixel_array.astype(int) - 1024
+        units = sources[item.ReferencedSOPInstanceUID, item.get("ReferencedFrameNumber", 1)]
         scale = np.array(frame.shape[:2]) / units.shape
         for segment, value in zip(cases.SEGMENTS, BLOCKS, strict=True):
             drawn, block = np.argwhere((frame == segment.colour).all(axis=2)), np.argwhere(units == value)

@@ -15,7 +15,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from dicom_node import results
-from dicom_node.results import outline, verify_sr
+from dicom_node.results import content_tree, outline, verify_sr
 from engines.findings import Measurement, Urgency
 from tests.support import results as cases
 
@@ -48,7 +48,7 @@ def test_another_reader_finds_the_numbers_with_their_segments(tmp_path: Path) ->
 def test_a_person_reads_rounded_numbers(tmp_path: Path) -> None:
     texts = [
         str(item.MeasuredValueSequence[0].NumericValue)
-        for item in verify_sr._walk(write(tmp_path))
+        for item in content_tree.walk(write(tmp_path))
         if item.ValueType == "NUM"
     ]
     assert texts == ["2345.68", "-812.25", "14.5", "2789.1", "3.25", "5134.78", "8.4"]
@@ -127,7 +127,7 @@ def test_the_report_says_who_observed_and_on_what(tmp_path: Path) -> None:
     ds = write(tmp_path)
     said = {
         item.ConceptNameCodeSequence[0].CodeMeaning: item.get("TextValue")
-        for item in verify_sr._walk(ds)
+        for item in content_tree.walk(ds)
         if item.ValueType == "TEXT"
     }
     assert said["Device Observer Name"] == "chest-ct 1.0.0"

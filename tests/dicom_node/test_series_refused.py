@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
-from pydicom.uid import ComprehensiveSRStorage, CTImageStorage, EnhancedCTImageStorage
+from pydicom.uid import ComprehensiveSRStorage, CTImageStorage
 
 from dicom_node.errors import SeriesError
 from dicom_node.series import read_series
@@ -203,13 +203,6 @@ def test_slices_of_unlike_size(tmp_path: Path) -> None:
     error = refused(made, tmp_path)
     assert error.reason == "mixed-size"
     assert "11 of 32 x 40, 1 of 16 x 16" in str(error)
-
-
-def test_an_enhanced_image(tmp_path: Path) -> None:
-    ds = phantoms.datasets(PHANTOM)[0]
-    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = EnhancedCTImageStorage
-    ds.PerFrameFunctionalGroupsSequence = Sequence([Dataset()])
-    assert refused([ds], tmp_path).reason == "multi-frame"
 
 
 def test_a_report_among_images(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engines import manifest, preprocess
+from engines import grids, manifest, preprocess
 from engines.errors import VolumeError
 from engines.volume import Geometry, Volume
 from tests.engines import build
@@ -29,7 +29,7 @@ def _ramp(geometry: Geometry) -> NDArray[np.float64]:
 
 def test_the_model_grid_covers_the_same_box() -> None:
     source = build.volume(np.zeros((12, 32, 40))).geometry
-    grid = preprocess.model_grid(source, (3.0, 3.0, 3.0))
+    grid = grids.at_spacing(source, (3.0, 3.0, 3.0))
     assert grid.shape == (10, 9, 9)
     for low, high in (((-0.5,) * 3, (-0.5,) * 3), (np.array(source.shape) - 0.5, np.array(grid.shape) - 0.5)):
         np.testing.assert_allclose(
@@ -41,7 +41,7 @@ def test_the_model_grid_covers_the_same_box() -> None:
 def test_values_stay_where_they_are_in_the_patient(spacing: tuple[float, float, float]) -> None:
     """Where an image is linear, the resampled image is the same line read at the new grid's points."""
     source = build.volume(np.zeros((24, 32, 40))).geometry
-    grid = preprocess.model_grid(source, spacing)
+    grid = grids.at_spacing(source, spacing)
     resampled = preprocess.resample(_ramp(source), grid.shape)
     # Away from the faces, beyond which the edge value holds.
     margins = [int(np.ceil(max(1, m / n))) for n, m in zip(source.shape, grid.shape, strict=True)]
@@ -87,14 +87,14 @@ def test_noise_in_the_spacing_does_not_change_the_grid() -> None:
     shapes = set()
     for noise in (-1e-13, 0.0, 1e-13):
         source = build.volume(np.zeros((21, 20, 20)), spacing=(1.5 + noise, 1.0, 1.0)).geometry
-        shapes.add(preprocess.model_grid(source, (3.0, 1.0, 1.0)).shape)
+        shapes.add(grids.at_spacing(source, (3.0, 1.0, 1.0)).shape)
     assert shapes == {(11, 20, 20)}
 
 
 def test_a_grid_beyond_all_memory_is_refused() -> None:
     source = build.volume(np.zeros((12, 32, 40))).geometry
     with pytest.raises(VolumeError, match="more than the engine holds"):
-        preprocess.model_grid(source, (0.01, 0.01, 0.01))
+        grids.at_spacing(source, (0.01, 0.01, 0.01))
 
 
 def _scaled(array: NDArray[Any], **intensity: Any) -> NDArray[np.float32]:

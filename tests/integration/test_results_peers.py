@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-import os
-import subprocess
 from pathlib import Path
-from typing import Any
 
 import highdicom
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 
 from dicom_node import results
 from dicom_node.results import sr
 from dicom_node.results.context import Predecessor, Report
 from engines.findings import Code
-from tests.support import peers, phantoms
+from tests.support import phantoms
 from tests.support import results as cases
-
-#: The validator's style sheet exceeds the limits that newer Java has on XPath expressions.
-_JAVA = "-Djdk.xml.xpathExprOpLimit=0 -Djdk.xml.xpathTotalOpLimit=0 -Djdk.xml.xpathExprGrpLimit=0"
+from tests.support.validators import located, nrrd, read_nrrd, run
 
 #: What dciodvfy calls the IODs, in the order in which the objects are made. Debian's is older than the label map.
 IODS = {
@@ -34,22 +27,11 @@ IODS = {
     "presentation-state": "GrayscaleSoftcopyPresentationState",
     "key-images": "MultiframeTrueColorSCImage",
     "sr": "Comprehensive3DSR",
+    "sr-display": "Comprehensive3DSR",
+    "pdf": "EncapsulatedPDF",
     "key-objects": "KeyObjectSelectionDocument",
 }
 KINDS = tuple(IODS)
-
-
-def run(program: str, *arguments: str | Path) -> str:
-    """What the program says, on either stream."""
-    done = subprocess.run(
-        [peers.path(program), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env={**os.environ, "JAVA_TOOL_OPTIONS": _JAVA},
-    )
-    return done.stdout + done.stderr
 
 
 def make(folder: Path, lie: str, kinds: tuple[str, ...] = KINDS, **changes: object) -> list[Path]:
@@ -67,6 +49,17 @@ def test_dciodvfy_finds_no_error(lie: str, tmp_path: Path) -> None:
         said = run("dciodvfy", "-new", path)
         assert iod in said
         assert "Error" not in said, said
+
+
+@pytest.mark.peer("dicom3tools")
+@pytest.mark.peer("pixelmed")
+def test_others_find_no_error_in_a_chinese_report(tmp_path: Path) -> None:
+    source = cases.series(cases.LIES["axial"])
+    context = cases.context(source, language="zh")
+    for made in results.make_results(context, cases.findings(source), ("seg", "sr", "pdf"), tmp_path):
+        assert made.verified, made.problem
+        assert "Error" not in run("dciodvfy", "-new", made.path)
+    assert "Error" not in run("DicomSRValidator", tmp_path / "sr.dcm")
 
 
 @pytest.mark.peer("dicom3tools")
@@ -195,9 +188,41 @@ def test_others_read_the_key_object_selection(tmp_path: Path) -> None:
     selection = make(tmp_path, "axial")[-1]
     said = run("dsrdump", selection)
     assert "Key Object Selection Document" in said
-    assert said.count("contains IMAGE") == 2 + 4 and said.count("contains COMPOSITE") == 3
+    assert said.count("contains IMAGE") == 2 + 4 and said.count("contains COMPOSITE") == 4
     assert "E: " not in said, said
     assert "Error" not in run("DicomSRValidator", selection)
+
+
+@pytest.mark.peer("dicom3tools")
+@pytest.mark.peer("dcmtk")
+@pytest.mark.peer("pixelmed")
+@pytest.mark.parametrize("reason", ["missing-slice", "engine"])
+def test_others_read_that_the_ai_was_not_performed(reason: str, tmp_path: Path) -> None:
+    source = cases.series(cases.LIES["axial"])
+    context = cases.context(source)
+    failure = results.Failure(
+        headers=source.datasets,
+        job_identity=context.job_identity,
+        model=context.model,
+        created_at=context.created_at,
+        secondread_version="0.1.0",
+        reason=reason,
+        error="Slice 4 of 12 is missing. Send the series again.",
+    )
+    made = results.make_failure(failure, tmp_path)
+    assert made.problem == ""
+    said = run("dciodvfy", "-new", made.path)
+    assert "BasicTextSR" in said
+    assert "Error" not in said, said
+    read = run("dsrdump", "+Pl", made.path)
+    assert "AI not performed: chest-ct 1.0.0 did not analyse series" in read
+    assert "E: " not in read, read
+    validated = run("DicomSRValidator", made.path)
+    assert "Found BasicTextSR IOD" in validated and "Error" not in validated, validated
+    images = [tmp_path / f"{index}.dcm" for index in range(len(source.datasets))]
+    for ds, path in zip(source.datasets, images, strict=True):
+        ds.save_as(path)
+    assert "Error" not in run("dcentvfy", made.path, *images)
 
 
 @pytest.mark.peer("dcmtk")
@@ -270,41 +295,6 @@ def test_dcmqi_reads_the_same_numbers_at_the_same_points(lie: str, tmp_path: Pat
     said = json.loads((tmp_path / "meta.json").read_text())
     assert said["QuantityValueCode"]["CodeMeaning"] == "Probability"
     assert said["MeasurementUnitsCode"]["CodeValue"] == "1"
-
-
-def located(index: NDArray[np.int64], affine: NDArray[np.float64]) -> list[tuple[int, ...]]:
-    """Points in the patient, in hundredths of a millimetre, sorted."""
-    points = index @ affine[:3, :3].T + affine[:3, 3]
-    return sorted(map(tuple, np.rint(points * 100).astype(int).tolist()))
-
-
-def read_nrrd(path: Path, label: int) -> list[tuple[int, ...]]:
-    """The points of the voxels of this label."""
-    array, affine = nrrd(path)
-    return located(np.argwhere(array == label), affine)
-
-
-def nrrd(path: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    """The voxels and where they lie, LPS mm."""
-    head, _, data = path.read_bytes().partition(b"\n\n")
-    fields = dict(line.split(": ", 1) for line in head.decode().splitlines() if ": " in line)
-    assert fields["space"] == "left-posterior-superior"
-    raw = gzip.decompress(data) if fields["encoding"] == "gzip" else data
-    sizes = [int(size) for size in fields["sizes"].split()]
-    kind = {"unsigned char": np.uint8, "short": np.int16, "unsigned short": np.uint16, "float": np.float32}[
-        fields["type"]
-    ]
-    array = np.frombuffer(raw, kind).reshape(sizes, order="F")
-    affine = np.eye(4)
-    for axis, direction in enumerate(fields["space directions"].split()):
-        affine[:3, axis] = vector(direction)
-    affine[:3, 3] = vector(fields["space origin"])
-    return array, affine
-
-
-def vector(text: str) -> list[float]:
-    """An nrrd vector, e.g. "(1,0,0)"."""
-    return [float(part) for part in text.strip("()").split(",")]
 
 
 @pytest.mark.peer("dcmqi")

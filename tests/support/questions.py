@@ -9,8 +9,10 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from db import (
+    announcements,
     associations,
     commitments,
+    comparisons,
     counts,
     deliveries,
     events,
@@ -22,7 +24,7 @@ from db import (
     purging,
     studies,
 )
-from db.models import Study
+from db.models import Job, Study
 from tests.support.history import History
 from worker import completeness, heartbeat, limits, status
 from worker.sections import Work
@@ -112,9 +114,13 @@ SWEEP: dict[str, Question] = {
         session, session.get_one(Study, history.studies - 10)
     ),
     "unheard jobs": lambda session, _: jobs.unheard(session, **_nudged()),
+    "failures to announce": lambda session, _: announcements.due(session, 20),
     "expired leases": lambda session, _: leases.expired(session, _now()),
     "held leases": lambda session, _: leases.held(session, _now()),
     "limits of jobs": lambda session, history: limits.of_jobs(session, [3 * history.studies - 90], Work()),
+    "compared with": lambda session, history: comparisons.earlier(
+        session, session.get_one(Job, 3 * (history.studies - 150))
+    ),
     "due deliveries": lambda session, _: deliveries.due(session, **_nudged()),
     "orphaned deliveries": lambda session, _: deliveries.free_orphans(session),
     "due commitments": lambda session, _: commitments.due(session, **_nudged()),

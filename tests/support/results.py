@@ -106,7 +106,7 @@ def probability(shape: tuple[int, int, int], segment_number: int = 1) -> Map:
     """How probable a segment is: near 1 in the middle of it, and unlike along every axis outside."""
     near = np.where(mask(shape) == segment_number, 0.75, 0.0)
     ramp = np.indices(shape).astype(np.float64).T @ (1.0, 0.1, 0.01) / (sum(shape) + 1)
-    array = (near + 0.25 * ramp.T) * (np.arange(shape[0]) < shape[0] - 2)[:, None, None]
+    array = (near + 0.25 * ramp.T) * (np.arange(shape[0]) < max(shape[0] - 2, 1))[:, None, None]
     return Map(
         key="probable",
         name=PROBABILITY,

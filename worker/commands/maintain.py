@@ -1,7 +1,8 @@
-"""Commands that look after an installation: doctor, routes test, send, db upgrade."""
+"""Commands that look after an installation: doctor, conformance, routes test, send, db upgrade."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +18,7 @@ from worker import edge, explain, folder, routing, status
 from worker.edge import ConfigOption, DataOption, JsonOption
 from worker.errors import ConfigurationError, WorkerError
 from worker.loop_guard import ConfiguredGuard
+from worker.settings import CONFIG_VARIABLE
 
 routes_app = typer.Typer(help="The routes.", no_args_is_help=True)
 db_app = typer.Typer(help="The database.", no_args_is_help=True)
@@ -25,6 +27,7 @@ db_app = typer.Typer(help="The database.", no_args_is_help=True)
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
     app.command()(doctor)
+    app.command()(conformance)
     app.command()(send)
     app.add_typer(routes_app, name="routes")
     app.add_typer(db_app, name="db")
@@ -53,6 +56,15 @@ def doctor(config: ConfigOption = None, data: DataOption = None, as_json: JsonOp
             edge.console.print(line.remark, markup=False, soft_wrap=True)
     if not all(line.healthy for line in remarks):
         raise typer.Exit(edge.FAILED)
+
+
+def conformance(config: ConfigOption = None, data: DataOption = None) -> None:
+    """Print the DICOM conformance statement of this version with this configuration, in Markdown."""
+    from worker import conformance as stated
+
+    settings = edge.load(config, data)
+    source = os.environ.get(CONFIG_VARIABLE) or "the default one"
+    typer.echo(stated.statement(settings, source=source), nl=False)
 
 
 @routes_app.command("test")

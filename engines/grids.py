@@ -1,0 +1,56 @@
+"""The grid that a network sees an image on: the same box with other voxels."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from engines import manifest
+from engines.errors import VolumeError
+from engines.volume import Geometry
+
+#: Voxels that a model grid may have: 4 GiB in float32.
+LIMIT = 2**28
+
+#: A value this far below a half still rounds up, so that noise in the affine cannot change a shape.
+_ROUNDING = 1e-6
+
+
+def of_model(source: Geometry, entry: manifest.Input) -> Geometry:
+    """The grid that the network sees `source` on; the one slice of a planar image stays as it is."""
+    if entry.size is not None:
+        return _over_the_box(source, (1, *entry.size))
+    if entry.spacing_mm is not None and len(entry.spacing_mm) == 2:
+        return at_spacing(source, (source.spacing[0], *entry.spacing_mm))
+    return at_spacing(source, entry.spacing_mm)
+
+
+def at_spacing(source: Geometry, spacing_mm: tuple[float, float, float] | None) -> Geometry:
+    """The grid that a network with `spacing_mm` sees `source` on; `source` itself where that is None.
+
+    Both grids cover the same box: the outer faces of the first and last voxels coincide (half-voxel
+    alignment, align_corners=False elsewhere). The number of voxels is rounded, so the spacing is the
+    asked one up to half a voxel over the whole axis, as in nnU-Net; the geometry says it exactly.
+    """
+    if spacing_mm is None:
+        return source
+    lengths = [
+        n * own / asked for n, own, asked in zip(source.shape, source.spacing, spacing_mm, strict=True)
+    ]
+    slices, rows, columns = (max(1, math.floor(length + 0.5 + _ROUNDING)) for length in lengths)
+    return _over_the_box(source, (slices, rows, columns))
+
+
+def _over_the_box(source: Geometry, shape: tuple[int, int, int]) -> Geometry:
+    """A grid of `shape` whose outer faces are those of `source`."""
+    if math.prod(shape) > LIMIT:
+        raise VolumeError(
+            f"at the model's spacing the volume would have {shape} voxels, more than the engine holds"
+        )
+    factors = np.array(source.shape) / np.array(shape)
+    affine = source.affine.copy()
+    affine[:3, :3] = source.affine[:3, :3] * factors
+    affine[:3, 3] = source.to_patient((factors - 1) / 2)
+    return replace(source, shape=shape, affine=affine)
