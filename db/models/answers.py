@@ -174,7 +174,7 @@ class ResultObject(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"), index=True)
-    kind: Mapped[str] = mapped_column(String(16))
+    kind: Mapped[str] = mapped_column(String(32))
     #: Relative to the storage folder.
     path: Mapped[str] = mapped_column(String(255))
     sop_class_uid: Mapped[str] = mapped_column(UID)

@@ -11,6 +11,7 @@ from db import deliveries, jobs, leases, results
 from db.base import Database
 from db.models import Delivery, Finding, Measurement, ResultObject, Segment
 from db.states import JobState
+from dicom_node import results as dicom_results
 from tests.db import rows
 from tests.db.rows import LEASE, NOW, SECOND
 
@@ -157,3 +158,16 @@ def test_what_fails_the_gate_the_second_time_does_not_leave(database: Database) 
         assert {(deliveries.get(session, i).state, deliveries.get(session, i).comment) for i in ids} == {
             ("dead", "geometry differs")
         }
+
+
+def test_an_object_of_every_kind_has_its_row(database: Database) -> None:
+    # PostgreSQL refuses a text that is longer than its column; SQLite does not look
+    with database.write() as session:
+        job = rows.make_job(session, rows.receive(session))
+        made = [
+            rows.new_object(kind, 0, kind=kind)
+            for kind in (*dicom_results.KINDS, dicom_results.NOT_PERFORMED)
+        ]
+        results.replace_objects(session, job.id, made, destinations=[], at=rows.NOW)
+    with database.read() as session:
+        assert set(session.scalars(select(ResultObject.kind))) == {row["kind"] for row in made}

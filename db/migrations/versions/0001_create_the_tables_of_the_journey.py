@@ -289,7 +289,7 @@ def upgrade() -> None:
     op.create_table('result_objects',
     sa.Column('id', sa.Integer(), nullable=False),
     sa.Column('job_id', sa.Integer(), nullable=False),
-    sa.Column('kind', sa.String(length=16), nullable=False),
+    sa.Column('kind', sa.String(length=32), nullable=False),
     sa.Column('path', sa.String(length=255), nullable=False),
     sa.Column('sop_class_uid', sa.String(length=64), nullable=False),
     sa.Column('sop_instance_uid', sa.String(length=64), nullable=False),
