@@ -14,6 +14,9 @@ from db.models import Series, Study
 from db.new_instance import NewInstance
 from db.states import StudyState
 
+#: What a study has from one of its files.
+_DESCRIBED = ("patient_id", "issuer_of_patient_id", "accession_number", "study_date", "study_description")
+
 
 def ensure_studies(session: Session, instances: Sequence[NewInstance]) -> dict[str, Study]:
     """Rows of the studies that the instances name, locked until commit, made where missing."""
@@ -42,6 +45,7 @@ def _study_row(instance: NewInstance) -> dict[str, Any]:
         "state": StudyState.RECEIVING.value,
         "revision": 1,
         "patient_id": clean(instance.patient_id, 64),
+        "issuer_of_patient_id": _text(attributes, "IssuerOfPatientID", 64),
         "accession_number": _text(attributes, "AccessionNumber", 64),
         "study_date": _text(attributes, "StudyDate", 16),
         "study_description": _text(attributes, "StudyDescription", 128),
@@ -112,7 +116,7 @@ def describe_anew(session: Session, instance: NewInstance, attributes: dict[str,
         select(Study).where(Study.study_instance_uid == instance.study_instance_uid)
     ).one()
     described = _study_row(replace(instance, attributes=attributes))
-    for name in ("patient_id", "accession_number", "study_date", "study_description"):
+    for name in _DESCRIBED:
         setattr(study, name, described[name])
     series = session.scalars(
         select(Series).where(

@@ -10,6 +10,7 @@ import httpx
 from pydicom.uid import (
     BasicTextSRStorage,
     Comprehensive3DSRStorage,
+    EncapsulatedPDFStorage,
     ExplicitVRLittleEndian,
     GrayscaleSoftcopyPresentationStateStorage,
     ImplicitVRLittleEndian,
@@ -47,6 +48,7 @@ _BY_KIND: dict[str, tuple[Context, ...]] = {
         ("presentation-state", ExplicitVRLittleEndian, GrayscaleSoftcopyPresentationStateStorage),
         ("parametric-map", ExplicitVRLittleEndian, ParametricMapStorage),
         ("fractional", RLELossless, SegmentationStorage),
+        ("pdf", ExplicitVRLittleEndian, EncapsulatedPDFStorage),
         ("not-performed", ExplicitVRLittleEndian, BasicTextSRStorage),
     )
 }

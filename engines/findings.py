@@ -25,6 +25,19 @@ class Code:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Translation:
+    """A model's words in another language; what is missing stays as the model says it."""
+
+    intended_use: str = ""
+    #: By segment number.
+    segments: Mapping[int, str] = field(default_factory=dict)
+    #: By the measurement's key; a derivation ("Mean") is part of it.
+    measurements: Mapping[str, str] = field(default_factory=dict)
+    #: By the finding's key.
+    findings: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ModelIdentity:
     """Which model, exactly."""
 
@@ -35,6 +48,10 @@ class ModelIdentity:
     digest: str
     #: Whether the model is for research only (not a medical device).
     research_only: bool = True
+    #: What it is made for, in its maker's words.
+    intended_use: str = ""
+    #: Its words in other languages, by language ("zh").
+    words: Mapping[str, Translation] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,6 +107,10 @@ class Finding:
     evidence: tuple[str, ...] = ()
     #: In words, e.g. "LAA-950 12.3 % (threshold 10 %)".
     explanation: str = ""
+    #: The measurements that decided, and the bounds that the rule has for them.
+    deciding: tuple[Measurement, ...] = ()
+    above: float | None = None
+    below: float | None = None
 
 
 #: What a map of a segment's probability is called (PS3.16 Annex D).

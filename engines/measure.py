@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines import diameter
+from engines import diameter, printing
 from engines.errors import VolumeError
 from engines.findings import Finding, Measurement
 from engines.manifest import FindingRule, Manifest, MeasurementEntry
@@ -26,9 +26,6 @@ PER_MM3: Mapping[str, float] = {"mm3": 1.0, "uL": 1.0, "mL": 1e-3, "cm3": 1e-3, 
 #: The same of an area and a square millimetre, and of a length and a millimetre.
 PER_MM2: Mapping[str, float] = {"mm2": 1.0, "cm2": 1e-2}
 PER_MM: Mapping[str, float] = {"mm": 1.0, "cm": 0.1}
-
-#: How people write units whose UCUM code they would not recognise.
-_FAMILIAR = {"[hnsf'U]": "HU", "1": ""}
 
 #: Slices that one thread looks at at a time.
 _SLAB = 8
@@ -268,6 +265,9 @@ def _finding(rule: FindingRule, deciding: Sequence[Measurement], measured: Seque
         segment_numbers=tuple(numbers),
         evidence=(rule.measurement,),
         explanation="; ".join(_explained(rule, measurement) for measurement in met or deciding),
+        deciding=tuple(met or deciding),
+        above=rule.above,
+        below=rule.below,
     )
 
 
@@ -278,7 +278,7 @@ def _meets(rule: FindingRule, value: float) -> bool:
 
 def _explained(rule: FindingRule, measurement: Measurement) -> str:
     """In words, e.g. "Low attenuation area 12.3 % (threshold above 10 %)"."""
-    unit = _FAMILIAR.get(measurement.unit.value, measurement.unit.value)
+    unit = printing.unit(measurement.unit.value)
     bounds = [f"above {rule.above:g}"] if rule.above is not None else []
     bounds += [f"below {rule.below:g}"] if rule.below is not None else []
     value = f"{measurement.value:.4g} {unit}".strip()

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from engines import manifest_file
 from engines.errors import PackageError
-from engines.findings import ModelIdentity, Segment
+from engines.findings import ModelIdentity, Segment, Translation
 from engines.manifest import Manifest
+from engines.manifest_entries import WordsEntry
 
 MANIFEST = "model.yaml"
 
@@ -52,6 +53,18 @@ class ModelPackage:
             manufacturer=self.manifest.manufacturer,
             digest=self.digest,
             research_only=self.manifest.research_only,
+            intended_use=self.manifest.intended_use,
+            words={language: self._translation(entry) for language, entry in self.manifest.words.items()},
+        )
+
+    def _translation(self, entry: WordsEntry) -> Translation:
+        """The manifest's words, by what a mask and findings know."""
+        numbers = {label.key: label.index for label in self.manifest.outputs[0].labels}
+        return Translation(
+            intended_use=entry.intended_use,
+            segments={numbers[key]: word for key, word in entry.labels.items()},
+            measurements=dict(entry.measurements),
+            findings=dict(entry.findings),
         )
 
     @property

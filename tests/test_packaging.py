@@ -36,6 +36,8 @@ def test_the_wheel_holds_the_packages_and_nothing_else(tmp_path: Path) -> None:
         "db/migrations/env.py",
         "db/migrations/versions/0001_create_the_tables_of_the_journey.py",
         "worker/templates/demo_report.html",
+        "dicom_node/results/fonts/DroidSansFallbackFull.ttf",
+        "dicom_node/results/fonts/LICENSE-Droid.txt",
     ):
         assert needed in names
     shared = [name for name in names if "/data/share/secondread/" in name]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from db.base import Database
 from dicom_node.results import ResultFile
+from dicom_node.results.report import WordedReport
 from dicom_node.senders import Destination, Sender
 from engines.findings import Findings
 from engines.volume import Volume
@@ -30,6 +31,8 @@ class Bench:
     lease: timedelta
     #: Attempts, and how long each may take.
     work: Work = field(default_factory=Work)
+    #: Of the reports in words.
+    language: str = "en"
     #: Ends this process, where it may be ended: native code cannot be interrupted.
     end_process: Callable[[], None] = lambda: None
 
@@ -55,3 +58,4 @@ class Analysis:
     findings: Findings
     files: Sequence[ResultFile]
     notes: tuple[str, ...]
+    report: WordedReport

@@ -22,6 +22,7 @@ from db.base import Database
 from db.errors import NotFound
 from dicom_node import senders
 from dicom_node.senders import Destination, Outcome, Verdict
+from engines import printing
 from worker import assets, demo_pacs, demo_report, pictures, settings, status, supervise, views, words
 from worker.demo_pacs import DemoPacs
 from worker.demo_report import Shown
@@ -201,7 +202,7 @@ def _tell(shown: Shown, seconds: float, console: Console) -> None:
     for measured in job.measurements:
         where = measured.segment or words.TOGETHER
         console.print(
-            f"  {measured.meaning:<40} {where:<12} {measured.value:>9.1f} {words.unit(measured.unit)}",
+            f"  {measured.meaning:<40} {where:<12} {measured.value:>9.1f} {printing.unit(measured.unit)}",
             markup=False,
         )
     for finding in job.findings:

@@ -8,6 +8,7 @@ from typing import Any
 from rich.markup import escape
 from rich.tree import Tree
 
+from engines import printing
 from worker import evidence as evidences
 from worker import views, words
 
@@ -117,7 +118,7 @@ def job_tree(job: views.JobDetail, *, present: int | None = None) -> Tree:
     for measured in job.measurements:
         where = escape(measured.segment) or words.TOGETHER
         tree.add(
-            f"{escape(measured.meaning)}, {where}: {measured.value:.1f} {escape(words.unit(measured.unit))}"
+            f"{escape(measured.meaning)}, {where}: {measured.value:.1f} {escape(printing.unit(measured.unit))}"
         )
     for made in job.objects:
         problem = f"  [red]{escape(made.problem)}[/]" if made.problem else ""

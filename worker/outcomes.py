@@ -1,16 +1,17 @@
-"""How an analysis begins and ends: in one commit that moves the state and keeps the reason."""
+"""How an analysis ends: in one commit that moves the state and keeps the reason."""
 
 from __future__ import annotations
 
 import logging
 import time
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from db import announcements, jobs, leases, purging, results, studies, supersession
+from db import announcements, jobs, leases, results, studies
 from db.models import Job
 from db.states import JobState
 from dicom_node.errors import NO_SPACE
@@ -24,14 +25,6 @@ logger = logging.getLogger(__name__)
 DATABASE_WAIT, DATABASE_PATIENCE = timedelta(seconds=2), timedelta(hours=1)
 #: Wait before a job is tried again whose files could not be read or written.
 STORAGE_WAIT = timedelta(seconds=30)
-
-
-def begin(session: Session, job: Job, now: datetime) -> records.Earlier:
-    """Settle, with the claim of a job, whose place its answer takes; nothing of that leaves any more."""
-    purging.spare_results(session, job.identity)
-    supersession.settle_predecessor(session, job)
-    announcements.withdraw(session, job, now)
-    return records.earlier(session, job)
 
 
 def supersede(session: Session, job: Job, owner: str) -> list[int]:
@@ -63,6 +56,7 @@ def conclude(bench: Bench, job: Job, outcome: Analysis, watch: Stopwatch) -> lis
             "engine": outcome.findings.engine,
             "seconds": watch.seconds,
             "notes": [*outcome.notes, *filter(None, unsent.values()), *profiles.left_empty(job.sends)],
+            "report": asdict(outcome.report),
         }
         to = JobState.DELIVERING if destinations else JobState.DONE
         values["unannounced"] = bool(refused and job.announce_to)

@@ -19,17 +19,17 @@ from db import decisions, deliveries, intake, jobs, leases, parents, purging, st
 from db.base import Database
 from db.models import Delivery, Job
 from db.states import JobState
-from dicom_node import attributes as dicom_attributes
 from dicom_node import results as dicom_results
 from dicom_node import series as dicom_series
-from dicom_node.errors import CommitmentRefused, DataSetError, SendError, SeriesError
+from dicom_node.errors import CommitmentRefused, SendError, SeriesError
 from dicom_node.instance import StoredInstance
+from dicom_node.results import report
 from dicom_node.results.context import ResultContext
 from dicom_node.senders import Destination, Outcome, Verdict
 from engines import predict
 from engines.errors import EngineError
-from worker import commitment_ledger as ledger
 from worker import (
+    antecedents,
     completeness,
     hold,
     limits,
@@ -41,6 +41,8 @@ from worker import (
     routing,
     version,
 )
+from worker import commitment_ledger as ledger
+from worker.antecedents import Antecedents
 from worker.bench import Analysis, Bench, Post
 from worker.hold import Hold
 from worker.lease import Lease
@@ -72,23 +74,14 @@ def receive(
     for stored in instances:
         key = (stored.study_instance_uid, stored.series_instance_uid)
         fresh = key not in read_series and key not in seen
-        attributes = _attributes(spool_root / stored.path) if fresh else None
+        attributes = records.attributes(spool_root / stored.path) if fresh else None
         seen.add(key)
         rows.append(records.new_instance(stored, attributes, guarded=guard.reason(stored, attributes)))
     with database.write() as session:
         changed = intake.record_instances(session, rows, keep_last=keep_last)
         for row in {(row.study_instance_uid, row.series_instance_uid): row for row in changed}.values():
-            parents.describe_anew(session, row, _attributes(spool_root / row.path))
+            parents.describe_anew(session, row, records.attributes(spool_root / row.path))
     read_series |= seen
-
-
-def _attributes(path: Path) -> dict[str, Any]:
-    """The attributes that routes may ask for; empty where the file cannot be read."""
-    try:
-        return dict(dicom_attributes.read_attributes(path))
-    except DataSetError as error:
-        logger.warning("%s: its attributes cannot be read (%s); no route will match it", path.name, error)
-        return {}
 
 
 # 2. Close: the study is complete; models are chosen -----------------------------------------------
@@ -177,13 +170,13 @@ def analyse(bench: Bench, job_id: int, *, send: Callable[[list[int]], None] | No
             return outcomes.supersede(session, job, bench.owner)
         if hand_over(session, bench, job, images=images, now=now):
             return []
-        earlier = outcomes.begin(session, job, now)
+        before = antecedents.settle(session, job, now)
     logger.info("job %s: %s on study %s", job.id, job.model, job.study.study_instance_uid)
     watch = Stopwatch()
     try:
         with Lease(bench, job, allowed):
             paths = [bench.spool_root / row.path for row in images]
-            analysis = _analyse(bench, job, paths, earlier, watch)
+            analysis = _analyse(bench, job, paths, before, watch)
     except SeriesError as error:
         return outcomes.fail(bench, job, error.reason, str(error), watch)
     except EngineError as error:
@@ -202,7 +195,7 @@ def analyse(bench: Bench, job_id: int, *, send: Callable[[list[int]], None] | No
 
 
 def _analyse(
-    bench: Bench, job: Job, paths: Sequence[Path], earlier: records.Earlier, watch: Stopwatch
+    bench: Bench, job: Job, paths: Sequence[Path], before: Antecedents, watch: Stopwatch
 ) -> Analysis:
     """Files -> volume -> findings -> objects, read back."""
     package = bench.shelf.package(job.model)
@@ -219,15 +212,18 @@ def _analyse(
         engine=findings.engine,
         created_at=job.created_at,
         secondread_version=version.VERSION,
-        predecessor=earlier.predecessor,
-        announced=earlier.announced,
+        predecessor=before.predecessor,
+        announced=before.announced,
+        comparison=before.comparison,
+        language=bench.language,
     )
     wanted = profiles.wanted(job.sends, package.manifest.results)
     with watch("encode"):
         folder = bench.results_root / job.identity
         files = dicom_results.make_results(context, findings, wanted, folder)
     notes = (*source.notes, *findings.impossible, *dicom_results.left_out(context, wanted))
-    return Analysis(volume=source.volume, findings=findings, files=files, notes=notes)
+    words = report.worded(context, findings)
+    return Analysis(volume=source.volume, findings=findings, files=files, notes=notes, report=words)
 
 
 # 4. Deliver: the results leave --------------------------------------------------------------------

@@ -33,6 +33,7 @@ _SELECTION = (Form(kind="key-objects"),)
 _OUTLINES = (Form(kind="rtstruct"),)
 _DRAWN_OVER = (Form(kind="presentation-state"),)
 _PROBABILITIES = (Form(kind="parametric-map"),)
+_PRINTED = (Form(kind="pdf", instead_of=("sr",)),)
 
 #: By name; of each row the first form that the model has is sent. A new kind is a line wherever it is shown.
 PROFILES: dict[str, tuple[tuple[Form, ...], ...]] = {
@@ -43,6 +44,7 @@ PROFILES: dict[str, tuple[tuple[Form, ...], ...]] = {
         _NUMBERS,
         (Form(kind="sr-display", instead_of=("sr",)),),
         _PICTURES,
+        _PRINTED,
         _PROBABILITIES,
     ),
     # Weasis 4.7: Segmentations of both kinds, reports as text, key objects as stars in the list.
@@ -60,6 +62,7 @@ PROFILES: dict[str, tuple[tuple[Form, ...], ...]] = {
     # A viewer that shows neither Segmentations nor reports: pictures; the report is there for whoever reads it.
     "plain-pacs": (
         (Form(kind="key-images", instead_of=("seg", "labelmap")),),
+        _PRINTED,
         _NUMBERS,
         _SELECTION,
         _DRAWN_OVER,

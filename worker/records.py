@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,25 @@ from db import announcements, studies, supersession
 from db.models import Instance, Job, ResultObject, Series, Study
 from db.new_instance import NewInstance
 from db.states import JobState
+from dicom_node import attributes as dicom_attributes
+from dicom_node.errors import DataSetError
 from dicom_node.instance import StoredInstance
 from dicom_node.results import ResultFile
 from dicom_node.results.context import Predecessor, Report
 from engines import labels
 from engines.findings import Findings
 from worker import routing
+
+logger = logging.getLogger(__name__)
+
+
+def attributes(path: Path) -> dict[str, Any]:
+    """The attributes that routes may ask for; empty where the file cannot be read."""
+    try:
+        return dict(dicom_attributes.read_attributes(path))
+    except DataSetError as error:
+        logger.warning("%s: its attributes cannot be read (%s); no route will match it", path.name, error)
+        return {}
 
 
 def new_instance(stored: StoredInstance, attributes: dict[str, Any] | None, *, guarded: str) -> NewInstance:
@@ -159,24 +172,14 @@ def own_instances(session: Session, job: Job) -> list[Instance] | None:
     return None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Earlier:
-    """What destinations had of a model about a series before this job answers."""
-
-    #: The answer whose place this job's takes; None where it is the first.
-    predecessor: Predecessor | None
-    #: What said that there is none.
-    announced: tuple[Report, ...]
+def announced(session: Session, job: Job) -> tuple[Report, ...]:
+    """What destinations have had by now that says that there is no answer."""
+    return tuple(_report(made) for made in announcements.arrived(session, job))
 
 
-def earlier(session: Session, job: Job) -> Earlier:
-    """What destinations have had by now; `supersession.settle_predecessor` fixed which answer that is."""
-    said = tuple(_report(made) for made in announcements.arrived(session, job))
-    return Earlier(predecessor=_predecessor(supersession.predecessors(session, job)), announced=said)
-
-
-def _predecessor(line: Sequence[Job]) -> Predecessor | None:
-    """The first of a line of answers, newest first."""
+def predecessor(session: Session, job: Job) -> Predecessor | None:
+    """The answer whose place this job's takes; `supersession.settle_predecessor` fixed which that is."""
+    line = supersession.predecessors(session, job)
     if not line:
         return None
     reports = [_report(made) for made in line[0].results if made.kind == "sr" and made.verified]

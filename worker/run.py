@@ -12,7 +12,7 @@ from typing import Any
 
 from dicom_node import results, series
 from dicom_node.errors import SeriesError
-from dicom_node.results import ResultFile
+from dicom_node.results import ResultFile, report
 from dicom_node.results.context import ResultContext
 from engines import loader, predict
 from engines import package as model_package
@@ -24,6 +24,9 @@ from worker.folder import FolderSeries
 from worker.settings import Settings
 from worker.shelf import Shelf
 from worker.stopwatch import Stopwatch
+
+#: The report in words, beside the objects.
+REPORT = "report.txt"
 
 #: Stage and fraction of it that is done.
 Progress = Callable[[str, float], None]
@@ -69,7 +72,17 @@ def run(
         runs = []
         for number, found in enumerate(chosen, start=1):
             target = out if len(chosen) == 1 else out / f"series-{number}"
-            runs.append(_run_series(package, runner, found, target, wanted=wanted, progress=progress))
+            runs.append(
+                _run_series(
+                    package,
+                    runner,
+                    found,
+                    target,
+                    wanted=wanted,
+                    progress=progress,
+                    language=settings.reports.language,
+                )
+            )
     return runs
 
 
@@ -105,6 +118,7 @@ def _run_series(
     *,
     wanted: tuple[str, ...],
     progress: Progress,
+    language: str,
 ) -> Run:
     """Read, predict, write, verify, draw."""
     watch = Stopwatch()
@@ -128,6 +142,7 @@ def _run_series(
         engine=findings.engine,
         created_at=datetime.now(UTC),
         secondread_version=version.VERSION,
+        language=language,
     )
     with watch("encode"):
         files = results.make_results(context, findings, wanted, out)
@@ -135,6 +150,7 @@ def _run_series(
     with watch("pictures"):
         pictures.draw(source.volume, findings, out)
     _write_json(out / "findings.json", findings)
+    (out / REPORT).write_text(report.text(report.worded(context, findings)), encoding="utf-8")
     refused = [f"{file.path}: {file.problem}" for file in files if not file.verified]
     if refused:
         raise JobError(

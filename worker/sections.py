@@ -154,6 +154,12 @@ class Work(_Section):
     hard_seconds: Annotated[float, Field(gt=0)] | None = None
 
 
+class Reports(_Section):
+    """The report in words: in the structured report, on the printed page, and on the page of the job."""
+
+    language: Literal["en", "zh"] = "en"
+
+
 class Guard(_Section):
     """The loop guard: results, ours or another AI's, are not analysed as if they were images."""
 

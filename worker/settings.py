@@ -18,7 +18,7 @@ from pydantic_settings import (
 from db import base
 from worker import assets
 from worker.errors import ConfigurationError
-from worker.sections import Guard, Node, Peer, Retention, Route, Web, Work
+from worker.sections import Guard, Node, Peer, Reports, Retention, Route, Web, Work
 
 #: The environment variable that names the configuration file.
 CONFIG_VARIABLE = "SECONDREAD_CONFIG"
@@ -47,6 +47,7 @@ class Settings(BaseSettings):
     web: Web = Web()
     work: Work = Work()
     guard: Guard = Guard()
+    reports: Reports = Reports()
     retention: Retention = Retention()
 
     @classmethod

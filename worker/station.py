@@ -45,6 +45,7 @@ class Station:
             owner=self.process_id,
             lease=timedelta(seconds=self.settings.work.lease_seconds),
             work=self.settings.work,
+            language=self.settings.reports.language,
             end_process=child.end,
         )
 

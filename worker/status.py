@@ -25,6 +25,7 @@ from db import (
 from db.models import Decision, Delivery, Event, Job, Series, Study
 from db.states import DeliveryState, JobState, StudyState
 from worker import completeness, evidence, heartbeat, routing, views
+from worker.report_views import ReportView
 
 
 def study_lines(session: Session, rows: list[Study]) -> list[views.StudyLine]:
@@ -176,6 +177,7 @@ def job_detail(session: Session, job_id: int) -> views.JobDetail:
             )
             for finding in results.findings_of(session, job_id)
         ],
+        report=ReportView.model_validate(row.report) if row.report else None,
         objects=[views.ObjectLine.model_validate(made, from_attributes=True) for made in row.results],
         deliveries=[delivery_line(delivery) for made in row.results for delivery in made.deliveries],
     )

@@ -7,6 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from worker.report_views import ReportView
+
 
 class View(BaseModel):
     """Something that is shown."""
@@ -169,6 +171,8 @@ class JobDetail(JobLine):
     segments: list[SegmentLine]
     measurements: list[MeasurementLine]
     findings: list[FindingLine]
+    #: None where it has not answered.
+    report: ReportView | None
     objects: list[ObjectLine]
     deliveries: list[DeliveryLine]
 

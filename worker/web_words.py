@@ -8,6 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from engines import printing
 from worker import evidence, words
 
 
@@ -93,7 +94,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "uid": uid,
     "size": size,
     "number": number,
-    "unit": words.unit,
+    "unit": printing.unit,
     "purged": words.purged,
     "came_again": words.came_again,
     "besides": words.besides,

@@ -4,16 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-#: UCUM codes as reports write them.
-_UNITS = {"[hnsf'U]": "HU", "1": "", "{}": "", "mm3": "mm³", "cm3": "cm³", "mm2": "mm²"}
-
 #: Where a measurement of no single segment was made.
 TOGETHER = "all together"
-
-
-def unit(ucum: str) -> str:
-    """A UCUM unit as it is written in reports."""
-    return _UNITS.get(ucum, ucum)
 
 
 def purged(at: datetime, again: bool = False) -> str:

@@ -96,6 +96,10 @@ class Job(Base):
     seconds: Mapped[dict[str, Any] | None]
     #: What was odd about the series but did not stop it.
     notes: Mapped[list[Any] | None]
+    #: The numbers of an earlier study that its own are compared with; fixed when it is first claimed.
+    compared: Mapped[dict[str, Any] | None]
+    #: Its report in words, as its results have it.
+    report: Mapped[dict[str, Any] | None]
 
     study: Mapped[Study] = relationship(back_populates="jobs")
     results: Mapped[list[ResultObject]] = relationship(back_populates="job", order_by="ResultObject.id")

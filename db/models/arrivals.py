@@ -56,6 +56,8 @@ class Study(Base):
     __table_args__ = (
         Index("ix_studies_state_last_instance_at", "state", "last_instance_at"),
         Index("ix_studies_state_received_at", "state", "received_at"),
+        # A patient's studies by date, to find an earlier result.
+        Index("ix_studies_patient_id_study_date", "patient_id", "issuer_of_patient_id", "study_date"),
         Index(
             "ix_studies_in_trouble",
             "id",
@@ -70,6 +72,8 @@ class Study(Base):
     #: Grows with each batch of late images after it was READY.
     revision: Mapped[int] = mapped_column(default=1)
     patient_id: Mapped[str] = mapped_column(String(64), default="")
+    #: Who gave that number: two hospitals give one number to two patients.
+    issuer_of_patient_id: Mapped[str] = mapped_column(String(64), default="")
     accession_number: Mapped[str] = mapped_column(String(64), default="")
     study_date: Mapped[str] = mapped_column(String(16), default="")
     study_description: Mapped[str] = mapped_column(String(128), default="")

@@ -28,6 +28,7 @@ KINDS = (
     "presentation-state",
     "parametric-map",
     "fractional",
+    "pdf",
 )
 
 #: Stands where an answer is missing; no model lists it (`not_performed.py`).
@@ -61,6 +62,29 @@ class Predecessor:
     report: Report | None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EarlierValue:
+    """One number of an earlier result."""
+
+    #: The measurement's key, and the label of its segment ("" where it is of several, or of none).
+    key: str
+    segment: str
+    value: float
+    #: UCUM.
+    unit: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EarlierValues:
+    """What the same model measured in the same patient's latest earlier study."""
+
+    #: As in the study: YYYYMMDD (PS3.5 6.2, DA).
+    study_date: str
+    series_description: str
+    model_version: str
+    values: tuple[EarlierValue, ...]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Provenance:
     """Whose an object of a job is and who made it: what every object says, whatever it holds.
@@ -78,6 +102,10 @@ class Provenance:
     zone: tzinfo | None = None
     #: None where this is the first answer.
     predecessor: Predecessor | None = None
+    #: None where no earlier study of this patient is known.
+    comparison: EarlierValues | None = None
+    #: Of the report in words: one of `wording.LANGUAGES`.
+    language: str = "en"
 
     def __post_init__(self) -> None:
         if self.created_at.utcoffset() is None:

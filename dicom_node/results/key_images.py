@@ -67,21 +67,31 @@ def _picture(
     context: ResultContext, findings: Findings, chosen: KeySlice, unfilled: set[int]
 ) -> NDArray[np.uint8]:
     """One frame."""
-    volume = context.source.volume
     segments = [findings.segments[number - 1] for number in chosen.segments]
-    drawn = overlay.slice_overlay(
-        volume,
-        findings.mask,
-        segments,
-        index=chosen.index,
-        window=key_slices.window(context, chosen.index),
-        size=size(context),
-        unfilled=unfilled,
-    )
-    place, count = elements.name(context.source.datasets[chosen.index]), volume.geometry.shape[0]
+    picture = drawn(context, findings, chosen, unfilled, size=size(context))
+    place = elements.name(context.source.datasets[chosen.index])
+    count = context.source.volume.geometry.shape[0]
     if count > 1:
         place = f"{place} (slice {chosen.index + 1} of {count})"
-    return legend.beside(drawn, context, findings, segments, place)
+    return legend.beside(picture, context, findings, segments, place)
+
+
+def drawn(
+    context: ResultContext, findings: Findings, chosen: KeySlice, unfilled: set[int], *, size: int
+) -> NDArray[np.uint8]:
+    """A key slice with its segments drawn over it, without words: RGB, the longer side of `size` pixels.
+
+    The segments numbered in `unfilled` get a contour only.
+    """
+    return overlay.slice_overlay(
+        context.source.volume,
+        findings.mask,
+        [findings.segments[number - 1] for number in chosen.segments],
+        index=chosen.index,
+        window=key_slices.window(context, chosen.index),
+        size=size,
+        unfilled=unfilled,
+    )
 
 
 def _image(ds: Dataset, frames: NDArray[np.uint8]) -> None:

@@ -14,6 +14,7 @@ from dicom_node.results import (
     key_objects,
     labelmap,
     parametric_map,
+    pdf,
     presentation_state,
     rtstruct,
     seg,
@@ -25,6 +26,7 @@ from dicom_node.results import (
     verify_key_objects,
     verify_labelmap,
     verify_parametric_map,
+    verify_pdf,
     verify_presentation_state,
     verify_rtstruct,
     verify_seg,
@@ -81,6 +83,7 @@ MADE: dict[str, Kind] = {
     "key-images": Kind(writer=key_images, gate=verify_key_images),
     "sr": Kind(writer=sr, gate=verify_sr, refers_to=segments.KINDS),
     "sr-display": Kind(writer=sr_display, gate=verify_sr_display),
+    "pdf": Kind(writer=pdf, gate=verify_pdf),
 }
 #: It names all others that were made.
 MADE["key-objects"] = Kind(writer=key_objects, gate=verify_key_objects, refers_to=tuple(MADE))

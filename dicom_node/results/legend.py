@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from dicom_node.results.context import ResultContext
+from engines import printing
 from engines.findings import Findings, Measurement, Segment
 
 #: Pixels.
@@ -18,9 +19,6 @@ WIDTH = 288
 _MARGIN, _LINE, _SWATCH, _TEXT = 10, 19, 12, 14
 
 _WHITE, _GREY, _AMBER = (255, 255, 255), (170, 170, 170), (255, 191, 0)
-
-#: Shown instead of UCUM's code (UCUM's own print symbols).
-_UNITS = {"[hnsf'U]": "HU", "1": "", "{ratio}": ""}
 
 #: Said on each picture itself too: a viewer may crop what stands beside it.
 STANDING = "AI, not verified"
@@ -43,15 +41,23 @@ def beside(
     """
     height, width = picture.shape[:2]
     canvas = Image.new("RGB", (width + WIDTH, height))
-    canvas.paste(Image.fromarray(picture), (0, 0))
+    canvas.paste(Image.fromarray(stamped(picture)), (0, 0))
     pen = ImageDraw.Draw(canvas)
-    pen.text((_MARGIN, _MARGIN), STANDING, fill=_AMBER, font=_font(), stroke_width=2, stroke_fill=(0, 0, 0))
     lines = list(_lines(context, findings, segments, place))
     room = max(1, (height - 2 * _MARGIN) // _LINE)
     if len(lines) > room:
         lines = [*lines[: room - 1], (f"and {len(lines) - room + 1} more lines in the report", _GREY, None)]
     for number, line in enumerate(lines):
         _write(pen, line, (width + _MARGIN, _MARGIN + number * _LINE))
+    return np.asarray(canvas, dtype=np.uint8)
+
+
+def stamped(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The picture, with words on it that nobody has verified it."""
+    canvas = Image.fromarray(picture)
+    ImageDraw.Draw(canvas).text(
+        (_MARGIN, _MARGIN), STANDING, fill=_AMBER, font=_font(), stroke_width=2, stroke_fill=(0, 0, 0)
+    )
     return np.asarray(canvas, dtype=np.uint8)
 
 
@@ -89,7 +95,7 @@ def measured(item: Measurement) -> str:
 
 def quantity(item: Measurement) -> str:
     """A number and its unit, as people write them."""
-    return f"{item.value:.5g} {_UNITS.get(item.unit.value, item.unit.value)}".strip()
+    return f"{item.value:.5g} {printing.unit(item.unit.value)}".strip()
 
 
 def _write(pen: Any, line: _Line, at: tuple[int, int]) -> None:

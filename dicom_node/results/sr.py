@@ -9,7 +9,17 @@ from highdicom import sr
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from pydicom.dataset import Dataset
 
-from dicom_node.results import codes, explicit, header, observer, outline, references, segments
+from dicom_node.results import (
+    codes,
+    explicit,
+    header,
+    observer,
+    outline,
+    references,
+    report_phrases,
+    segments,
+    sr_words,
+)
 from dicom_node.results.context import Report, ResultContext
 from engines.findings import Code, Findings, Measurement, Segment
 
@@ -26,7 +36,7 @@ _Group: TypeAlias = (
 
 
 def build(context: ResultContext, findings: Findings, made: Mapping[str, Dataset]) -> Dataset:
-    """A report of every measurement and finding (PS3.16 TID 1500), with the source images as evidence.
+    """A report of every measurement and finding (PS3.16 TID 1500), in words too, the source images as evidence.
 
     The groups refer to the Segmentation of the same findings (TID 1411); where `made` has none, they stand
     alone (TID 1501). There is no Image Library: it would hold what the evidence says already, 4 kB for
@@ -40,9 +50,10 @@ def build(context: ResultContext, findings: Findings, made: Mapping[str, Dataset
         is_complete=True,
         is_final=False,
         is_verified=False,
-        coding_schemes=[_coding_scheme()],
+        coding_schemes=[coding_scheme()],
         **header.constructor(context, "sr"),
     )
+    document.ContentSequence.append(sr_words.container(context, findings))
     separate(document)
     explicit.set_sequence(document, 0x0040A375, _evidence(context, segmentation))
     if context.replaced_documents:
@@ -81,7 +92,7 @@ def _predecessor(report: Report) -> bytes:
     return references.of_series([ds])
 
 
-def _coding_scheme() -> CodingSchemeIdentificationItem:
+def coding_scheme() -> CodingSchemeIdentificationItem:
     """Who defines our own codes (PS3.3 C.12.1.1.7)."""
     return CodingSchemeIdentificationItem(
         designator=TITLE.scheme, name="secondread private codes", responsible_organization="secondread"
@@ -97,6 +108,9 @@ def _report(context: ResultContext, findings: Findings, segmentation: Dataset | 
             _group(context, group, segmentation) for group in outline.groups(context, findings)
         ],
         title=codes.concept(TITLE),
+        language_of_content_item_and_descendants=sr.LanguageOfContentItemAndDescendants(
+            codes.concept(report_phrases.wording(context.language).language)
+        ),
     )
 
 

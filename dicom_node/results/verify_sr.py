@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pydicom.dataset import Dataset
 
 from dicom_node.errors import GateError
-from dicom_node.results import codes, content_tree, outline, references, segments
+from dicom_node.results import codes, content_tree, outline, references, segments, sr_words
 from dicom_node.results.context import ResultContext
 from engines.findings import Code, Findings, Measurement
 
@@ -53,6 +53,8 @@ def check(ds: Dataset, context: ResultContext, findings: Findings, made: Collect
         raise GateError(f"{len(groups)} measurement groups instead of {len(expected)}, or others")
     for uid, group in expected.items():
         _check_group(groups[uid], group, segmentation)
+    if sr_words.read(ds) != list(sr_words.lines(context, findings)):
+        raise GateError("the report in words is not that of the findings")
     _check_evidence(ds, context, segmentation)
     _check_predecessor(ds, context)
 

@@ -24,7 +24,7 @@ _BOTH = ["sqlite", pytest.param("postgresql", marks=pytest.mark.peer("postgresql
 #: What by its nature looks at every row: figures of everything, each from the narrowest index that there is.
 WHOLE = {"page: counts", "metrics: images", "metrics: events"}
 #: What is found by an index and then sorted: it is few, or the sort ends where the limit does.
-SORTED = {"page: needs a person", "metrics: stages", "due commitments"}
+SORTED = {"page: needs a person", "metrics: stages", "due commitments", "compared with"}
 #: The newest rows but those of a kind: what is read is in the order of an index, and soon enough.
 PASSING_OVER = {"page: events"}
 ASKED = [name for group in QUESTIONS.values() for name in group if name not in WHOLE]

@@ -286,7 +286,13 @@ def say_present(ds: Dataset) -> None:
 
 
 def change_the_words(ds: Dataset) -> None:
-    items(ds, "TEXT")[-1].TextValue = "LAA-950 84 % (threshold 10 %)"
+    [words] = [item for item in items(ds, "TEXT") if item.TextValue == "LAA-950 8.4 % (threshold 10 %)"]
+    words.TextValue = "LAA-950 84 % (threshold 10 %)"
+
+
+def change_the_report_in_words(ds: Dataset) -> None:
+    [words] = [item for item in items(ds, "TEXT") if item.TextValue == "Volume, Left lung: 2346 mL"]
+    words.TextValue = "Volume, Left lung: 2436 mL"
 
 
 def refer_to_another_segment(ds: Dataset) -> None:
@@ -321,6 +327,7 @@ def claim_verification(ds: Dataset) -> None:
         (swap_sides, "numbers of chest-ct/1 Left lung are not its own"),
         (say_present, "statements are not the findings'"),
         (change_the_words, "words of chest-ct/emphysema are not its own"),
+        (change_the_report_in_words, "report in words"),
         (refer_to_another_segment, "chest-ct/1 Left lung refers to another segment"),
         (refer_to_another_segmentation, "chest-ct/1 Left lung refers to another segment"),
         (lose_a_group, "numbers, units or derivations"),

@@ -211,8 +211,8 @@ def test_a_naive_date_is_refused() -> None:
 
 def test_an_unknown_kind_is_refused(tmp_path: Path) -> None:
     source = cases.series(cases.LIES["axial"])
-    with pytest.raises(ValueError, match="pdf"):
-        results.make_results(cases.context(source), cases.findings(source), ("seg", "pdf"), tmp_path)
+    with pytest.raises(ValueError, match="docx"):
+        results.make_results(cases.context(source), cases.findings(source), ("seg", "docx"), tmp_path)
 
 
 def test_a_file_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,9 +55,11 @@ def test_alone_it_selects_the_key_slices(tmp_path: Path) -> None:
 
 def test_where_nothing_is_segmented_it_selects_the_report_or_is_not_made(tmp_path: Path) -> None:
     nothing = cases.findings(SOURCE, mask=np.zeros(SOURCE.volume.geometry.shape, np.uint8), maps=())
-    report, selection = results.make_results(cases.context(SOURCE), nothing, results.KINDS, tmp_path / "a")
-    assert (report.kind, selection.problem) == ("sr", "")
-    assert selected(dcmread(selection.path)) == [report.sop_instance_uid]
+    report, printed, selection = results.make_results(
+        cases.context(SOURCE), nothing, results.KINDS, tmp_path / "a"
+    )
+    assert (report.kind, printed.kind, selection.problem) == ("sr", "pdf", "")
+    assert selected(dcmread(selection.path)) == [report.sop_instance_uid, printed.sop_instance_uid]
     assert results.make_results(cases.context(SOURCE), nothing, ("key-objects",), tmp_path / "b") == []
 
 

@@ -63,7 +63,7 @@ def test_descriptions_and_words_say_so_where_viewers_cut_them(tmp_path: Path) ->
         assert description[:20].startswith("AI rev 3 unverified") and len(description) <= 64
     texts = [
         child.TextValue
-        for group in read(files, "sr").ContentSequence[-1].ContentSequence
+        for group in read(files, "sr").ContentSequence[-2].ContentSequence
         for child in group.ContentSequence
         if child.ValueType == "TEXT"
     ]

@@ -70,7 +70,7 @@ def remove_number(ds: Dataset) -> None:
 
 
 def remove_value(ds: Dataset) -> None:
-    del ds.ContentSequence[-1].ContentSequence[0].ContentSequence[0].TextValue
+    del ds.ContentSequence[-2].ContentSequence[0].ContentSequence[0].TextValue
 
 
 def remove_relationship(ds: Dataset) -> None:

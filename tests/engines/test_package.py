@@ -213,3 +213,32 @@ def test_a_folder_given_twice_is_one_package(tmp_path: Path) -> None:
     found, errors = package.discover([tmp_path, tmp_path / "one"])
     assert len(found) == 1
     assert errors == []
+
+
+def test_words_of_another_language_reach_the_model_s_identity(tmp_path: Path) -> None:
+    words = {"zh": {"intended_use": "测试", "labels": {"label2": "右肺"}}}
+    made = package.open_package(build.write(tmp_path, WEIGHTS, words=words)).identity.words["zh"]
+    assert made.intended_use == "测试"
+    assert dict(made.segments) == {2: "右肺"}
+    assert dict(made.measurements) == {}
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ({"zh": {"labels": {"spleen": "脾"}}}, "words.zh.labels: there is no ['spleen']"),
+        ({"zh": {"findings": {"x": "y"}}}, "words.zh.findings: there is no ['x']"),
+        ({"zh": {"labels": {"label1": ""}}}, "at least 1 character"),
+        ({"fr": {}}, "words.fr"),
+    ],
+)
+def test_words_must_be_of_what_is_there(words: dict[str, Any], complaint: str, tmp_path: Path) -> None:
+    assert complaint in _open_changed(tmp_path, words=words)
+
+
+def test_the_shipped_model_speaks_chinese_of_all_that_it_says() -> None:
+    shipped = package.open_package(Path(__file__).parents[2] / "models" / "chest-ct")
+    words, manifest = shipped.identity.words["zh"], shipped.manifest
+    assert set(words.segments) == {segment.number for segment in shipped.segments}
+    assert set(words.measurements) == {entry.key for entry in manifest.measurements}
+    assert set(words.findings) == {rule.key for rule in manifest.findings}

@@ -1,6 +1,7 @@
 """What a radiologist sees of our results in the real OHIF: the right pixels, in the right colours, and no complaint.
 
-Colours are read at the centre of each image pixel, where OHIF's own fit of the image into the viewport puts it.
+Colours are read at the centre of each image pixel, as the image fits into the viewport; so are lines (`tests/support/sight.py`).
+A test of a further kind stores a phantom with it, opens its series until a script of `eyes` says that it is there, and looks.
 """
 
 from __future__ import annotations

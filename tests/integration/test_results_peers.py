@@ -28,6 +28,7 @@ IODS = {
     "key-images": "MultiframeTrueColorSCImage",
     "sr": "Comprehensive3DSR",
     "sr-display": "Comprehensive3DSR",
+    "pdf": "EncapsulatedPDF",
     "key-objects": "KeyObjectSelectionDocument",
 }
 KINDS = tuple(IODS)
@@ -48,6 +49,17 @@ def test_dciodvfy_finds_no_error(lie: str, tmp_path: Path) -> None:
         said = run("dciodvfy", "-new", path)
         assert iod in said
         assert "Error" not in said, said
+
+
+@pytest.mark.peer("dicom3tools")
+@pytest.mark.peer("pixelmed")
+def test_others_find_no_error_in_a_chinese_report(tmp_path: Path) -> None:
+    source = cases.series(cases.LIES["axial"])
+    context = cases.context(source, language="zh")
+    for made in results.make_results(context, cases.findings(source), ("seg", "sr", "pdf"), tmp_path):
+        assert made.verified, made.problem
+        assert "Error" not in run("dciodvfy", "-new", made.path)
+    assert "Error" not in run("DicomSRValidator", tmp_path / "sr.dcm")
 
 
 @pytest.mark.peer("dicom3tools")

@@ -12,6 +12,7 @@ from db import (
     announcements,
     associations,
     commitments,
+    comparisons,
     counts,
     deliveries,
     events,
@@ -23,7 +24,7 @@ from db import (
     purging,
     studies,
 )
-from db.models import Study
+from db.models import Job, Study
 from tests.support.history import History
 from worker import completeness, heartbeat, limits, status
 from worker.sections import Work
@@ -117,6 +118,9 @@ SWEEP: dict[str, Question] = {
     "expired leases": lambda session, _: leases.expired(session, _now()),
     "held leases": lambda session, _: leases.held(session, _now()),
     "limits of jobs": lambda session, history: limits.of_jobs(session, [3 * history.studies - 90], Work()),
+    "compared with": lambda session, history: comparisons.earlier(
+        session, session.get_one(Job, 3 * (history.studies - 150))
+    ),
     "due deliveries": lambda session, _: deliveries.due(session, **_nudged()),
     "orphaned deliveries": lambda session, _: deliveries.free_orphans(session),
     "due commitments": lambda session, _: commitments.due(session, **_nudged()),

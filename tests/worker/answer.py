@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from db.models import Job
-from engines.findings import Code, Findings, ModelIdentity, Segment
+from dicom_node.results import report as reports
+from engines.findings import Code, Findings, ModelIdentity, Segment, Urgency
 from tests.db import rows
+from tests.dicom_node.test_results_words import EARLIER, MODEL
 from tests.engines import build
+from tests.support import results as cases
 from worker import pictures
 
 LABELS = [
@@ -51,6 +55,18 @@ def found() -> dict[str, list[dict[str, Any]]]:
             | {"explanation": "lung volume 5202 mL is not below 1500 mL"},
         ],
     }
+
+
+def report(language: str = "en") -> dict[str, Any]:
+    """A report in words, as a job keeps it: urgent, and with an earlier study."""
+    source = cases.series(cases.LIES["axial"])
+    deciding = replace(cases.MEASUREMENTS[-1], value=12.34)
+    urgent = replace(
+        cases.FINDINGS[0], present=True, urgency=Urgency.URGENT, deciding=(deciding,), above=10.0
+    )
+    context = cases.context(source, model=MODEL, comparison=EARLIER, language=language)
+    found = cases.findings(source, findings=(replace(urgent, key="b", present=False), urgent))
+    return asdict(reports.worded(context, found))
 
 
 def result_object(job: Job, kind: str, number: int) -> dict[str, Any]:

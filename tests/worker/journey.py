@@ -106,6 +106,8 @@ class Journey:
     open_sender: Callable[[Destination], Sender] | None = None
     ask_commitment: Callable[..., None] | None = None
     guard: ConfiguredGuard = field(default_factory=lambda: ConfiguredGuard.of(Guard()))
+    #: Of the reports in words.
+    language: str = "en"
     #: Whether node.conflicts is keep-last.
     keep_last: bool = False
     #: Peers that are asked for their own number of images.
@@ -123,6 +125,7 @@ class Journey:
             results_root=self.storage / "results",
             owner=f"worker-{self.owner}",
             lease=LEASE,
+            language=self.language,
         )
 
     @property

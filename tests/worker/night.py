@@ -193,6 +193,7 @@ def finish(here: Station, job_id: int, at: datetime, *, status: int = 0) -> None
             engine="openvino 2026.4 CPU float32",
             seconds={"load": 0.02, "read": 1.31, "preprocess": 0.88, "infer": 11.42}
             | {"postprocess": 2.13, "measure": 0.47, "encode": 3.9, "pictures": 1.02},
+            report=answer.report(),
             notes=["slice spacing varies by 0.02 mm; the mean is used"],
         )
         deliveries.claim(session, ids[0], owner="d", now=end, lease=rows.LEASE)

@@ -420,6 +420,9 @@ def test_run_makes_the_objects_and_says_what_it_found(run: Command, tmp_path: Pa
     assert (tmp_path / "out" / "axial-1.png").exists()
     found = json.loads((tmp_path / "out" / "findings.json").read_text())
     assert [segment["label"] for segment in found["segments"]] == ["Body", "Bone"]
+    assert "report.txt" in result.stdout
+    words = (tmp_path / "out" / "report.txt").read_text(encoding="utf-8").splitlines()
+    assert words[0] == "AI report: tiny 1.0.0" and any("Calcification: present" in line for line in words)
     # The package may be named by its folder, and the objects are the same ones
     again = run("run", tmp_path / "models" / "tiny", tmp_path / "in", "--out", tmp_path / "again")
     assert again.exit_code == 0, again.stderr

@@ -69,14 +69,14 @@ def test_a_profile_names_only_kinds_that_can_be_made() -> None:
     [
         ("default", ("seg", "labelmap", "sr"), ("seg", "labelmap", "sr")),
         # One form of the voxels, and the measurements drawn, though the manifest does not list that form
-        ("ohif", ("labelmap", "seg", "sr", "key-objects"), ("seg", "sr", "sr-display")),
+        ("ohif", ("labelmap", "seg", "sr", "key-objects"), ("seg", "sr", "sr-display", "pdf")),
         ("ohif", ("labelmap",), ("labelmap",)),
         ("weasis", ("seg", "sr", "key-images", "key-objects"), ("seg", "sr", "key-images", "key-objects")),
         ("slicer", ("seg", "sr", "key-images"), ("seg", "sr")),
         ("slicer", ("key-images",), ()),
-        ("plain-pacs", ("seg", "sr"), ("key-images", "sr")),
+        ("plain-pacs", ("seg", "sr"), ("key-images", "pdf", "sr")),
         ("plain-pacs", ("labelmap",), ("key-images",)),
-        ("plain-pacs", ("sr",), ("sr",)),
+        ("plain-pacs", ("sr",), ("pdf", "sr")),
     ],
 )
 def test_what_a_profile_takes(profile: str, listed: tuple[str, ...], kinds: tuple[str, ...]) -> None:
@@ -87,7 +87,7 @@ def test_what_a_profile_takes(profile: str, listed: tuple[str, ...], kinds: tupl
 def test_no_profile_takes_what_the_model_does_not_have(profile: str) -> None:
     assert profiles.kinds(profile, ()) == ()
     assert not {"seg", "labelmap", "key-images"} & set(profiles.kinds(profile, ("sr",)))
-    assert not {"sr", "sr-display"} & set(profiles.kinds(profile, ("seg",)))
+    assert not {"sr", "sr-display", "pdf"} & set(profiles.kinds(profile, ("seg",)))
 
 
 # The journey --------------------------------------------------------------------------------------
@@ -96,9 +96,9 @@ def test_no_profile_takes_what_the_model_does_not_have(profile: str) -> None:
 def test_each_destination_gets_its_own_and_the_job_makes_each_kind_once(rich: Journey) -> None:
     rich.routes = to(pacs=Terms(profile="plain-pacs"), workstation=Terms(profile="slicer"))
     rich.run(journeys.datasets())
-    assert got(rich, "pacs") == ["key-images", "sr"]
+    assert got(rich, "pacs") == ["key-images", "pdf", "sr"]
     assert got(rich, "workstation") == ["seg", "sr"]
-    assert made(rich) == ["key-images", "seg", "sr"]
+    assert made(rich) == ["key-images", "pdf", "seg", "sr"]
     job = rich.job()
     assert (job.state, job.notes) == ("done", [])
 
@@ -111,7 +111,7 @@ def test_the_default_profile_sends_what_the_manifest_lists(rich: Journey) -> Non
 def test_a_form_that_the_manifest_does_not_list_is_made_for_who_shows_it(journey: Journey) -> None:
     journey.routes = to(pacs=Terms(profile="plain-pacs"))
     journey.run(journeys.datasets())
-    assert got(journey, "pacs") == made(journey) == ["key-images", "sr"]
+    assert got(journey, "pacs") == made(journey) == ["key-images", "pdf", "sr"]
 
 
 def test_two_routes_with_one_job_send_each_destination_its_own(rich: Journey) -> None:
@@ -119,7 +119,7 @@ def test_two_routes_with_one_job_send_each_destination_its_own(rich: Journey) ->
     rich.routes.append(journeys.route("other", send_to=("workstation",)))
     rich.run(journeys.datasets())
     assert len(rich.why().jobs) == 1
-    assert got(rich, "pacs") == ["key-images", "sr"]
+    assert got(rich, "pacs") == ["key-images", "pdf", "sr"]
     assert got(rich, "workstation") == ["key-images", "labelmap", "seg", "sr"]
 
 
@@ -170,7 +170,7 @@ def test_a_job_makes_and_sends_the_same_however_profiles_change_later(
     with rich.database.write() as session:
         assert jobs.retry(session, job_id)
     rich.follow([job_id])
-    assert got(rich, "pacs") == made(rich) == ["key-images", "sr"]
+    assert got(rich, "pacs") == made(rich) == ["key-images", "pdf", "sr"]
     # Then a study that is asked about from now on gets the new
     other = journeys.datasets(study_uid="1.2.9", series_uid="1.2.9.1")
     rich.run(other, association="a2")

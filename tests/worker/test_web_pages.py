@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.db import rows
-from tests.worker import night
+from tests.worker import answer, night
 from tests.worker.served import served
 from worker.station import Station
 
@@ -205,6 +205,33 @@ def test_what_a_sender_wrote_is_shown_as_text(tmp_path: Path) -> None:
         assert "<script>alert" not in text and "<img src=x" not in text
         assert Reader(text).tags.count("script") == 1
     assert "&lt;script&gt;alert(1)" in pages[0] and "&lt;script&gt;alert(1)" in pages[1]
+
+
+def test_a_job_shows_its_report_in_words_and_nothing_in_it_is_markup(tmp_path: Path) -> None:
+    # Given an answer in Chinese, and one whose words are hostile
+    here = night.open_station(tmp_path)
+    reports = (answer.report("zh"), answer.report() | {"title": HOSTILE, "limitations": [HOSTILE]})
+    reports[1]["measurements"]["rows"] = [[HOSTILE] * 4]
+    with here.database.write() as session:
+        study = rows.receive(session)
+        ids = []
+        for number, report in enumerate(reports):
+            job = rows.make_job(session, study, identity=str(number))
+            job.report = report
+            session.flush()
+            ids.append(job.id)
+    # When
+    with served(here) as address, httpx.Client(base_url=address, headers={"Accept": "text/html"}) as web:
+        chinese, hostile = (web.get(f"/jobs/{id}").text for id in ids)
+        shown = web.get(f"/api/jobs/{ids[0]}", headers={"Accept": "application/json"}).json()["report"]
+    here.close()
+    # Then
+    assert '<section class="report" lang="zh"' in chinese and "人工智能结果，未经医师核实。" in chinese
+    assert chinese.index('<li class="urgent">紧急：肺气肿') < chinese.index('<li class="absent">')
+    assert shown["comparison"]["rows"][0][:3] == ["体积", "左肺", "2200 mL"]
+    assert Reader(chinese).tags.count("table") >= 2
+    assert "<script>alert" not in hostile and "<img src=x" not in hostile
+    assert hostile.count("&lt;script&gt;alert(1)") >= 6 and Reader(hostile).tags.count("script") == 1
 
 
 def test_a_long_list_comes_in_pages(tmp_path: Path) -> None:

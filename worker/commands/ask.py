@@ -15,7 +15,8 @@ from db import found as found_rows
 from db import jobs as job_rows
 from db import studies as study_rows
 from db.states import JobState
-from worker import edge, explain, status, words
+from engines import printing
+from worker import edge, explain, status
 from worker.edge import ConfigOption, DataOption, JsonOption
 from worker.errors import ConfigurationError, WorkerError
 
@@ -121,7 +122,7 @@ def findings(
         writer.writerows(pydantic_core.to_jsonable_python(found))
     else:
         shown = (
-            found if as_json else [dataclasses.replace(each, unit=words.unit(each.unit)) for each in found]
+            found if as_json else [dataclasses.replace(each, unit=printing.unit(each.unit)) for each in found]
         )
         edge.show(shown, as_json=as_json, columns=_FINDING_COLUMNS)
 

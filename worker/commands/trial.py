@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.progress import Progress
 
+from engines import printing
 from worker import edge, logs, profiles, words
 from worker.edge import ConfigOption, DataOption
 
@@ -41,7 +42,7 @@ def run(
     config: ConfigOption = None,
     data: DataOption = None,
 ) -> None:
-    """Run one model on a folder of DICOM files; result objects, pictures and findings.json go to --out."""
+    """Run one model on a folder of DICOM files; objects, pictures, report.txt and findings.json go to --out."""
     from worker import run as running
 
     if profile not in profiles.NAMES:
@@ -63,7 +64,7 @@ def run(
 
 def _print_run(finished: object) -> None:
     """What one series gave."""
-    from worker.run import Run
+    from worker.run import REPORT, Run
 
     assert isinstance(finished, Run)
     edge.console.print(f"[bold]series {finished.series_instance_uid}[/]  {finished.findings.engine}")
@@ -73,12 +74,13 @@ def _print_run(finished: object) -> None:
     for measured in finished.findings.measurements:
         where = labels[measured.segment_number] if measured.segment_number else words.TOGETHER
         derived = f", {measured.derivation.meaning.lower()}" if measured.derivation else ""
-        value = f"{measured.value:.1f} {words.unit(measured.unit.value)}"
+        value = f"{measured.value:.1f} {printing.unit(measured.unit.value)}"
         edge.console.print(f"  {measured.name.meaning}{derived}, {where}: {value}", markup=False)
     for finding in finished.findings.findings:
         presence = "present" if finding.present else "absent"
         edge.console.print(f"  {finding.code.meaning}: {presence} ({finding.explanation})", markup=False)
     seconds = ", ".join(f"{stage} {value:.2f}" for stage, value in finished.seconds.items())
     edge.console.print(f"  seconds: {seconds}")
+    edge.console.print(f"  report in words  {finished.folder / REPORT}", markup=False)
     for file in finished.files:
         edge.console.print(f"  {file.kind.upper()}  {file.path}", markup=False)

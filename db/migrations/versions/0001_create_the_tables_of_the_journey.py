@@ -88,6 +88,7 @@ def upgrade() -> None:
     sa.Column('state', sa.String(length=16), nullable=False),
     sa.Column('revision', sa.Integer(), nullable=False),
     sa.Column('patient_id', sa.String(length=64), nullable=False),
+    sa.Column('issuer_of_patient_id', sa.String(length=64), nullable=False),
     sa.Column('accession_number', sa.String(length=64), nullable=False),
     sa.Column('study_date', sa.String(length=16), nullable=False),
     sa.Column('study_description', sa.String(length=128), nullable=False),
@@ -109,6 +110,7 @@ def upgrade() -> None:
     with op.batch_alter_table('studies', schema=None) as batch_op:
         batch_op.create_index('ix_studies_in_trouble', ['id'], unique=False, sqlite_where=sa.text("problem <> '' OR missing > 0"), postgresql_where=sa.text("problem <> '' OR missing > 0"))
         batch_op.create_index(batch_op.f('ix_studies_last_instance_at'), ['last_instance_at'], unique=False)
+        batch_op.create_index('ix_studies_patient_id_study_date', ['patient_id', 'issuer_of_patient_id', 'study_date'], unique=False)
         batch_op.create_index(batch_op.f('ix_studies_received_at'), ['received_at'], unique=False)
         batch_op.create_index('ix_studies_state_last_instance_at', ['state', 'last_instance_at'], unique=False)
         batch_op.create_index('ix_studies_state_received_at', ['state', 'received_at'], unique=False)
@@ -213,6 +215,8 @@ def upgrade() -> None:
     sa.Column('engine', sa.String(length=128), nullable=False),
     sa.Column('seconds', sa.JSON(none_as_null=True), nullable=True),
     sa.Column('notes', sa.JSON(none_as_null=True), nullable=True),
+    sa.Column('compared', sa.JSON(none_as_null=True), nullable=True),
+    sa.Column('report', sa.JSON(none_as_null=True), nullable=True),
     sa.ForeignKeyConstraint(['series_id'], ['series.id'], name=op.f('fk_jobs_series_id_series')),
     sa.ForeignKeyConstraint(['study_id'], ['studies.id'], name=op.f('fk_jobs_study_id_studies')),
     sa.ForeignKeyConstraint(['supersedes_id'], ['jobs.id'], name=op.f('fk_jobs_supersedes_id_jobs')),
@@ -411,6 +415,7 @@ def downgrade() -> None:
         batch_op.drop_index('ix_studies_state_received_at')
         batch_op.drop_index('ix_studies_state_last_instance_at')
         batch_op.drop_index(batch_op.f('ix_studies_received_at'))
+        batch_op.drop_index('ix_studies_patient_id_study_date')
         batch_op.drop_index(batch_op.f('ix_studies_last_instance_at'))
         batch_op.drop_index('ix_studies_in_trouble', sqlite_where=sa.text("problem <> '' OR missing > 0"), postgresql_where=sa.text("problem <> '' OR missing > 0"))
 
