@@ -85,9 +85,7 @@ def withdraw(session: Session, job: Job, at: datetime, *, but: str = "") -> None
         .with_for_update(of=Delivery, skip_locked=True)
     ).all()
     for delivery in unsent:
-        message = (
-            f"{ANNOUNCEMENT} to {delivery.destination} is withdrawn before it left: job {job.id} went on"
-        )
+        message = f"{ANNOUNCEMENT} to {delivery.destination} is withdrawn: job {job.id} went on"
         events.note(session, "withdrawn", message, study_id=job.study_id, job_id=job.id)
         session.delete(delivery)
 

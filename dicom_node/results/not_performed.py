@@ -90,6 +90,7 @@ def _header(path: Path) -> Dataset | None:
 def build(failure: Failure) -> Dataset:
     """A Basic Text SR (PS3.3 A.35.1): who did not analyse which series, and why, as a code and in words."""
     image = source.named(failure.headers[0])
+    image.SOPClassUID = failure.headers[0].SOPClassUID
     document: Dataset = sr.EnhancedSR(
         evidence=[image],
         content=_content(failure, image),

@@ -16,8 +16,6 @@ from worker import profiles
 from worker.profiles import Terms
 from worker.shelf import Shelf
 
-ALL = tuple(results.KINDS)
-
 
 @pytest.fixture(scope="session")
 def rich_shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shelf]:
