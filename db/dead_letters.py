@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 from db import deliveries, jobs, states, studies, supersession
 from db.errors import NotRevivable
 from db.models import Delivery, Job, ResultObject, Study
+from db.models.answers import ANNOUNCEMENT
 from db.states import DeliveryState, JobState, StudyState
 
 
@@ -34,6 +35,7 @@ def revivable(session: Session, *, destination: str | None = None, limit: int = 
 def revive(session: Session, delivery_id: int) -> bool:
     """DEAD -> PENDING by a person's wish, with a fresh schedule; its job delivers again.
 
+    One that says that its job has no answer leaves the job as it is: FAILED.
     False for one that is not dead, or whose object did not pass: that never leaves. Raises NotFound, and
     NotRevivable where its job was cancelled, a newer one answers in its place, or its object was deleted.
     """
@@ -56,7 +58,7 @@ def revive(session: Session, delivery_id: int) -> bool:
     supersession.require_newest(session, job)
     if job.state == JobState.CANCELLED:
         raise NotRevivable(f"delivery {delivery_id} stays dead: its job was cancelled; retry job {job.id}")
-    if job.state == JobState.FAILED:
+    if job.state == JobState.FAILED and delivery.result.kind != ANNOUNCEMENT:
         states.advance(
             session, Job, job.id, JobState.FAILED, JobState.DELIVERING, finished_at=None, reason="", error=""
         )

@@ -13,6 +13,7 @@ from db import states, studies, supersession
 from db.base import insert_missing
 from db.errors import NotFound
 from db.models import Delivery, Instance, Job, ResultObject
+from db.models.answers import ANNOUNCEMENT
 from db.states import JOB_ENDED, DeliveryState, JobState
 
 
@@ -99,7 +100,8 @@ def settle_delivering(session: Session, job_id: int, at: datetime) -> JobState |
     found = session.execute(
         select(Delivery.state, Delivery.awaits_commitment)
         .join(ResultObject, ResultObject.id == Delivery.result_id)
-        .where(ResultObject.job_id == job_id)
+        # What says that there is no answer is no part of one.
+        .where(ResultObject.job_id == job_id, ResultObject.kind != ANNOUNCEMENT)
     ).all()
     if any(
         state == DeliveryState.PENDING or (state == DeliveryState.SENT and awaits) for state, awaits in found
@@ -143,6 +145,8 @@ def _begin_anew(session: Session, job_id: int, *from_states: JobState) -> bool:
         JobState(job.state),
         JobState.QUEUED,
         attempts=0,
+        unannounced=bool(job.announce_to),
+        notes=None,
         nudged_at=None,
         not_before=None,
         finished_at=None,

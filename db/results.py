@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -34,10 +34,12 @@ def replace_objects(
     objects: Sequence[dict[str, Any]],
     *,
     destinations: Sequence[str],
+    without: Collection[tuple[str, str]] = (),
     at: datetime,
 ) -> list[int]:
     """Write the objects that a job made and a pending delivery for each verified one and destination.
 
+    Except for the pairs of a kind and a destination in `without`.
     An object that an earlier attempt wrote (the same SOP Instance UID) keeps its row and its deliveries;
     the dead ones among them are tried again, unless it is not verified this time: then none is.
     Returns the ids of the pending deliveries.
@@ -62,7 +64,9 @@ def replace_objects(
         delivery.id
         for row in made
         if row.verified
-        for delivery in _deliveries(session, row.id, destinations, at=at)
+        for delivery in _deliveries(
+            session, row.id, [name for name in destinations if (row.kind, name) not in without], at=at
+        )
         if delivery.state == DeliveryState.PENDING
     ]
 

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session, aliased, selectinload
 from db import states
 from db.errors import NotRevivable
 from db.models import Delivery, Job, ResultObject
+from db.models.answers import ANNOUNCEMENT
 from db.states import DeliveryState, JobState
 
 #: A delivery in one of these states has left, or may leave.
@@ -69,7 +70,7 @@ def settle_predecessor(session: Session, job: Job) -> None:
 
     It is settled for good once the job has results: they name it, and are made again byte for byte.
     """
-    made = select(ResultObject.id).where(ResultObject.job_id == job.id)
+    made = select(ResultObject.id).where(ResultObject.job_id == job.id, ResultObject.kind != ANNOUNCEMENT)
     if session.scalar(made.limit(1)) is None:
         job.supersedes_id = session.scalar(_earlier(job))
 
@@ -81,6 +82,7 @@ def _has_answered() -> ColumnElement[bool]:
         .outerjoin(Delivery, Delivery.result_id == ResultObject.id)
         .where(
             ResultObject.job_id == Job.id,
+            ResultObject.kind != ANNOUNCEMENT,
             ResultObject.verified.is_(True),
             or_(Delivery.state.in_(_LEAVES), and_(Delivery.id.is_(None), Job.state == JobState.DONE.value)),
         )

@@ -37,7 +37,7 @@ def read_attributes(path: Path) -> dict[str, AttributeValue]:
     with headers.quietly():
         image = headers.read(path, whole=False)
         # What a classic image says at the top level, a multi-frame one says of its frames.
-        found = from_dataset(image.ds) | from_dataset(functional_groups.of_first_frame(image.ds))
+        found = from_dataset(functional_groups.with_first_frame(image.ds))
     meta = getattr(image.ds, "file_meta", Dataset())
     for keyword in ("SOPClassUID", "SOPInstanceUID"):
         if not found.get(keyword):

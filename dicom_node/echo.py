@@ -8,12 +8,17 @@ from dataclasses import dataclass
 
 import httpx
 from pydicom.uid import (
+    BasicTextSRStorage,
     Comprehensive3DSRStorage,
     EncapsulatedPDFStorage,
     ExplicitVRLittleEndian,
+    GrayscaleSoftcopyPresentationStateStorage,
+    ImplicitVRLittleEndian,
     KeyObjectSelectionDocumentStorage,
     MultiFrameTrueColorSecondaryCaptureImageStorage,
+    ParametricMapStorage,
     RLELossless,
+    RTStructureSetStorage,
     SecondaryCaptureImageStorage,
     SegmentationStorage,
 )
@@ -39,7 +44,12 @@ _BY_KIND: dict[str, tuple[Context, ...]] = {
         ("key-objects", ExplicitVRLittleEndian, KeyObjectSelectionDocumentStorage),
         ("sr-display", ExplicitVRLittleEndian, Comprehensive3DSRStorage),
         ("labelmap", RLELossless, LabelMapSegmentationStorage),
+        ("rtstruct", ImplicitVRLittleEndian, RTStructureSetStorage),
+        ("presentation-state", ExplicitVRLittleEndian, GrayscaleSoftcopyPresentationStateStorage),
+        ("parametric-map", ExplicitVRLittleEndian, ParametricMapStorage),
+        ("fractional", RLELossless, SegmentationStorage),
         ("pdf", ExplicitVRLittleEndian, EncapsulatedPDFStorage),
+        ("not-performed", ExplicitVRLittleEndian, BasicTextSRStorage),
     )
 }
 
@@ -50,8 +60,14 @@ def result_contexts(kinds: Collection[str]) -> tuple[Context, ...]:
     return tuple(dict.fromkeys(asked))
 
 
-#: Of what a model makes unless its manifest says otherwise.
-RESULT_CONTEXTS: tuple[Context, ...] = result_contexts(("seg", "sr"))
+def kinds_taken(kinds: Collection[str], accepted: Collection[Context]) -> tuple[str, ...]:
+    """Those of the kinds of which a peer takes whatever they may be written as."""
+    return tuple(kind for kind in kinds if set(_BY_KIND[kind]) <= set(accepted))
+
+
+#: What a model makes unless its manifest says otherwise.
+USUAL_KINDS = ("seg", "sr")
+RESULT_CONTEXTS: tuple[Context, ...] = result_contexts(USUAL_KINDS)
 
 #: Stands for a C-ECHO that was sent and not answered.
 _NO_ANSWER = -1

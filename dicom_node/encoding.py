@@ -25,6 +25,9 @@ NATIVE = (
     DeflatedExplicitVRLittleEndian,
 )
 
+#: Photometric Interpretations of one value for each pixel.
+_GREY = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
+
 _BITS_ALLOCATED = (8, 16, 32)
 
 
@@ -91,6 +94,7 @@ def of(ds: Dataset) -> Encoding:
             f"(high bit {high_bit}); the reader takes 8, 16 or 32 allocated bits that hold the stored ones.",
         )
     slope, intercept, rescaled = _rescale(ds)
+    samples = _samples(ds)
     return Encoding(
         rows=rows,
         columns=columns,
@@ -103,9 +107,24 @@ def of(ds: Dataset) -> Encoding:
         intercept=intercept,
         rescaled=rescaled,
         padding=_padding(ds, stored=stored),
-        samples=_whole(ds, "SamplesPerPixel", default=1),
+        samples=samples,
         planar_configuration=_whole(ds, "PlanarConfiguration"),
     )
+
+
+def _samples(ds: Dataset) -> int:
+    """Values of one pixel, as many as its Photometric Interpretation has (PS3.3 C.7.6.3.1.2)."""
+    samples = _whole(ds, "SamplesPerPixel") or 1
+    kind = photometric(ds)
+    if samples != (3 if kind == "RGB" or kind.startswith("YBR_") else 1) or (
+        samples == 1 and kind not in _GREY
+    ):
+        raise SeriesError(
+            "undecodable",
+            f"{elements.name(ds)} declares {samples} values for each pixel, which do not fit its Photometric "
+            "Interpretation; the reader takes MONOCHROME, PALETTE COLOR, RGB and YBR.",
+        )
+    return samples
 
 
 def _whole(ds: Dataset, keyword: str, *, default: int = 0) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from io import BytesIO
 
+import pydicom
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_sequence_item
@@ -20,37 +21,35 @@ _IMAGE_TYPE = BaseTag(0x00080008)
 SHARED, PER_FRAME = BaseTag(0x52009229), BaseTag(0x52009230)
 
 #: The macros whose attributes stand at the top level of a classic image, or tell frames apart. Later ones win.
-_MACROS = tuple(
-    BaseTag(tag)
-    for tag in (
-        0x00209170,  # Unassigned Shared Converted Attributes: legacy converted images keep the classic ones here
-        0x00209171,  # Unassigned Per-Frame Converted Attributes
-        0x00209071,  # Frame Anatomy
-        0x00209111,  # Frame Content
-        0x00209310,  # Temporal Position
-        0x00189118,  # Cardiac Synchronization
-        0x00189301,  # CT Acquisition Type
-        0x00189304,  # CT Acquisition Details
-        0x00189312,  # CT Geometry
-        0x00189314,  # CT Reconstruction
-        0x00189321,  # CT Exposure
-        0x00189325,  # CT X-Ray Details
-        0x00189006,  # MR Imaging Modifier
-        0x00189042,  # MR Receive Coil
-        0x00189112,  # MR Timing and Related Parameters
-        0x00189114,  # MR Echo
-        0x00189115,  # MR Modifier
-        0x00189117,  # MR Diffusion
-        0x00189119,  # MR Averages
-        0x00189226,  # MR Image Frame Type
-        0x00189329,  # CT Image Frame Type
-        0x00189751,  # PET Frame Type
-        0x00209113,  # Plane Position (Patient)
-        0x00209116,  # Plane Orientation (Patient)
-        0x00289110,  # Pixel Measures
-        0x00289132,  # Frame VOI LUT
-        0x00289145,  # Pixel Value Transformation
-    )
+_MACROS = (
+    # Legacy converted images keep the classic attributes in these.
+    "UnassignedSharedConvertedAttributesSequence",
+    "UnassignedPerFrameConvertedAttributesSequence",
+    "FrameAnatomySequence",
+    "FrameContentSequence",
+    "TemporalPositionSequence",
+    "CardiacSynchronizationSequence",
+    "CTAcquisitionTypeSequence",
+    "CTAcquisitionDetailsSequence",
+    "CTGeometrySequence",
+    "CTReconstructionSequence",
+    "CTExposureSequence",
+    "CTXRayDetailsSequence",
+    "MRImagingModifierSequence",
+    "MRReceiveCoilSequence",
+    "MRTimingAndRelatedParametersSequence",
+    "MREchoSequence",
+    "MRModifierSequence",
+    "MRDiffusionSequence",
+    "MRAveragesSequence",
+    "MRImageFrameTypeSequence",
+    "CTImageFrameTypeSequence",
+    "PETFrameTypeSequence",
+    "PlanePositionSequence",
+    "PlaneOrientationSequence",
+    "PixelMeasuresSequence",
+    "FrameVOILUTSequence",
+    "PixelValueTransformationSequence",
 )
 
 #: Study to Instance Number; Frame of Reference UID; Image Pixel (PS3.3 C.7.6.3), but for its padding; Pixel Data.
@@ -73,7 +72,7 @@ def frames(ds: Dataset) -> list[FrameHeader]:
 
     Raises SeriesError "frame-count" where the groups cannot be read, or are not as many as the frames.
     """
-    groups = elements.value(ds, "PerFrameFunctionalGroupsSequence") or ()
+    groups = _items(ds, "PerFrameFunctionalGroupsSequence")
     declared = elements.number(ds, "NumberOfFrames")
     if not len(groups) or len(groups) != declared:
         raise SeriesError(
@@ -85,24 +84,26 @@ def frames(ds: Dataset) -> list[FrameHeader]:
     return [_header(ds, common, group, number) for number, group in enumerate(groups, start=1)]
 
 
-def of_first_frame(ds: Dataset) -> Dataset:
-    """What the groups say of the first frame, as far as they can be read; nothing where there are none.
+def with_first_frame(ds: Dataset) -> Dataset:
+    """The header, with what its groups say of the first frame at the top level, as far as that can be read.
 
     Only that frame's group is parsed: there may be thousands.
     """
-    made = Dataset()
-    _read_like(ds, made)
+    if not are_in(ds):
+        return ds
+    made = _common(ds)
     with suppress(*elements.BROKEN, OSError):
-        for group in (*_shared(ds), *_first(ds)):
-            _flatten(group, made)
+        for group in _first(ds):
+            _flatten(ds, group, made)
     return made
 
 
 def _common(ds: Dataset) -> Dataset:
     """Everything but the groups, with what they say of all frames."""
     made = Dataset({tag: element for tag, element in ds._dict.items() if tag not in (SHARED, PER_FRAME)})
-    for group in _shared(ds):
-        _flatten(group, made)
+    _read_like(ds, made)
+    for group in _items(ds, "SharedFunctionalGroupsSequence")[:1]:
+        _flatten(ds, group, made)
     return made
 
 
@@ -110,7 +111,7 @@ def _header(ds: Dataset, common: Dataset, group: Dataset, number: int) -> FrameH
     made = FrameHeader(dict(common._dict))
     _read_like(ds, made)
     made.file_meta = ds.file_meta
-    _flatten(group, made)
+    _flatten(ds, group, made)
     kinds = elements.words(made, "FrameType")
     if kinds:
         # That of an image of several kinds only says MIXED (PS3.3 C.8.16.1). The other frames keep their own.
@@ -126,10 +127,6 @@ def _read_like(ds: Dataset, made: Dataset) -> None:
     made.set_original_encoding(implicit, little, ds.original_character_set)
 
 
-def _shared(ds: Dataset) -> Sequence[Dataset]:
-    return (elements.value(ds, "SharedFunctionalGroupsSequence") or ())[:1]
-
-
 def _first(ds: Dataset) -> Iterator[Dataset]:
     """The first frame's group."""
     found = ds._dict.get(PER_FRAME)
@@ -139,19 +136,22 @@ def _first(ds: Dataset) -> Iterator[Dataset]:
         if item is not None:
             yield item
     elif found is not None:
-        yield from (elements.value(ds, "PerFrameFunctionalGroupsSequence") or ())[:1]
+        yield from _items(ds, "PerFrameFunctionalGroupsSequence")[:1]
 
 
-def _flatten(group: Dataset, target: Dataset) -> None:
-    """Give `target` the attributes of the group's macros; whose image it is no macro can change."""
+def _flatten(ds: Dataset, group: Dataset, target: Dataset) -> None:
+    """Give `target` the attributes of the group's macros; whose image it is, no macro of `ds` can change."""
     for macro in _MACROS:
-        if macro not in group:
-            continue
-        element = group[macro]
-        for item in element.value[:1] if element.VR == VR.SQ else ():
+        for item in _items(group, macro)[:1]:
             for tag, inner in item._dict.items():
-                if not (_is_of_instance(tag) and tag in target._dict):
+                if not (_is_of_instance(tag) and tag in ds._dict):
                     target._dict[tag] = inner
+
+
+def _items(ds: Dataset, keyword: str) -> Sequence[Dataset]:
+    """The items of a sequence; none where it is missing, or no sequence that can be read."""
+    found = elements.value(ds, keyword)
+    return found if isinstance(found, pydicom.Sequence) else ()
 
 
 def _is_of_instance(tag: BaseTag) -> bool:

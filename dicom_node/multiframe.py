@@ -26,6 +26,11 @@ def split(files: Sequence[ImageFile]) -> list[ImageFile]:
 def _frames(file: ImageFile) -> Iterator[ImageFile]:
     if not functional_groups.are_in(file.ds):
         return iter((file,))
+    if (file.transfer_syntax in encoding.NATIVE) != (file.pixel_length is not None):
+        raise SeriesError(
+            "undecodable",
+            f"{elements.name(file.ds)} holds pixels of another form, compressed or not, than its transfer syntax says.",
+        )
     if file.transfer_syntax == DeflatedExplicitVRLittleEndian:
         with headers.open_at_pixels(file) as source:
             source.seek(0)

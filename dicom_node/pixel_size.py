@@ -23,8 +23,8 @@ _PROJECTIONS = ("CR", "DX", "MG", "IO", "PX", "RF", "XA", "RG")
 
 #: Region Spatial Format and Physical Units (PS3.3 C.8.5.5.1.1, C.8.5.5.1.15).
 _TWO_DIMENSIONAL, _CENTIMETRES = 1.0, 3.0
-#: Formats whose axes are no places: M-mode, spectral, waveform.
-_NOT_SPATIAL = (2.0, 3.0, 4.0)
+#: Formats in which an axis is a time or a velocity: M-mode, spectral. A trace below the image (4, ECG) is no scale.
+_NOT_SPATIAL = (2.0, 3.0)
 
 
 def of(ds: Dataset) -> Found:

@@ -77,7 +77,7 @@ def read(
 
 def _values(image: ImageFile, encoding: Encoding, *, fill_padding: bool, decoders: Decoders) -> Values:
     if encoding.samples > 1:
-        return _luminance(pixels.stored_values(image, encoding, decoders), _WHITE)
+        return _luminance(pixels.stored_values(image, encoding, decoders), 2.0**encoding.bits_stored - 1)
     if encoding.photometric_interpretation == "PALETTE COLOR":
         return _from_palette(image.ds, pixels.stored_values(image, encoding, decoders))
     if "ModalityLUTSequence" in image.ds:

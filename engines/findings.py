@@ -113,6 +113,32 @@ class Finding:
     below: float | None = None
 
 
+#: What a map of a segment's probability is called (PS3.16 Annex D).
+PROBABILITY = Code(value="122157", scheme="DCM", meaning="Probability")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Map:
+    """A number for each voxel, e.g. how probable it is that it belongs to a segment."""
+
+    #: The manifest's short name of it: a label's key for its probability.
+    key: str
+    name: Code
+    unit: Code
+    #: The segment that it is about; None for the whole image.
+    segment_number: int | None
+    #: float32, finite, on the grid of the findings.
+    array: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        if self.array.dtype != np.float32:
+            raise OutputError(f'map "{self.key}" is of {self.array.dtype}, not float32')
+        if not all(np.isfinite(plane).all() for plane in self.array):
+            raise OutputError(f'map "{self.key}" has values that are not finite')
+        if self.name == PROBABILITY and not (self.array.min() >= 0 and self.array.max() <= 1):
+            raise OutputError(f'map "{self.key}" has probabilities that are not between 0 and 1')
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Findings:
     """One model's whole answer about one series, on that series' own voxel grid."""
@@ -127,6 +153,8 @@ class Findings:
     findings: tuple[Finding, ...] = ()
     #: Measurements that the source cannot give, each with the reason, for people.
     impossible: tuple[str, ...] = ()
+    #: As the network gave them: what was cleared from the mask afterwards is still in them.
+    maps: tuple[Map, ...] = ()
     #: The backend that answered, e.g. "openvino 2026.4 CPU float32".
     engine: str = ""
     #: Seconds per stage: preprocess, infer, postprocess, measure.
@@ -140,3 +168,10 @@ class Findings:
         numbers = [segment.number for segment in self.segments]
         if numbers != list(range(1, len(numbers) + 1)):
             raise OutputError(f"segment numbers must run 1..N without gaps, not {numbers}")
+        for item in self.maps:
+            if item.array.shape != self.geometry.shape:
+                raise OutputError(
+                    f'map "{item.key}" {item.array.shape} and geometry {self.geometry.shape} differ in shape'
+                )
+            if item.segment_number is not None and item.segment_number not in numbers:
+                raise OutputError(f'map "{item.key}" is of segment {item.segment_number}, which is not there')

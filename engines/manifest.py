@@ -4,48 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from engines.findings import Code, Urgency
-
-
-class _Strict(BaseModel):
-    """Unknown keys are errors: a misspelt key must never be a silently ignored one."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from engines.findings import Urgency
+from engines.manifest_entries import CodeEntry, LongText, Strict, WordsEntry
 
 
-def _plain(text: str) -> str:
-    """What DICOM's short texts (SH, LO) can hold and give back: a backslash would part it (PS3.5 6.2)."""
-    if not text.isprintable() or "\\" in text or text != text.strip():
-        raise ValueError("write it without backslash, control characters and blanks at its ends")
-    return text
-
-
-_ShortText = Annotated[str, Field(min_length=1, max_length=16), AfterValidator(_plain)]
-_LongText = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_plain)]
-
-
-class CodeEntry(_Strict):
-    """A coded concept as a manifest writes it: {value, scheme, meaning}."""
-
-    value: _ShortText
-    scheme: _ShortText
-    meaning: _LongText
-
-    def code(self) -> Code:
-        """The same as the engine's `Code`."""
-        return Code(value=self.value, scheme=self.scheme, meaning=self.meaning)
-
-
-class Weights(_Strict):
+class Weights(Strict):
     """The network's file and its SHA-256."""
 
     file: str = "model.onnx"
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class Window(_Strict):
+class Window(Strict):
     """Clip to [low, high] and scale linearly to [0, 1]."""
 
     kind: Literal["window"]
@@ -53,7 +25,7 @@ class Window(_Strict):
     high: float
 
 
-class CTNormalisation(_Strict):
+class CTNormalisation(Strict):
     """nnU-Net's CT scheme: clip to the training set's percentiles, then (x - mean) / std."""
 
     kind: Literal["ct"]
@@ -63,7 +35,7 @@ class CTNormalisation(_Strict):
     std: Annotated[float, Field(gt=0)]
 
 
-class ZScore(_Strict):
+class ZScore(Strict):
     """(x - mean) / std of the image itself."""
 
     kind: Literal["z-score"]
@@ -71,7 +43,7 @@ class ZScore(_Strict):
     nonzero: bool = False
 
 
-class Percentile(_Strict):
+class Percentile(Strict):
     """Clip to two percentiles of the image and scale linearly to [0, 1]."""
 
     kind: Literal["percentile"]
@@ -79,7 +51,7 @@ class Percentile(_Strict):
     high: Annotated[float, Field(gt=0, le=100)] = 99.5
 
 
-class MinMax(_Strict):
+class MinMax(Strict):
     """Scale the image's own range linearly to [0, 1]."""
 
     kind: Literal["min-max"]
@@ -91,7 +63,7 @@ Spacing = tuple[_Length, _Length, _Length]
 Shape = tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
 
 
-class Input(_Strict):
+class Input(Strict):
     """One named input of the network and how a series becomes it."""
 
     #: The ONNX graph's input name; its shape is (1, 1, slices, rows, columns).
@@ -125,7 +97,7 @@ class Input(_Strict):
         return self
 
 
-class Tiling(_Strict):
+class Tiling(Strict):
     """The sliding window."""
 
     #: Patch shape in voxels along (slice, row, column).
@@ -137,14 +109,14 @@ class Tiling(_Strict):
     mirror_axes: tuple[Literal[0, 1, 2], ...] = ()
 
 
-class Label(_Strict):
+class Label(Strict):
     """One class of a segmentation output."""
 
     #: Channel of the output that stands for it; 0 is background.
     index: Annotated[int, Field(ge=1)]
     #: Short name that measurements refer to.
     key: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-    label: _LongText
+    label: LongText
     category: CodeEntry
     type: CodeEntry
     anatomic_region: CodeEntry | None = None
@@ -159,9 +131,11 @@ class Label(_Strict):
     min_component_ml: Annotated[float, Field(ge=0)] = 0.0
     #: A label of less than this in the whole image is dropped: it is not what the model is about.
     min_volume_ml: Annotated[float, Field(ge=0)] = 0.0
+    #: Also give its probability at each voxel, as the network has it: 4 bytes for each voxel of the image.
+    probability: bool = False
 
 
-class Output(_Strict):
+class Output(Strict):
     """The network's output and its labels."""
 
     #: The ONNX graph's output name; its shape is (1, classes, slices, rows, columns).
@@ -170,7 +144,7 @@ class Output(_Strict):
     labels: Annotated[tuple[Label, ...], Field(min_length=1)]
 
 
-class MeasurementEntry(_Strict):
+class MeasurementEntry(Strict):
     """One measurement to make of labels."""
 
     key: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -195,7 +169,7 @@ class MeasurementEntry(_Strict):
         return self
 
 
-class FindingRule(_Strict):
+class FindingRule(Strict):
     """When a measurement makes a finding."""
 
     key: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -213,23 +187,29 @@ class FindingRule(_Strict):
         return self
 
 
-class WordsEntry(_Strict):
-    """The model's words in another language, by the keys of what they name."""
+ResultKind = Literal[
+    "seg",
+    "sr",
+    "key-images",
+    "key-objects",
+    "labelmap",
+    "sr-display",
+    "rtstruct",
+    "presentation-state",
+    "parametric-map",
+    "fractional",
+    "pdf",
+]
 
-    intended_use: str = ""
-    labels: dict[str, _LongText] = {}
-    measurements: dict[str, _LongText] = {}
-    findings: dict[str, _LongText] = {}
 
-
-class Manifest(_Strict):
+class Manifest(Strict):
     """The whole of `model.yaml`."""
 
     format: Literal[1]
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
     version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
     licence: str
-    manufacturer: _LongText
+    manufacturer: LongText
     intended_use: str
     research_only: bool = True
     weights: Weights
@@ -239,11 +219,9 @@ class Manifest(_Strict):
     outputs: Annotated[tuple[Output, ...], Field(min_length=1, max_length=1)]
     measurements: tuple[MeasurementEntry, ...] = ()
     findings: tuple[FindingRule, ...] = ()
-    results: tuple[
-        Literal["seg", "sr", "key-images", "key-objects", "labelmap", "sr-display", "pdf"], ...
-    ] = ("seg", "sr")
+    results: tuple[ResultKind, ...] = ("seg", "sr")
     #: For reports in words in these languages; without them they say it as the entries above do.
-    words: dict[Literal["zh"], WordsEntry] = {}
+    words: dict[Literal["zh"], WordsEntry] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _planar_models_say_so(self) -> Manifest:
@@ -260,6 +238,19 @@ class Manifest(_Strict):
         for entry in self.measurements:
             if not planar and entry.kind == "area":
                 raise ValueError(f"measurements.{entry.key}: an area is of one slice; volumes have many")
+        return self
+
+    @model_validator(mode="after")
+    def _maps_are_there(self) -> Manifest:
+        marked = sum(label.probability for label in self.outputs[0].labels)
+        for kind in {"parametric-map", "fractional"} & set(self.results):
+            if not marked:
+                raise ValueError(f"results: {kind} needs a label with probability: true")
+        if "parametric-map" in self.results and marked > 1:
+            raise ValueError(
+                "results: a parametric-map holds one map, which readers expect; "
+                f"mark one label with probability: true, not {marked}, or ask for fractional"
+            )
         return self
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -72,11 +73,24 @@ def slice_overlay(
     grey = _enlarged(volume.array[index].astype(np.float32), shape)
     picture = np.repeat(_windowed(grey, window)[..., None], 3, axis=2)
     thickness = max(1, round(size / 400))
+    least = _least(mask.shape[1:], shape)
     for segment in segments:
-        inside = _enlarged((mask[index] == segment.number).astype(np.float32), shape) > 0.5
+        inside = _enlarged((mask[index] == segment.number).astype(np.float32), shape) > least
         fill = 0.0 if segment.number in unfilled else _FILL
         _draw(picture, inside, colour=segment.colour, thickness=thickness, fill=fill)
     return np.rint(picture).astype(np.uint8)
+
+
+def _least(own: tuple[int, ...], shape: tuple[int, int]) -> float:
+    """How much of a picture's pixel a segment must fill to be drawn there: half.
+
+    Less in a smaller picture, where a voxel fills but a part of a pixel, and of two where it lies between
+    them: a speck must not vanish.
+    """
+    parts = (
+        wanted / (2 * length) if wanted < length else 1.0 for length, wanted in zip(own, shape, strict=True)
+    )
+    return 0.5 * math.prod(parts)
 
 
 def picture_shape(geometry: Geometry, size: int) -> tuple[int, int]:

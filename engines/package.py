@@ -10,7 +10,8 @@ from pathlib import Path
 from engines import manifest_file
 from engines.errors import PackageError
 from engines.findings import ModelIdentity, Segment, Translation
-from engines.manifest import Manifest, WordsEntry
+from engines.manifest import Manifest
+from engines.manifest_entries import WordsEntry
 
 MANIFEST = "model.yaml"
 

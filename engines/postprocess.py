@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,14 @@ import scipy.sparse
 import scipy.sparse.csgraph
 from numpy.typing import NDArray
 
+from engines.errors import OutputError
 from engines.preprocess import axis_weights, spread
 
 #: Slices per piece where a whole volume is looked through.
 _SLAB = 8
+
+#: How far a probability may be outside 0 to 1 for rounding.
+_ROUNDING = 1e-4
 
 #: Runs of voxels that are cleared at a time.
 _RUNS = 100_000
@@ -33,10 +38,21 @@ class Backward:
     """
 
     def __init__(
-        self, mask: NDArray[Any], shape: tuple[int, int, int], *, activation: str, threads: int = 1
+        self,
+        mask: NDArray[Any],
+        shape: tuple[int, int, int],
+        *,
+        activation: str,
+        probabilities: Mapping[int, NDArray[np.float32]] = MappingProxyType({}),
+        threads: int = 1,
     ) -> None:
-        """`mask` is the label map to fill, `shape` the model grid; both in the model's axes."""
+        """`mask` is the label map to fill, `shape` the model grid; both in the model's axes.
+
+        `probabilities` are arrays like the mask to fill with those of their class; of no other class is there
+        ever more than a plane on the source grid.
+        """
         self._mask = mask
+        self._probabilities = probabilities
         self._shape = shape
         self._softmax = activation == "softmax"
         self._threads = threads
@@ -57,7 +73,10 @@ class Backward:
         ready = self._ready(stop)
 
         def fill(index: int) -> None:
-            self._mask[index] = self._plane(_between(values, self._taps(index), start))
+            plane = _between(values, self._taps(index), start)
+            self._mask[index] = self._plane(plane)
+            if self._probabilities:
+                self._share(index, plane)
 
         spread(fill, range(self._next, ready), threads=self._threads)
         self._next = ready
@@ -65,13 +84,27 @@ class Backward:
 
     def _activated(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """Probabilities; logits where the manifest wants none, or where only their order matters."""
-        unchanged = self._along is None and self._rows is None and self._columns is None
-        if not self._softmax or unchanged:
-            return logits
-        values: NDArray[np.float32] = logits - logits.max(axis=0)
-        np.exp(values, out=values)
-        values /= values.sum(axis=0)
-        return values
+        return softmax(logits) if self._softmax and not self._unchanged else logits
+
+    @property
+    def _unchanged(self) -> bool:
+        """Whether model and source have the same grid."""
+        return self._along is None and self._rows is None and self._columns is None
+
+    def _share(self, index: int, plane: NDArray[np.float32]) -> None:
+        """Fill source slice `index` of the probabilities. Raises OutputError where they are none."""
+        if self._softmax and self._unchanged:
+            plane = softmax(plane)
+        classes = list(self._probabilities)
+        shares = _enlarged(plane[classes], self._rows, self._columns).transpose(1, 2, 0)
+        # What the weights of an interpolation sum up to is 1 to the last digits only.
+        if not (shares.min() >= -_ROUNDING and shares.max() <= 1 + _ROUNDING):
+            raise OutputError(
+                f"the network's probabilities run from {shares.min():.4g} to {shares.max():.4g}; "
+                'where its last layer makes none, the manifest must say "activation: softmax"'
+            )
+        for number, share in zip(classes, shares, strict=True):
+            np.clip(share, 0, 1, out=self._probabilities[number][index])
 
     def _taps(self, index: int) -> list[tuple[int, float]]:
         """The model slices that source slice `index` lies between, and their weights."""
@@ -99,6 +132,14 @@ class Backward:
         values = values[kept]
         labels = winners(_enlarged(values, self._rows, self._columns), self._mask.dtype).T
         return labels if len(kept) == kept[-1] + 1 else kept.astype(self._mask.dtype)[labels]
+
+
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Probabilities of (classes, ...) logits."""
+    values: NDArray[np.float32] = logits - logits.max(axis=0)
+    np.exp(values, out=values)
+    values /= values.sum(axis=0)
+    return values
 
 
 def _between(

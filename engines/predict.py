@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from engines import labels, measure, postprocess, preprocess, tiling
 from engines.errors import OutputError
-from engines.findings import Findings
+from engines.findings import PROBABILITY, Code, Findings, Map
 from engines.manifest import Label
 from engines.package import ModelPackage
 from engines.preprocess import Prepared
@@ -24,6 +24,9 @@ _MOST_THREADS = 4
 
 #: The share of the progress bar that ends with each stage.
 _PREPROCESSED, _INFERRED = 0.05, 0.95
+
+#: UCUM's unity (PS3.16 CID 7181).
+_NO_UNIT = Code(value="1", scheme="UCUM", meaning="no units")
 
 Progress = Callable[[float], None]
 
@@ -53,7 +56,7 @@ def predict(
     with clock.stage("preprocess"):
         prepared = preprocess.prepare(volume, manifest.inputs[0], threads=count)
     report(_PREPROCESSED)
-    mask = _segment(package, runner, prepared, volume, clock=clock, report=report, threads=count)
+    mask, maps = _segment(package, runner, prepared, volume, clock=clock, report=report, threads=count)
     with clock.stage("measure"):
         measurements = measure.measure(manifest, volume, mask, threads=count)
         impossible = measure.impossible(manifest, volume.geometry)
@@ -67,6 +70,7 @@ def predict(
         measurements=measurements,
         findings=findings,
         impossible=impossible,
+        maps=maps,
         engine=runner.description,
         seconds=clock.seconds,
     )
@@ -98,14 +102,23 @@ def _segment(
     clock: _Clock,
     report: Progress,
     threads: int,
-) -> NDArray[Any]:
-    """The label map on the volume's grid."""
+) -> tuple[NDArray[Any], tuple[Map, ...]]:
+    """The label map on the volume's grid, and the probabilities that the manifest wants."""
     entry, output = package.manifest.inputs[0], package.manifest.outputs[0]
     mask = np.zeros(volume.geometry.shape, dtype=postprocess.mask_dtype(len(output.labels) + 1))
-    # A view in the model's axes: what is written to it lands where the source's voxels are.
-    turned = preprocess.turn(Volume(array=mask, geometry=volume.geometry), entry).array
+    wanted = [label for label in output.labels if label.probability]
+    shares = {label.index: np.zeros(mask.shape, np.float32) for label in wanted}
+
+    def turned(array: NDArray[Any]) -> NDArray[Any]:
+        # A view in the model's axes: what is written to it lands where the source's voxels are.
+        return preprocess.turn(Volume(array=array, geometry=volume.geometry), entry).array
+
     backward = postprocess.Backward(
-        turned, prepared.geometry.shape, activation=output.activation, threads=threads
+        turned(mask),
+        prepared.geometry.shape,
+        activation=output.activation,
+        probabilities={number: turned(share) for number, share in shares.items()},
+        threads=threads,
     )
     slabs = tiling.sweep(
         runner,
@@ -121,7 +134,12 @@ def _segment(
             backward.write(slab.start, slab.logits)
     with clock.stage("postprocess"):
         _clean(mask, volume.geometry, output.labels)
-    return mask
+    return mask, tuple(_probability(label, shares[label.index]) for label in wanted)
+
+
+def _probability(label: Label, array: NDArray[np.float32]) -> Map:
+    """The map of a label's probability."""
+    return Map(key=label.key, name=PROBABILITY, unit=_NO_UNIT, segment_number=label.index, array=array)
 
 
 def _clean(mask: NDArray[Any], geometry: Geometry, declared: Sequence[Label]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import peers
+from tests.support import ohif_build, peers
 
 #: What each peer is known by on the PATH; the Debian package is in scripts/test.
 PEER_PROGRAMS = {
@@ -25,12 +25,19 @@ PEER_PROGRAMS = {
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip (or, with CI=true, fail) a test whose peer is not installed."""
     for mark in item.iter_markers("peer"):
-        missing = [program for program in PEER_PROGRAMS[mark.args[0]] if peers.find(program) is None]
-        if missing:
-            reason = f"needs {mark.args[0]}: {', '.join(missing)} not on the PATH (scripts/test installs it)"
+        if missing := _missing(mark.args[0]):
+            reason = f"needs {mark.args[0]}: {missing} (scripts/test installs it)"
             if os.environ.get("CI") == "true":
                 pytest.fail(reason)
             pytest.skip(reason)
+
+
+def _missing(peer: str) -> str:
+    """What a peer lacks here, for people; "" where it is there."""
+    if peer == "ohif":
+        return "" if ohif_build.present() else f"{ohif_build.folder()} is not there"
+    missing = [program for program in PEER_PROGRAMS[peer] if peers.find(program) is None]
+    return f"{', '.join(missing)} not on the PATH" if missing else ""
 
 
 @pytest.fixture(scope="session")

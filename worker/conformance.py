@@ -104,6 +104,6 @@ def _made() -> list[tuple[str, str, str, str]]:
     """Every kind of result: its SOP classes, and the transfer syntax that they are written in."""
     return [
         (f"`{kind}`", sent.class_name(sop_class), sop_class, UID(syntax).name)
-        for kind in results.KINDS
+        for kind in (*results.KINDS, results.NOT_PERFORMED)
         for sop_class, syntax in echo.result_contexts((kind,))
     ]

@@ -12,8 +12,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from db import migrate
 from db.base import Database
 from dicom_node import echo
+from dicom_node.results.context import NOT_PERFORMED
 from dicom_node.senders import commitment
-from worker import broker, counting, edge, retention, space
+from worker import broker, counting, edge, profiles, retention, space
 from worker.errors import WorkerError
 from worker.sections import Peer
 from worker.settings import CONFIG_VARIABLE, Settings
@@ -135,7 +136,8 @@ def _routes(settings: Settings) -> Iterator[Finding]:
         elif not route.send_to:
             remark = "sends its results nowhere: they are only on the page and in the storage; set send_to"
         else:
-            remark = f"{', '.join(route.run)} -> {', '.join(route.send_to)}"
+            told = "told" if route.announce_failures else "not told (announce_failures)"
+            remark = f"{', '.join(route.run)} -> {', '.join(route.send_to)}; {told} where there is no answer"
         yield Finding(subject=f"route {route.name}", healthy=not missing, remark=remark)
 
 
@@ -182,15 +184,36 @@ def _commitment(peer: Peer, settings: Settings) -> Finding:
 
 
 def _peer(peer: Peer, settings: Settings, shelf: Shelf) -> Finding:
-    """One peer's answer, asked for what the models make whose results go there."""
-    models = {name for route in settings.routes if peer.name in route.send_to for name in route.run}
-    kinds = {kind for name in models & set(shelf.packages) for kind in shelf.packages[name].manifest.results}
-    wanted = echo.result_contexts(kinds) if kinds else echo.RESULT_CONTEXTS
-    report = echo.verify(destination(peer, settings), wanted)
+    """One peer's answer, asked for what its profile takes of the models whose results go there."""
+    kinds = _sent(peer, settings, shelf)
+    report = echo.verify(destination(peer, settings), echo.result_contexts(kinds))
     where = peer.stow_url or f"{peer.ae_title}@{peer.host}:{peer.port}"
-    remark = (
-        f"{where}: {report.problem}"
-        if report.problem
-        else f"{where}: answers in {report.milliseconds:.0f} ms"
-    )
-    return Finding(subject=f"peer {peer.name}", healthy=report.healthy, remark=remark)
+    answer = report.problem or f"answers in {report.milliseconds:.0f} ms"
+    taken = f"profile {peer.profile}: {_taken(kinds, report, asked=not peer.stow_url)}"
+    remark = f"{where}: {answer}; {taken}"
+    return Finding(subject=f"peer {peer.name}", healthy=report.healthy and bool(kinds), remark=remark)
+
+
+def _sent(peer: Peer, settings: Settings, shelf: Shelf) -> tuple[str, ...]:
+    """The kinds that may go to a peer, in the order in which they are made known."""
+    routes = [route for route in settings.routes if peer.name in route.send_to]
+    models = sorted({name for route in routes for name in route.run} & set(shelf.packages))
+    lists: list[tuple[str, ...]] = [shelf.packages[name].manifest.results for name in models]
+    lists = lists or [echo.USUAL_KINDS]
+    found = [kind for listed in lists for kind in profiles.kinds(peer.profile, listed)]
+    if any(route.announce_failures for route in routes):
+        found.append(NOT_PERFORMED)
+    return tuple(dict.fromkeys(found))
+
+
+def _taken(kinds: tuple[str, ...], report: echo.EchoReport, *, asked: bool) -> str:
+    """Which of the results that go to a peer it can take; over the Web there is no way to ask."""
+    if not kinds:
+        return "it takes nothing that the models of its routes list; change `profile`, or their manifests"
+    if not report.associated or not asked:
+        return f"would get {', '.join(kinds)}"
+    taken = echo.kinds_taken(kinds, report.accepted)
+    refused = [kind for kind in kinds if kind not in taken]
+    parts = [f"takes {', '.join(taken)}"] if taken else []
+    parts += [f"does not take {', '.join(refused)}"] if refused else []
+    return ", ".join(parts)

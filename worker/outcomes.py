@@ -11,11 +11,11 @@ from typing import Any
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from db import jobs, leases, results, studies
+from db import announcements, jobs, leases, results, studies
 from db.models import Job
 from db.states import JobState
 from dicom_node.errors import NO_SPACE
-from worker import attempts, records
+from worker import attempts, profiles, records
 from worker.bench import Analysis, Bench
 from worker.stopwatch import Stopwatch
 
@@ -27,19 +27,39 @@ DATABASE_WAIT, DATABASE_PATIENCE = timedelta(seconds=2), timedelta(hours=1)
 STORAGE_WAIT = timedelta(seconds=30)
 
 
+def supersede(session: Session, job: Job, owner: str) -> list[int]:
+    """End a job whose images are no longer those of its identity: another answer must not bear its name."""
+    now = datetime.now(UTC)
+    error = "its series no longer holds just the images that it was made for"
+    leases.leave_running(
+        session,
+        job.id,
+        JobState.CANCELLED,
+        owner=owner,
+        reason="superseded",
+        error=error,
+        finished_at=now,
+    )
+    studies.finish_if_ended(session, job.study_id, now)
+    logger.warning("job %s: %s", job.id, error)
+    return []
+
+
 def conclude(bench: Bench, job: Job, outcome: Analysis, watch: Stopwatch) -> list[int]:
     """Store what was found; RUNNING -> DELIVERING (or DONE, or FAILED at the gate) in one commit."""
     now = datetime.now(UTC)
     refused = [file for file in outcome.files if not file.verified]
     destinations = [] if refused else job.destinations
+    unsent = profiles.kept_back(job.sends, {file.kind: file.size for file in outcome.files})
     with bench.database.write() as session:
         values: dict[str, Any] = {
             "engine": outcome.findings.engine,
             "seconds": watch.seconds,
-            "notes": list(outcome.notes),
+            "notes": [*outcome.notes, *filter(None, unsent.values()), *profiles.left_empty(job.sends)],
             "report": asdict(outcome.report),
         }
         to = JobState.DELIVERING if destinations else JobState.DONE
+        values["unannounced"] = bool(refused and job.announce_to)
         if refused:
             to = JobState.FAILED
             values |= {
@@ -53,7 +73,11 @@ def conclude(bench: Bench, job: Job, outcome: Analysis, watch: Stopwatch) -> lis
             return []
         results.replace_findings(session, job.id, **records.findings(outcome.findings))
         rows = [records.result_object(file, bench.results_root) for file in outcome.files]
-        follow = results.replace_objects(session, job.id, rows, destinations=destinations, at=now)
+        follow = results.replace_objects(
+            session, job.id, rows, destinations=destinations, without=unsent, at=now
+        )
+        if not refused:
+            announcements.withdraw(session, job, now)
         if not follow and to is JobState.DELIVERING:
             jobs.settle_delivering(session, job.id, now)
         studies.finish_if_ended(session, job.study_id, now)
@@ -78,22 +102,6 @@ def fail(bench: Bench, job: Job, reason: str, error: str, watch: Stopwatch) -> l
         )
         studies.finish_if_ended(session, job.study_id, now)
     return []
-
-
-def supersede(session: Session, job: Job, owner: str) -> None:
-    """End a job whose images are no longer those of its identity: another answer must not bear its name."""
-    now = datetime.now(UTC)
-    leases.leave_running(
-        session,
-        job.id,
-        JobState.CANCELLED,
-        owner=owner,
-        reason="superseded",
-        error="its series no longer holds just the images that it was made for",
-        finished_at=now,
-    )
-    studies.finish_if_ended(session, job.study_id, now)
-    logger.warning("job %s: its series no longer holds just the images that it was made for", job.id)
 
 
 def try_again(bench: Bench, job: Job, error: OSError, watch: Stopwatch) -> list[int]:

@@ -19,10 +19,9 @@ from db import decisions, deliveries, intake, jobs, leases, parents, purging, st
 from db.base import Database
 from db.models import Delivery, Job
 from db.states import JobState
-from dicom_node import attributes as dicom_attributes
 from dicom_node import results as dicom_results
 from dicom_node import series as dicom_series
-from dicom_node.errors import CommitmentRefused, DataSetError, SendError, SeriesError
+from dicom_node.errors import CommitmentRefused, SendError, SeriesError
 from dicom_node.instance import StoredInstance
 from dicom_node.results import report
 from dicom_node.results.context import ResultContext
@@ -36,6 +35,7 @@ from worker import (
     limits,
     outcomes,
     pictures,
+    profiles,
     receipts,
     records,
     routing,
@@ -74,23 +74,14 @@ def receive(
     for stored in instances:
         key = (stored.study_instance_uid, stored.series_instance_uid)
         fresh = key not in read_series and key not in seen
-        attributes = _attributes(spool_root / stored.path) if fresh else None
+        attributes = records.attributes(spool_root / stored.path) if fresh else None
         seen.add(key)
         rows.append(records.new_instance(stored, attributes, guarded=guard.reason(stored, attributes)))
     with database.write() as session:
         changed = intake.record_instances(session, rows, keep_last=keep_last)
         for row in {(row.study_instance_uid, row.series_instance_uid): row for row in changed}.values():
-            parents.describe_anew(session, row, _attributes(spool_root / row.path))
+            parents.describe_anew(session, row, records.attributes(spool_root / row.path))
     read_series |= seen
-
-
-def _attributes(path: Path) -> dict[str, Any]:
-    """The attributes that routes may ask for; empty where the file cannot be read."""
-    try:
-        return dict(dicom_attributes.read_attributes(path))
-    except DataSetError as error:
-        logger.warning("%s: its attributes cannot be read (%s); no route will match it", path.name, error)
-        return {}
 
 
 # 2. Close: the study is complete; models are chosen -----------------------------------------------
@@ -135,19 +126,21 @@ def _route(
     They may be asked twice about a series: when it was complete, and again with its study.
     """
     study, series_ids, problem = settled.study, settled.series_ids, settled.problem
-    send_to = {route.name: route.send_to for route in routes}
+    by_name = {route.name: route for route in routes}
     wanted: dict[str, dict[str, Any]] = {}
     decisions.forget(session, study.id, study.revision, series_ids)
     for decision in routing.decide(routes, models, records.series_views(session, study, series_ids)):
         decisions.record(session, records.decision(study, decision, now))
         if not decision.matched:
             continue
-        values = records.job(study, decision, models[decision.model], send_to[decision.route], now=now)
+        route, model = by_name[decision.route], models[decision.model]
+        sends = profiles.sends(route.send_to, route.terms, model.results)
+        values = records.job(study, decision, model, sends=sends, announce_to=route.announce_to, now=now)
         if problem:
-            values |= records.skipped("study-problem", problem, now)
-        earlier = wanted.setdefault(values["identity"], values)
+            values = records.skipped(values, "study-problem", problem, now)
         # Two routes that ask the same of the same images get one job, which serves both.
-        earlier["destinations"] = sorted({*earlier["destinations"], *values["destinations"]})
+        earlier = wanted.get(values["identity"], values)
+        wanted[values["identity"]] = records.serve_both(earlier, values)
     made = [jobs.create(session, values) for values in wanted.values()]
     purging.carry_answers(session, study)
     keep = [] if problem else [job.id for job in made]
@@ -174,12 +167,10 @@ def analyse(bench: Bench, job_id: int, *, send: Callable[[list[int]], None] | No
             return []
         images = records.own_instances(session, job)
         if images is None:
-            outcomes.supersede(session, job, bench.owner)
-            return []
+            return outcomes.supersede(session, job, bench.owner)
         if hand_over(session, bench, job, images=images, now=now):
             return []
-        purging.spare_results(session, job.identity)
-        before = antecedents.settle(session, job)
+        before = antecedents.settle(session, job, now)
     logger.info("job %s: %s on study %s", job.id, job.model, job.study.study_instance_uid)
     watch = Stopwatch()
     try:
@@ -222,13 +213,15 @@ def _analyse(
         created_at=job.created_at,
         secondread_version=version.VERSION,
         predecessor=before.predecessor,
+        announced=before.announced,
         comparison=before.comparison,
         language=bench.language,
     )
+    wanted = profiles.wanted(job.sends, package.manifest.results)
     with watch("encode"):
         folder = bench.results_root / job.identity
-        files = dicom_results.make_results(context, findings, package.manifest.results, folder)
-    notes = (*source.notes, *findings.impossible, *dicom_results.left_out(context, package.manifest.results))
+        files = dicom_results.make_results(context, findings, wanted, folder)
+    notes = (*source.notes, *findings.impossible, *dicom_results.left_out(context, wanted))
     words = report.worded(context, findings)
     return Analysis(volume=source.volume, findings=findings, files=files, notes=notes, report=words)
 

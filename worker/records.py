@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -9,16 +10,29 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from db import studies, supersession
-from db.models import Instance, Job, Series, Study
+from db import announcements, studies, supersession
+from db.models import Instance, Job, ResultObject, Series, Study
 from db.new_instance import NewInstance
 from db.states import JobState
+from dicom_node import attributes as dicom_attributes
+from dicom_node.errors import DataSetError
 from dicom_node.instance import StoredInstance
 from dicom_node.results import ResultFile
 from dicom_node.results.context import Predecessor, Report
 from engines import labels
 from engines.findings import Findings
 from worker import routing
+
+logger = logging.getLogger(__name__)
+
+
+def attributes(path: Path) -> dict[str, Any]:
+    """The attributes that routes may ask for; empty where the file cannot be read."""
+    try:
+        return dict(dicom_attributes.read_attributes(path))
+    except DataSetError as error:
+        logger.warning("%s: its attributes cannot be read (%s); no route will match it", path.name, error)
+        return {}
 
 
 def new_instance(stored: StoredInstance, attributes: dict[str, Any] | None, *, guarded: str) -> NewInstance:
@@ -91,8 +105,9 @@ def job(
     study: Study,
     said: routing.Decision,
     model: routing.ModelRule,
-    send_to: tuple[str, ...],
     *,
+    sends: Mapping[str, Any],
+    announce_to: Collection[str],
     now: datetime,
 ) -> dict[str, Any]:
     """A queued job's row."""
@@ -110,7 +125,10 @@ def job(
             said.series.sop_instance_uids,
             said.series.changed,
         ),
-        "destinations": list(send_to),
+        "destinations": list(sends),
+        "sends": dict(sends),
+        "announce_to": list(announce_to),
+        "unannounced": bool(announce_to),
         "state": JobState.QUEUED.value,
         "attempts": 0,
         "created_at": now,
@@ -154,28 +172,43 @@ def own_instances(session: Session, job: Job) -> list[Instance] | None:
     return None
 
 
+def announced(session: Session, job: Job) -> tuple[Report, ...]:
+    """What destinations have had by now that says that there is no answer."""
+    return tuple(_report(made) for made in announcements.arrived(session, job))
+
+
 def predecessor(session: Session, job: Job) -> Predecessor | None:
-    """The answer whose place this job's takes; None where it is the first."""
+    """The answer whose place this job's takes; `supersession.settle_predecessor` fixed which that is."""
     line = supersession.predecessors(session, job)
     if not line:
         return None
-    reports = [
-        Report(
-            sop_class_uid=made.sop_class_uid,
-            sop_instance_uid=made.sop_instance_uid,
-            series_instance_uid=made.series_instance_uid,
-        )
-        for made in line[0].results
-        if made.kind == "sr" and made.verified
-    ]
+    reports = [_report(made) for made in line[0].results if made.kind == "sr" and made.verified]
     return Predecessor(
         revision=len(line), created_at=line[0].created_at, report=reports[0] if reports else None
     )
 
 
-def skipped(reason: str, error: str, now: datetime) -> dict[str, Any]:
-    """What makes a job's row one that is not to run."""
-    return {"state": JobState.SKIPPED.value, "reason": reason, "error": error, "finished_at": now}
+def _report(made: ResultObject) -> Report:
+    """A document of ours, as another refers to it."""
+    return Report(
+        sop_class_uid=made.sop_class_uid,
+        sop_instance_uid=made.sop_instance_uid,
+        series_instance_uid=made.series_instance_uid,
+    )
+
+
+def serve_both(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """The row of one job for two routes that ask the same of the same images."""
+    both = {name: sorted({*first[name], *second[name]}) for name in ("destinations", "announce_to")}
+    sends = {**second["sends"], **first["sends"]}
+    return first | both | {"unannounced": bool(both["announce_to"]), "sends": sends}
+
+
+def skipped(values: dict[str, Any], reason: str, error: str, now: datetime) -> dict[str, Any]:
+    """A job's row as that of one that is not to run."""
+    untold = announcements.nowhere("it is not known whose study it is, or whether it is whole")
+    ended = {"state": JobState.SKIPPED.value, "reason": reason, "error": error, "finished_at": now}
+    return values | ended | {"notes": [untold] if values["announce_to"] else None}
 
 
 def findings(found: Findings) -> dict[str, list[dict[str, Any]]]:

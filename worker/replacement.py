@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from db import jobs, leases, studies
 from db.models import Instance, Job, Series
 from db.states import JobState
-from worker import records, routing
+from worker import profiles, records, routing
 from worker.bench import Bench
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,8 @@ def _follow(
     said = routing.Decision(
         route=job.route, model=rule.name, series=view, matched=True, reason="", trace=trace
     )
-    values = records.job(job.study, said, rule, tuple(job.destinations), now=now)
+    sends = profiles.sends_of_another(job.sends, rule.results)
+    values = records.job(job.study, said, rule, sends=sends, announce_to=job.announce_to, now=now)
     # Newer images than these may be there: the routes decide about those when they are complete.
     successor = jobs.create(session, values | {"revision": job.revision})
     return f"{present}: see job {successor.id}"

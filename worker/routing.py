@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from worker import criteria
+from worker import criteria, profiles
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,6 +37,10 @@ class RouteRule:
     run: tuple[str, ...]
     #: Names of the destinations.
     send_to: tuple[str, ...]
+    #: Those of them that are told where there is no answer.
+    announce_to: tuple[str, ...] = ()
+    #: What each of them takes; the default terms where it is not named.
+    terms: Mapping[str, profiles.Terms] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +52,8 @@ class ModelRule:
     digest: str
     #: Which series its input takes.
     series: criteria.Group
+    #: Kinds of results that its manifest lists.
+    results: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

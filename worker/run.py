@@ -18,7 +18,7 @@ from engines import loader, predict
 from engines import package as model_package
 from engines.findings import Findings
 from engines.package import ModelPackage
-from worker import criteria, folder, pictures, records, routing, version
+from worker import criteria, folder, pictures, profiles, records, routing, version
 from worker.errors import JobError
 from worker.folder import FolderSeries
 from worker.settings import Settings
@@ -44,13 +44,27 @@ class Run:
     seconds: dict[str, float]
 
 
-def run(settings: Settings, model: str, path: Path, out: Path, *, progress: Progress) -> list[Run]:
+def run(
+    settings: Settings,
+    model: str,
+    path: Path,
+    out: Path,
+    *,
+    progress: Progress,
+    profile: str = profiles.DEFAULT,
+) -> list[Run]:
     """Run `model` (a name, or a package's folder) on every series under `path` that it takes.
 
+    What is made is what a destination of this profile would get.
     Objects and pictures go to a folder per series under `out`. Raises JobError where no series fits,
     or where a series or a result object does not stand up.
     """
     package = _package(settings, model)
+    wanted = profiles.kinds(profile, package.manifest.results)
+    if not wanted:
+        raise JobError(
+            "no-results", f"profile {profile} takes nothing that {package.manifest.name} lists as results"
+        )
     chosen = _matching(package, folder.read(path))
     with closing(
         loader.open_runner(package, engine=settings.work.engine, threads=settings.work.threads)
@@ -60,7 +74,13 @@ def run(settings: Settings, model: str, path: Path, out: Path, *, progress: Prog
             target = out if len(chosen) == 1 else out / f"series-{number}"
             runs.append(
                 _run_series(
-                    package, runner, found, target, progress=progress, language=settings.reports.language
+                    package,
+                    runner,
+                    found,
+                    target,
+                    wanted=wanted,
+                    progress=progress,
+                    language=settings.reports.language,
                 )
             )
     return runs
@@ -96,6 +116,7 @@ def _run_series(
     found: FolderSeries,
     out: Path,
     *,
+    wanted: tuple[str, ...],
     progress: Progress,
     language: str,
 ) -> Run:
@@ -124,7 +145,7 @@ def _run_series(
         language=language,
     )
     with watch("encode"):
-        files = results.make_results(context, findings, package.manifest.results, out)
+        files = results.make_results(context, findings, wanted, out)
     progress("encode", 1.0)
     with watch("pictures"):
         pictures.draw(source.volume, findings, out)
@@ -141,11 +162,7 @@ def _run_series(
         folder=out,
         findings=findings,
         files=files,
-        notes=(
-            *source.notes,
-            *findings.impossible,
-            *results.left_out(context, package.manifest.results),
-        ),
+        notes=(*source.notes, *findings.impossible, *results.left_out(context, wanted)),
         seconds=watch.seconds,
     )
 

@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from worker import criteria
+from worker import criteria, profiles
 from worker.errors import ConfigurationError
 
 
@@ -86,8 +86,18 @@ class Peer(_Section):
     count: Literal["none", "cfind", "qido"] = "none"
     #: QIDO-RS: the service root, where it is not that of STOW-RS.
     qido_url: str | None = None
-    profile: Literal["default"] = "default"
+    #: What its people look at results with: which kinds go there (`profiles.py`).
+    profile: str = profiles.DEFAULT
+    #: Larger results are not sent there; null: however large.
+    max_megabytes: Annotated[float, Field(gt=0)] | None = None
     timeout_seconds: Annotated[float, Field(gt=0)] = 30
+
+    @field_validator("profile")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        if value not in profiles.NAMES:
+            raise ValueError(f"there is no profile {value!r}; write one of {', '.join(profiles.NAMES)}")
+        return value
 
     @model_validator(mode="after")
     def _has_a_title(self) -> Peer:
@@ -111,6 +121,8 @@ class Route(_Section):
     when: dict[str, Any]
     run: Annotated[tuple[str, ...], Field(min_length=1)]
     send_to: tuple[str, ...] = ()
+    #: Whether these destinations are told where there is no answer: "AI not performed", and why.
+    announce_failures: bool = False
 
     @field_validator("when")
     @classmethod

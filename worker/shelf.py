@@ -84,4 +84,5 @@ def _rule(package: ModelPackage) -> routing.ModelRule:
         series=criteria.parse(
             manifest.inputs[0].series, f"{package.folder / 'model.yaml'}: inputs[0].series"
         ),
+        results=manifest.results,
     )

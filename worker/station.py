@@ -12,7 +12,7 @@ from db.base import Database
 from dicom_node import senders
 from dicom_node.results import rehearsal
 from dicom_node.senders import Destination, commitment
-from worker import child, criteria, logs, machine, routing
+from worker import child, criteria, logs, machine, profiles, routing
 from worker import settings as configuration
 from worker.bench import Bench, Post
 from worker.errors import WorkerError
@@ -87,12 +87,18 @@ def open_station(settings: Settings) -> Station:
 
 def route_rules(settings: Settings) -> list[routing.RouteRule]:
     """The configured routes, understood."""
+    terms = {
+        peer.name: profiles.Terms(profile=peer.profile, max_megabytes=peer.max_megabytes)
+        for peer in settings.peers
+    }
     return [
         routing.RouteRule(
             name=route.name,
             when=criteria.parse(route.when, f"routes.{route.name}.when"),
             run=route.run,
             send_to=route.send_to,
+            announce_to=route.send_to if route.announce_failures else (),
+            terms={name: terms[name] for name in route.send_to},
         )
         for route in settings.routes
     ]

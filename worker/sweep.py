@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from db import leases
 from db.models import Job
 from worker import (
+    announcing,
     attempts,
     commitment_ledger,
     completeness,
@@ -73,9 +74,13 @@ def close_studies(station: Station, now: datetime, looks: completeness.Looks | N
 
 
 def care(station: Station, now: datetime) -> set[str]:
-    """Bury dead processes, take back expired leases, send lost messages again; the roles that died."""
+    """Bury dead processes, take back expired leases, announce failed jobs, send lost messages again.
+
+    Returns the roles that died.
+    """
     died = deaths.bury(station, now)
     _take_back(station, now)
+    announcing.announce(station.bench, now)
     commitment_ledger.look_after(station.post, now)
     nudges.send_again(station, now)
     space.watch(station.database, station.settings, now)

@@ -34,6 +34,13 @@ class Decision(Base):
     decided_at: Mapped[datetime]
 
 
+#: Of result objects: the kind that says that there is no answer.
+ANNOUNCEMENT = "not-performed"
+#: Failed jobs that are to be announced still, just as the index of those few has it.
+UNANNOUNCED = "jobs.state = 'failed' AND jobs.unannounced"
+_UNANNOUNCED = text(UNANNOUNCED.replace("jobs.", ""))
+
+
 class Job(Base):
     """One model on one series of one revision."""
 
@@ -43,6 +50,7 @@ class Job(Base):
         Index("ix_jobs_state_id", "state", "id"),
         Index("ix_jobs_model_id", "model", "id"),
         Index("ix_jobs_created_at_id", "created_at", "id"),
+        Index("ix_jobs_unannounced", "id", sqlite_where=_UNANNOUNCED, postgresql_where=_UNANNOUNCED),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -59,6 +67,12 @@ class Job(Base):
     supersedes_id: Mapped[int | None] = mapped_column(ForeignKey("jobs.id"))
     #: Names of the destinations, fixed when the job was made.
     destinations: Mapped[list[Any]]
+    #: What goes to each of them: profile, kinds, largest size; fixed too.
+    sends: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    #: Those of them that are told where there is no answer.
+    announce_to: Mapped[list[Any]] = mapped_column(default=list)
+    #: Whether they are to be told still, should it fail.
+    unannounced: Mapped[bool] = mapped_column(default=False)
     state: Mapped[str] = mapped_column(String(16))
     attempts: Mapped[int] = mapped_column(default=0)
     created_at: Mapped[datetime]

@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from pydicom.dataset import Dataset
 
 from dicom_node.errors import GateError, SeriesError
-from dicom_node.results import files, kinds, segments, verify
-from dicom_node.results.context import KINDS, ResultContext
+from dicom_node.results import files, kinds, not_performed, verify
+from dicom_node.results.context import KINDS, NOT_PERFORMED, ResultContext
+from dicom_node.results.not_performed import Failure
 from engines.findings import Findings
 
-__all__ = ["KINDS", "ResultContext", "ResultFile", "left_out", "make_results"]
+__all__ = [
+    "KINDS",
+    "NOT_PERFORMED",
+    "Failure",
+    "ResultContext",
+    "ResultFile",
+    "left_out",
+    "make_failure",
+    "make_results",
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ResultFile:
     """One result object on disk, and whether it may leave."""
 
-    #: One of `KINDS`.
+    #: One of `KINDS`, or `NOT_PERFORMED`.
     kind: str
     path: Path
     sop_class_uid: str
@@ -52,7 +63,8 @@ def make_results(
         raise ValueError(f"no such kind of result: {', '.join(sorted(unknown))}")
     impossible = _impossible(context, wanted)
     if wanted and len(impossible) == len(set(wanted)):
-        raise SeriesError("no-frame-of-reference", next(iter(impossible.values())))
+        word = "no-frame-of-reference" if not context.frame_of_reference_uid else "mixed-rescale"
+        raise SeriesError(word, next(iter(impossible.values())))
     folder.mkdir(parents=True, exist_ok=True)
     written: dict[str, ResultFile] = {}
     made: dict[str, Dataset] = {}
@@ -61,10 +73,18 @@ def make_results(
             continue
         ds = kind.writer.build(context, findings, made)
         if ds is not None:
-            file = _write(ds, name, context, findings, folder, made=tuple(made))
+            gate = partial(verify.check, kind=name, context=context, findings=findings, made=tuple(made))
+            file = _write(ds, name, folder / f"{name}.dcm", gate)
             written[name] = _held_back(file, [written[other] for other in kind.refers_to if other in written])
             made[name] = ds
     return list(written.values())
+
+
+def make_failure(failure: Failure, folder: Path) -> ResultFile:
+    """Write into `folder` the document that says that there is no answer."""
+    folder.mkdir(parents=True, exist_ok=True)
+    gate = partial(verify.check_failure, failure=failure)
+    return _write(not_performed.build(failure), NOT_PERFORMED, folder / failure.file_name, gate)
 
 
 def left_out(context: ResultContext, wanted: Collection[str]) -> tuple[str, ...]:
@@ -74,29 +94,20 @@ def left_out(context: ResultContext, wanted: Collection[str]) -> tuple[str, ...]
 
 def _impossible(context: ResultContext, wanted: Collection[str]) -> dict[str, str]:
     """The wanted kinds that the source cannot carry, and why."""
-    reason = segments.unplaced(context)
-    return {kind: reason for kind in segments.KINDS if reason and kind in wanted}
+    reasons = {name: kind.unfit(context) for name, kind in kinds.MADE.items() if name in wanted}
+    return {name: reason for name, reason in reasons.items() if reason}
 
 
-def _write(
-    ds: Dataset,
-    kind: str,
-    context: ResultContext,
-    findings: Findings,
-    folder: Path,
-    *,
-    made: tuple[str, ...],
-) -> ResultFile:
+def _write(ds: Dataset, kind: str, path: Path, gate: Callable[[bytes], None]) -> ResultFile:
     """Write one object, read it back and compare; `ds` loses its pixels."""
-    path = folder / f"{kind}.dcm"
     files.write(ds, path)
-    if "PixelData" in ds:
+    for keyword in {"PixelData", "FloatPixelData"} & {element.keyword for element in ds}:
         # The pixels are on disk now, where the gate reads them; what refers to it needs only the identity.
-        del ds.PixelData
+        delattr(ds, keyword)
     raw = path.read_bytes()
     problem = ""
     try:
-        verify.check(raw, kind, context, findings, made)
+        gate(raw)
     except GateError as exc:
         problem = str(exc)
     return ResultFile(

@@ -27,6 +27,9 @@ PROCESSING_EQUIPMENT = Code(value="109102", scheme="DCM", meaning="Processing Eq
 #: CID 7202 "Source Image Purposes of Reference" (PS3.16).
 SOURCE_IMAGE = Code(value="121322", scheme="DCM", meaning="Source image for image processing operation")
 
+#: What every part of a body is, where nothing is said of the part (SNOMED CT).
+BODY_STRUCTURE = Code(value="123037004", scheme="SCT", meaning="Body structure")
+
 #: CID 7010 "Key Object Selection Document Title" (PS3.16).
 OF_INTEREST = Code(value="113000", scheme="DCM", meaning="Of Interest")
 
@@ -36,8 +39,6 @@ _PROCEDURE_BY_MODALITY = {
     "MR": Code(value="25056-3", scheme="LN", meaning="MRI unspecified body region"),
     "PT": Code(value="44136-0", scheme="LN", meaning="PET unspecified body region"),
     "NM": Code(value="49118-3", scheme="LN", meaning="NM unspecified body region"),
-    "CR": Code(value="43468-8", scheme="LN", meaning="XR unspecified body region"),
-    "DX": Code(value="43468-8", scheme="LN", meaning="XR unspecified body region"),
 }
 _ANY_PROCEDURE = Code(value="363679005", scheme="SCT", meaning="Imaging procedure")
 

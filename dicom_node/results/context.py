@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone, tzinfo
 from functools import cached_property
@@ -16,9 +17,24 @@ from engines.findings import ModelIdentity
 
 #: The order in which a study's series list shows the kinds; also the last digits of the Series Number.
 #: New ones come last.
-KINDS = ("seg", "sr", "key-images", "key-objects", "labelmap", "sr-display", "pdf")
+KINDS = (
+    "seg",
+    "sr",
+    "key-images",
+    "key-objects",
+    "labelmap",
+    "sr-display",
+    "rtstruct",
+    "presentation-state",
+    "parametric-map",
+    "fractional",
+    "pdf",
+)
 
-#: Series Numbers that the kinds of one answer may take.
+#: Stands where an answer is missing; no model lists it (`not_performed.py`).
+NOT_PERFORMED = "not-performed"
+
+#: Series Numbers that the kinds of one answer may take; the last one is that of `NOT_PERFORMED`.
 _PLACES = 20
 
 #: Largest value of an IS element (PS3.5 Table 6.2-1).
@@ -70,19 +86,15 @@ class EarlierValues:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ResultContext:
-    """Where a job's results belong and where they come from.
+class Provenance:
+    """Whose an object of a job is and who made it: what every object says, whatever it holds.
 
-    Two contexts with the same fields make byte-identical objects: a retried job sends what it
-    sent before.
+    Two with the same fields make byte-identical objects: a retried job sends what it sent before.
     """
 
-    source: SeriesImages
     #: Digest of model, source instances and parameters; every UID is derived from it.
     job_identity: str
     model: ModelIdentity
-    #: The backend that answered, e.g. "openvino 2026.4 CPU float32".
-    engine: str
     #: Aware UTC.
     created_at: datetime
     secondread_version: str
@@ -98,8 +110,18 @@ class ResultContext:
     def __post_init__(self) -> None:
         if self.created_at.utcoffset() is None:
             raise ValueError("created_at must be an aware datetime")
-        if not self.source.datasets:
+        if not self.images:
             raise SeriesError("empty", "the source series has no images")
+
+    @property
+    def images(self) -> Sequence[Dataset]:
+        """Headers of images of the source series, as many as are known."""
+        raise NotImplementedError
+
+    @property
+    def part(self) -> str:
+        """What the algorithm did, for its item among the contributing equipment."""
+        raise NotImplementedError
 
     def uid(self, *parts: str) -> str:
         """A UID that this job always gives to the thing that `parts` name."""
@@ -119,25 +141,16 @@ class ResultContext:
         """A Series Number that sorts behind the source's, the same for every retry."""
         of_source = self.header.get("SeriesNumber")
         number = int(of_source) if of_source not in (None, "") else 0
+        place = KINDS.index(kind) if kind != NOT_PERFORMED else _PLACES - 1
         # Those of a later answer behind those that they replace, as far as three digits reach.
-        own = 901 + min(self.revision - 1, 3) * _PLACES + KINDS.index(kind)
+        own = 901 + min(self.revision - 1, 3) * _PLACES + place
         # Viewers sort the series list by this number: 3 -> 3901, 3902.
         return number * 1000 + own if 0 <= number <= (_IS_MAXIMUM - own) // 1000 else 99000 + own
 
     @cached_property
     def header(self) -> Dataset:
         """The first source image's header, all text decoded, so that it can be written in UTF-8."""
-        return source.header(self.source.datasets[0])
-
-    @cached_property
-    def stub(self) -> Dataset:
-        """The first source image as highdicom needs to know it."""
-        return source.stub(self.source)
-
-    @property
-    def frame_of_reference_uid(self) -> str:
-        """The Frame of Reference that masks are placed in; "" where the source has none."""
-        return self.source.volume.geometry.frame_of_reference_uid or ""
+        return source.header(self.images[0])
 
     @property
     def timezone_offset(self) -> str | None:
@@ -157,6 +170,43 @@ class ResultContext:
     def on_study_clock(self, moment: datetime) -> datetime:
         """A moment as the study's dates would say it."""
         return moment.astimezone(_offset(self.timezone_offset or "") or self.zone)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ResultContext(Provenance):
+    """Where a job's results belong and where they come from."""
+
+    source: SeriesImages
+    #: The backend that answered, e.g. "openvino 2026.4 CPU float32".
+    engine: str
+    #: Documents at a destination that say that this model was not performed on this series; no longer true.
+    announced: tuple[Report, ...] = ()
+
+    @property
+    def images(self) -> Sequence[Dataset]:
+        """Every source image, in slice order."""
+        return self.source.instances
+
+    @property
+    def part(self) -> str:
+        """The algorithm answered."""
+        return f"Algorithm that analysed the images, on {self.engine}"
+
+    @property
+    def replaced_documents(self) -> tuple[Report, ...]:
+        """The documents whose place this answer's report takes."""
+        earlier = self.predecessor.report if self.predecessor is not None else None
+        return self.announced if earlier is None else (earlier, *self.announced)
+
+    @cached_property
+    def stub(self) -> Dataset:
+        """The first source image as highdicom needs to know it."""
+        return source.stub(self.source)
+
+    @property
+    def frame_of_reference_uid(self) -> str:
+        """The Frame of Reference that masks are placed in; "" where the source has none."""
+        return self.source.volume.geometry.frame_of_reference_uid or ""
 
     def source_slices(self) -> list[tuple[str, int | None]]:
         """SOP Instance UID of each slice, in their order, with its frame number where it is one of several."""

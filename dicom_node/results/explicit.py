@@ -28,10 +28,14 @@ def element(tag: int, vr: str, value: bytes) -> bytes:
     return struct.pack("<HH2sH", tag >> 16, tag & 0xFFFF, vr.encode(), len(value)) + value
 
 
+def long_element(tag: int, vr: str, value: bytes) -> bytes:
+    """An element of a VR that has a length of four bytes (PS3.5 7.1.2)."""
+    return struct.pack("<HH2sHL", tag >> 16, tag & 0xFFFF, vr.encode(), 0, len(value)) + value
+
+
 def sequence(tag: int, *items: bytes) -> bytes:
     """A sequence of defined length (PS3.5 7.5), of items made by `item`."""
-    value = b"".join(items)
-    return struct.pack("<HH2sHL", tag >> 16, tag & 0xFFFF, b"SQ", 0, len(value)) + value
+    return long_element(tag, "SQ", b"".join(items))
 
 
 def item(*elements: bytes) -> bytes:

@@ -55,14 +55,13 @@ def labelled(findings: Findings) -> list[Frame]:
 
 
 def _slices(findings: Findings) -> list[int]:
-    """The slices that have voxels.
+    """The slices that have voxels, in the order of frames."""
+    return ordered(findings, [index for index, plane in enumerate(findings.mask) if plane.any()])
 
-    They run so that slice, row and column are right-handed, as in highdicom's Segmentations.
-    """
-    slices = [index for index, plane in enumerate(findings.mask) if plane.any()]
-    if np.linalg.det(findings.geometry.affine[:3, :3]) < 0:
-        slices.reverse()
-    return slices
+
+def ordered(findings: Findings, slices: Sequence[int]) -> list[int]:
+    """Ascending slices so that slice, row and column are right-handed, as in highdicom's Segmentations."""
+    return list(slices if np.linalg.det(findings.geometry.affine[:3, :3]) > 0 else reversed(slices))
 
 
 def pixels(frames: Sequence[Frame], mask: NDArray[Any]) -> bytes:

@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 
 from dicom_node.equipment import OWN_MANUFACTURER
 from dicom_node.results import codes
-from dicom_node.results.context import ResultContext
+from dicom_node.results.context import Provenance, ResultContext
 from engines.findings import Code
 
 #: Of the source's General Equipment module: what still holds for a result made at the same place.
@@ -22,7 +22,7 @@ _DEVICE = ("Manufacturer", "ManufacturerModelName", "StationName", "DeviceSerial
 _DESCRIPTION_LENGTH = 64
 
 
-def constructor(context: ResultContext, kind: str) -> dict[str, Any]:
+def constructor(context: Provenance, kind: str) -> dict[str, Any]:
     """The arguments that every highdicom class takes."""
     return {
         "series_instance_uid": context.uid(kind, "series"),
@@ -37,7 +37,7 @@ def constructor(context: ResultContext, kind: str) -> dict[str, Any]:
     }
 
 
-def finish(ds: Dataset, context: ResultContext, description: str) -> None:
+def finish(ds: Dataset, context: Provenance, description: str) -> None:
     """Give the object its patient, study, equipment, dates and description."""
     # The Patient and Study modules of the source, as they are (PS3.3 A.1.2: same entity, same values).
     ds.copy_patient_and_study_information(context.header)
@@ -49,7 +49,19 @@ def finish(ds: Dataset, context: ResultContext, description: str) -> None:
     _date(ds, context)
 
 
-def _date(ds: Dataset, context: ResultContext) -> None:
+def body_part(ds: Dataset, context: ResultContext) -> None:
+    """The part of the body and its side, as the source has them (PS3.3 C.7.3.1)."""
+    source = context.header
+    if source.get("BodyPartExamined"):
+        ds.BodyPartExamined = source.BodyPartExamined
+    # Of type 2C: for a paired structure, and where nobody says which structure it is.
+    if source.get("ImageLaterality"):
+        ds.ImageLaterality = source.ImageLaterality
+    elif source.get("Laterality") or "BodyPartExamined" not in ds:
+        ds.Laterality = source.get("Laterality")
+
+
+def _date(ds: Dataset, context: Provenance) -> None:
     """Every date and time of ours from `created_at`: highdicom would take the clock's."""
     moment = context.local_time
     date, time = moment.strftime("%Y%m%d"), moment.strftime("%H%M%S.%f")
@@ -60,7 +72,7 @@ def _date(ds: Dataset, context: ResultContext) -> None:
         ds.TimezoneOffsetFromUTC = context.timezone_offset
 
 
-def _contributing(context: ResultContext) -> list[Dataset]:
+def _contributing(context: Provenance) -> list[Dataset]:
     """The scanner, the algorithm and this program (PS3.3 C.12.1.1.5; IHE AIR for the algorithm)."""
     moment = context.created_at.strftime("%Y%m%d%H%M%S.%f+0000")
     model = context.model
@@ -72,7 +84,7 @@ def _contributing(context: ResultContext) -> list[Dataset]:
         "DeviceSerialNumber": model.digest[:64],
         "DeviceUID": context.device_uid,
         "ContributionDateTime": moment,
-        "ContributionDescription": f"Algorithm that analysed the images, on {context.engine}"[:1024],
+        "ContributionDescription": context.part[:1024],
     }
     writer = {
         "Manufacturer": OWN_MANUFACTURER,

@@ -15,7 +15,7 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from dicom_node import display, elements
+from dicom_node import elements
 from dicom_node.frame_header import frame_number
 from dicom_node.results import codes, header, key_slices, legend
 from dicom_node.results.context import ResultContext
@@ -25,9 +25,6 @@ from engines.findings import Findings
 
 #: Longer side of a picture, pixels: not below the slice's own where that is of this size.
 _LEAST, _MOST = 512, 1024
-
-#: Percentiles shown black and white where the source names no window.
-_CONTRAST = (1.0, 99.0)
 
 
 def build(context: ResultContext, findings: Findings, made: Mapping[str, Dataset]) -> Dataset | None:
@@ -56,7 +53,7 @@ def build(context: ResultContext, findings: Findings, made: Mapping[str, Dataset
         _frames(ds, context, chosen)
     _derived(ds, context, chosen)
     _taken_over(ds, context)
-    shown = [findings.segments[number - 1].label for number in _shown(chosen)]
+    shown = [findings.segments[number - 1].label for number in key_slices.shown(chosen)]
     header.finish(ds, context, header.describe(context, ["key images", *shown]))
     return ds
 
@@ -91,20 +88,10 @@ def drawn(
         findings.mask,
         [findings.segments[number - 1] for number in chosen.segments],
         index=chosen.index,
-        window=_window(context, chosen.index),
+        window=key_slices.window(context, chosen.index),
         size=size,
         unfilled=unfilled,
     )
-
-
-def _window(context: ResultContext, index: int) -> tuple[float, float]:
-    """Values shown black and white: the source's own window, as a viewer opens it."""
-    volume = context.source.volume
-    asked = volume.window or display.window(context.source.datasets[index])
-    if asked is not None:
-        return asked
-    low, high = np.percentile(volume.array[index], _CONTRAST)
-    return float(low), float(max(high, low + 1))
 
 
 def _image(ds: Dataset, frames: NDArray[np.uint8]) -> None:
@@ -112,8 +99,6 @@ def _image(ds: Dataset, frames: NDArray[np.uint8]) -> None:
     ds.ConversionType = "WSD"
     ds.ImageType = ["DERIVED", "SECONDARY"]
     ds.PatientOrientation = None
-    # What is burned in identifies neither the patient nor the date (PS3.3 Table C.7-9).
-    ds.BurnedInAnnotation = "NO"
     ds.SamplesPerPixel, ds.PhotometricInterpretation, ds.PlanarConfiguration = 3, "RGB", 0
     ds.Rows, ds.Columns = frames.shape[1:3]
     ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 8, 8, 7, 0
@@ -145,22 +130,15 @@ def _derived(ds: Dataset, context: ResultContext, chosen: tuple[KeySlice, ...]) 
 
 
 def _taken_over(ds: Dataset, context: ResultContext) -> None:
-    """What a picture has from its source: the side of the body, and what its compression has lost."""
+    """What a picture has from its source: the side of the body, what is burned in, what compression has lost."""
     source = context.header
-    if source.get("BodyPartExamined"):
-        ds.BodyPartExamined = source.BodyPartExamined
-    # Of type 2C: for a paired structure, and where nobody says which structure it is (PS3.3 C.7.3.1).
-    if source.get("ImageLaterality"):
-        ds.ImageLaterality = source.ImageLaterality
-    elif source.get("Laterality") or "BodyPartExamined" not in ds:
-        ds.Laterality = source.get("Laterality")
+    # What we burn in identifies neither the patient nor the date (PS3.3 Table C.7-9), as slices of a scan do not.
+    # A single image may: a captured screen with a name on it.
+    if source.get("BurnedInAnnotation") or context.source.volume.geometry.in_patient:
+        ds.BurnedInAnnotation = source.get("BurnedInAnnotation") or "NO"
+    header.body_part(ds, context)
     # Once lossy, always lossy (PS3.3 C.7.6.1.1.5).
     ds.LossyImageCompression = source.get("LossyImageCompression") or "00"
     for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
         if source.get(keyword):
             setattr(ds, keyword, source.get(keyword))
-
-
-def _shown(chosen: tuple[KeySlice, ...]) -> list[int]:
-    """Numbers of the segments that are on any of the slices."""
-    return sorted({number for slice_ in chosen for number in slice_.segments})

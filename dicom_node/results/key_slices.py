@@ -7,10 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dicom_node import display
+from dicom_node.results.context import ResultContext
 from engines.findings import Findings
 
 #: A reader leafs through so many; the Segmentation has them all.
 MOST = 8
+
+#: Percentiles shown black and white where the source names no window.
+_CONTRAST = (1.0, 99.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,6 +68,21 @@ def _best(findings: Findings, areas: NDArray[np.int64]) -> tuple[Place, ...]:
         if index in slices or len(slices) < MOST:
             places.append(Place(segment=number, index=index))
     return tuple(places)
+
+
+def shown(chosen: tuple[KeySlice, ...]) -> list[int]:
+    """Numbers of the segments that are on any of the slices."""
+    return sorted({number for slice_ in chosen for number in slice_.segments})
+
+
+def window(context: ResultContext, index: int) -> tuple[float, float]:
+    """Values shown black and white: the source's own window, as a viewer opens it."""
+    volume = context.source.volume
+    asked = volume.window or display.window(context.source.datasets[index])
+    if asked is not None:
+        return asked
+    low, high = np.percentile(volume.array[index], _CONTRAST)
+    return float(low), float(max(high, low + 1))
 
 
 def _areas(findings: Findings) -> NDArray[np.int64]:

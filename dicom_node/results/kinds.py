@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from pydicom.dataset import Dataset
 
 from dicom_node.results import (
+    fractional,
     key_images,
     key_objects,
     labelmap,
+    parametric_map,
     pdf,
+    presentation_state,
+    rtstruct,
     seg,
     segments,
     sr,
     sr_display,
+    verify_fractional,
     verify_key_images,
     verify_key_objects,
     verify_labelmap,
+    verify_parametric_map,
     verify_pdf,
+    verify_presentation_state,
+    verify_rtstruct,
     verify_seg,
     verify_sr,
     verify_sr_display,
@@ -56,21 +64,26 @@ class Kind:
 
     writer: Writer
     gate: Gate
+    #: Why a source cannot carry it, for people; "" where it can.
+    unfit: Callable[[ResultContext], str] = lambda _: ""
     #: The kinds that it refers to where they were made: where one of them may not leave, neither may it.
     refers_to: tuple[str, ...] = ()
 
 
 #: By name, in the order in which they are made. `context.KINDS` has the same names, as a series list shows them.
 MADE: dict[str, Kind] = {
-    "seg": Kind(writer=seg, gate=verify_seg),
-    "labelmap": Kind(writer=labelmap, gate=verify_labelmap),
+    "seg": Kind(writer=seg, gate=verify_seg, unfit=segments.unplaced),
+    "labelmap": Kind(writer=labelmap, gate=verify_labelmap, unfit=segments.unplaced),
+    "rtstruct": Kind(writer=rtstruct, gate=verify_rtstruct, unfit=segments.without_place),
+    "parametric-map": Kind(writer=parametric_map, gate=verify_parametric_map, unfit=segments.without_place),
+    "fractional": Kind(writer=fractional, gate=verify_fractional, unfit=segments.unplaced),
+    "presentation-state": Kind(
+        writer=presentation_state, gate=verify_presentation_state, unfit=presentation_state.unfit
+    ),
     "key-images": Kind(writer=key_images, gate=verify_key_images),
     "sr": Kind(writer=sr, gate=verify_sr, refers_to=segments.KINDS),
     "sr-display": Kind(writer=sr_display, gate=verify_sr_display),
     "pdf": Kind(writer=pdf, gate=verify_pdf),
-    "key-objects": Kind(
-        writer=key_objects,
-        gate=verify_key_objects,
-        refers_to=(*segments.KINDS, "key-images", "sr", "sr-display", "pdf"),
-    ),
 }
+#: It names all others that were made.
+MADE["key-objects"] = Kind(writer=key_objects, gate=verify_key_objects, refers_to=tuple(MADE))

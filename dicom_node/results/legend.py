@@ -74,7 +74,7 @@ def _lines(
         yield name(segment), _WHITE, segment.colour
         for item in findings.measurements:
             if item.segment_number == segment.number:
-                yield f"   {_measured(item)}", _GREY, None
+                yield f"   {measured(item)}", _GREY, None
     for finding in findings.findings:
         yield f"{finding.code.meaning}: {'present' if finding.present else 'absent'}", _WHITE, None
 
@@ -87,7 +87,7 @@ def name(segment: Segment) -> str:
     return f"Segment {segment.number}"
 
 
-def _measured(item: Measurement) -> str:
+def measured(item: Measurement) -> str:
     """A measurement, the number first: what is too long loses its end."""
     derived = f" ({item.derivation.meaning.lower()})" if item.derivation is not None else ""
     return f"{quantity(item)} {item.name.meaning}{derived}"

@@ -5,13 +5,13 @@ from __future__ import annotations
 from highdicom import sr
 
 from dicom_node.results import codes
-from dicom_node.results.context import ResultContext
+from dicom_node.results.context import Provenance
 from engines.findings import Code
 
 _DEVICE = Code(value="121007", scheme="DCM", meaning="Device")
 
 
-def device(context: ResultContext) -> sr.ObserverContext:
+def device(context: Provenance) -> sr.ObserverContext:
     """The device that observed: this model."""
     attributes = sr.DeviceObserverIdentifyingAttributes(
         uid=context.device_uid,

@@ -113,6 +113,15 @@ def _of_history(context: ResultContext) -> Iterator[Group]:
                 f"This report is of {len(context.source.datasets)} images."
             ),
         )
+    if context.announced:
+        yield Group(
+            tracking_uid=context.uid("tracking", "performed"),
+            tracking_id=f"{context.model.name}/performed after all",
+            comment=(
+                'An earlier document says "AI not performed" of this series: it was performed since, and this '
+                "report takes that document's place."
+            ),
+        )
 
 
 def _of_what_is_missing(context: ResultContext, findings: Findings) -> Iterator[Group]:

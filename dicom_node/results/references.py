@@ -10,11 +10,11 @@ from dicom_node import elements
 from dicom_node.frame_header import frame_number
 from dicom_node.frame_header import key as frame_key
 from dicom_node.results import explicit
-from dicom_node.results.context import ResultContext
+from dicom_node.results.context import Provenance
 from dicom_node.series import SeriesImages
 
 
-def study(context: ResultContext, series: Sequence[bytes]) -> bytes:
+def study(context: Provenance, series: Sequence[bytes]) -> bytes:
     """The source's study and those of its series that are referred to."""
     uid = explicit.text(0x0020000D, "UI", str(context.header.StudyInstanceUID))
     return explicit.item(explicit.sequence(0x00081115, *series), uid)
@@ -45,6 +45,14 @@ def read_image(item: Dataset) -> tuple[str, int | None]:
     if numbers is None or isinstance(numbers, int):
         return str(item.ReferencedSOPInstanceUID), None if numbers is None else int(numbers)
     return str(item.ReferencedSOPInstanceUID), -1
+
+
+def read_slices(item: Dataset) -> list[tuple[str, int | None]]:
+    """SOP instance and frame number of each slice that a reference to an image names."""
+    numbers = item.get("ReferencedFrameNumber")
+    listed = numbers if isinstance(numbers, Sequence) else [numbers]
+    uid = str(item.ReferencedSOPInstanceUID)
+    return [(uid, None if number is None else int(number)) for number in listed]
 
 
 def read(ds: Dataset, keyword: str) -> list[tuple[str, str, str, str]]:

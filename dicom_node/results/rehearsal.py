@@ -13,7 +13,7 @@ from pydicom.uid import CTImageStorage
 from dicom_node import results
 from dicom_node.results import ResultContext, ResultFile
 from dicom_node.series import SeriesImages
-from engines.findings import Code, Findings, Measurement, ModelIdentity, Segment
+from engines.findings import PROBABILITY, Code, Findings, Map, Measurement, ModelIdentity, Segment
 from engines.volume import Geometry, Volume
 
 _SHAPE = (2, 2, 2)
@@ -34,6 +34,15 @@ def rehearse() -> list[ResultFile]:
         mask=np.ones(_SHAPE, np.uint8),
         segments=(Segment(number=1, label="Tissue", category=_CODE, type=_CODE),),
         measurements=(Measurement(key="size", name=_CODE, value=1.0, unit=_CODE, segment_number=1),),
+        maps=(
+            Map(
+                key="tissue",
+                name=PROBABILITY,
+                unit=_CODE,
+                segment_number=1,
+                array=np.ones(_SHAPE, np.float32),
+            ),
+        ),
     )
     context = ResultContext(
         source=SeriesImages(
@@ -56,7 +65,7 @@ def _image(index: int) -> Dataset:
     image.SOPClassUID = CTImageStorage
     image.SOPInstanceUID = f"2.25.{index + 10}"
     image.StudyInstanceUID, image.SeriesInstanceUID = "2.25.2", "2.25.3"
-    image.Modality = "CT"
+    image.Modality, image.PhotometricInterpretation = "CT", "MONOCHROME2"
     image.Rows, image.Columns = _SHAPE[1:]
     image.PixelSpacing, image.SliceThickness = [1, 1], 1
     image.FrameOfReferenceUID = "2.25.1"

@@ -33,7 +33,7 @@ def begin(
         pixel_array=pixel,
         segmentation_type=encoding,
         segment_descriptions=[_describe(context, segment) for segment in findings.segments],
-        content_label=_content_label(context.model.name),
+        content_label=content_label(context.model.name),
         content_description=f"{context.model.name} {context.model.version}"[:64],
         omit_empty_frames=True,
         transfer_syntax_uid=transfer_syntax_uid,
@@ -45,10 +45,10 @@ def begin(
         # Of type 2C where a frame has no orientation in the patient (PS3.3 Table C.7-9).
         ds.PatientOrientation = context.header.get("PatientOrientation")
     ds.ContentCreatorName = None  # type 2 (PS3.3 Table 10-12)
-    _name_dimensions(ds, context.uid(kind, "dimensions"))
+    name_dimensions(ds, context.uid(kind, "dimensions"))
     if context.header.get("BodyPartExamined"):
         ds.BodyPartExamined = context.header.BodyPartExamined
-    _refer(ds, context)
+    refer(ds, context)
     header.finish(ds, context, header.describe(context, [segment.label for segment in findings.segments]))
     return ds
 
@@ -61,13 +61,20 @@ def has_voxels(findings: Findings) -> bool:
 def unplaced(context: ResultContext) -> str:
     """Why there can be no Segmentation of this source; "" where there can.
 
-    An image without a place in the patient needs none: frames lie on it, pixel on pixel (PS3.3 A.51.5).
+    An image without a place in the patient needs none: frames lie on it, pixel on pixel (PS3.3 A.51).
     """
     if context.frame_of_reference_uid or not context.source.volume.geometry.in_patient:
         return ""
     return (
         "the source images have no Frame of Reference UID (0020,0052), so that nothing can be placed in them"
     )
+
+
+def without_place(context: ResultContext) -> str:
+    """Why there can be nothing that must lie in the patient; "" where there can."""
+    if context.source.volume.geometry.in_patient:
+        return unplaced(context)
+    return "the source image has no place in the patient"
 
 
 def referred(made: Collection[str]) -> str | None:
@@ -90,7 +97,7 @@ def tracking_id(context: ResultContext, segment: Segment) -> str:
     return f"{context.model.name}/{segment.number} {segment.label}"[:64].replace("\\", "/")
 
 
-def _refer(ds: Dataset, context: ResultContext) -> None:
+def refer(ds: Dataset, context: ResultContext) -> None:
     """All source instances, in both places where readers look (PS3.3 C.7.6.1, C.12.2)."""
     source = context.source
     items = [explicit.item(explicit.reference(image)) for image in source.instances]
@@ -130,7 +137,7 @@ def _describe(context: ResultContext, segment: Segment) -> SegmentDescription:
         segmented_property_category=codes.concept(segment.category),
         segmented_property_type=codes.concept(segment.type),
         algorithm_type="AUTOMATIC",
-        algorithm_identification=_algorithm(context),
+        algorithm_identification=algorithm(context),
         tracking_uid=tracking_uid(context, segment.number),
         tracking_id=tracking_id(context, segment),
         anatomic_regions=[codes.concept(region)] if region is not None else None,
@@ -138,7 +145,7 @@ def _describe(context: ResultContext, segment: Segment) -> SegmentDescription:
     )
 
 
-def _algorithm(context: ResultContext) -> highdicom.AlgorithmIdentificationSequence:
+def algorithm(context: ResultContext) -> highdicom.AlgorithmIdentificationSequence:
     """Which algorithm, with the runtime that it ran on (PS3.3 Table 10-19)."""
     return highdicom.AlgorithmIdentificationSequence(
         name=context.model.name,
@@ -149,12 +156,12 @@ def _algorithm(context: ResultContext) -> highdicom.AlgorithmIdentificationSeque
     )
 
 
-def _content_label(name: str) -> str:
+def content_label(name: str) -> str:
     """The model's name as a CS: at most 16 capitals, digits and underscores (PS3.5 Table 6.2-1)."""
     return re.sub(r"[^A-Z0-9]+", "_", name.upper())[:16].strip("_") or "SEGMENTATION"
 
 
-def _name_dimensions(ds: Dataset, uid: str) -> None:
+def name_dimensions(ds: Dataset, uid: str) -> None:
     """Replace highdicom's random Dimension Organization UID: a rebuilt object must be the same."""
     for item in ds.DimensionOrganizationSequence:
         item.DimensionOrganizationUID = uid

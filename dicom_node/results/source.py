@@ -9,7 +9,7 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag, Tag
-from pydicom.uid import SecondaryCaptureImageStorage
+from pydicom.uid import CTImageStorage, SecondaryCaptureImageStorage
 from pydicom.valuerep import validate_value
 
 from dicom_node import elements, headers
@@ -33,7 +33,6 @@ _IDENTITY = (
 _TEXTUAL = ("DA", "DS", "DT", "IS", "PN", "TM", "UI")
 
 _COPIED = (
-    "SOPClassUID",
     "SOPInstanceUID",
     "StudyInstanceUID",
     "SeriesInstanceUID",
@@ -96,12 +95,20 @@ def _element(ds: Dataset, name: str | int) -> DataElement | None:
 
 
 def stub(source: SeriesImages) -> Dataset:
-    """Identity and place of the first source image.
+    """Identity and place of the first source image; its Frame of Reference is the volume's."""
+    image = source.datasets[0]
+    made = named(image)
+    with headers.quietly():
+        _place(made, image, source.volume.geometry)
+    return made
+
+
+def named(image: Dataset) -> Dataset:
+    """An image by its UIDs, and its place as it says it, as highdicom needs to know it.
 
     It carries no patient or study values: those are copied once, by `header.finish`, since highdicom
-    refuses values that real studies do have. Its Frame of Reference is the volume's.
+    refuses values that real studies do have.
     """
-    image = source.datasets[0]
     made = Dataset()
     with headers.quietly():
         for keyword in _IDENTITY:
@@ -109,21 +116,24 @@ def stub(source: SeriesImages) -> Dataset:
         for keyword in _COPIED:
             element = _element(image, keyword)
             if element is not None:
-                made.add(element)
-        _place(made, image, source.volume.geometry)
+                # A copy: what is changed here must not change in the header that it comes from.
+                made.add(copy.deepcopy(element))
     return made
 
 
 def _place(made: Dataset, image: Dataset, geometry: Geometry) -> None:
-    """What the volume's geometry says of the image's place and size, whatever its header says."""
-    if not geometry.in_patient:
-        # Of the classes that may have frames or a place highdicom wants to see them; the references that it
-        # writes are replaced by those of the image itself.
-        made.SOPClassUID = SecondaryCaptureImageStorage
+    """What the volume's geometry says of the image's place, whatever its header says.
+
+    Where there is none, Pixel Spacing goes too: readers look for a thickness beside it, which nobody knows, and
+    it is in the source image, on whose pixels the frames lie.
+    """
+    # Of the classes that may have frames or a place highdicom wants to see them; the references that it
+    # writes are replaced by those of the image itself.
+    placed = geometry.in_patient
+    made.add_new("SOPClassUID", "UI", CTImageStorage if placed else SecondaryCaptureImageStorage)
+    if not placed:
         for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "SliceThickness", "PixelSpacing"):
             made.pop(Tag(keyword), None)
-        if geometry.scale is not Scale.NONE:
-            made.PixelSpacing = [f"{length:.10g}" for length in geometry.spacing[1:]]
     elif geometry.scale is not Scale.VOLUME:
         made.SliceThickness = None
     elif elements.number(made, "SliceThickness") is None:

@@ -56,11 +56,10 @@ def build(context: ResultContext, findings: Findings, made: Mapping[str, Dataset
     document.ContentSequence.append(sr_words.container(context, findings))
     separate(document)
     explicit.set_sequence(document, 0x0040A375, _evidence(context, segmentation))
-    if context.predecessor is not None and context.predecessor.report is not None:
-        # The report that this one is a new version of (PS3.3 C.17.2).
-        explicit.set_sequence(
-            document, 0x0040A360, references.study(context, [_predecessor(context.predecessor.report)])
-        )
+    if context.replaced_documents:
+        # What this one is a new version of (PS3.3 C.17.2).
+        replaced = [_predecessor(report) for report in context.replaced_documents]
+        explicit.set_sequence(document, 0x0040A360, references.study(context, replaced))
     header.finish(document, context, header.describe(context, ["measurements"]))
     return document
 

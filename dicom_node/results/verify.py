@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from io import BytesIO
 
 from pydicom import dcmread
@@ -10,8 +10,9 @@ from pydicom.dataset import Dataset
 
 from dicom_node import elements, headers
 from dicom_node.errors import GateError
-from dicom_node.results import header, kinds, verify_standard
-from dicom_node.results.context import ResultContext
+from dicom_node.results import header, kinds, not_performed, verify_not_performed, verify_standard
+from dicom_node.results.context import NOT_PERFORMED, Provenance, ResultContext
+from dicom_node.results.not_performed import Failure
 from engines.findings import Findings
 
 #: What must be the source's, to the letter. Order: worst first.
@@ -40,25 +41,46 @@ def check(raw: bytes, kind: str, context: ResultContext, findings: Findings, mad
     `made` are the kinds that were made before it, which it may have to refer to. Raises GateError that says
     what differs, without any patient's values.
     """
+
+    def own(ds: Dataset) -> None:
+        check_identity(ds, kind, context, standing=header.standing(context))
+        kinds.MADE[kind].gate.check(ds, context, findings, made)
+
+    _read_back(raw, own)
+
+
+def check_failure(raw: bytes, failure: Failure) -> None:
+    """Compare the bytes of a document that says that there is no answer with the source and the failure.
+
+    Raises GateError as `check` does.
+    """
+
+    def own(ds: Dataset) -> None:
+        check_identity(ds, NOT_PERFORMED, failure, standing=not_performed.standing(failure))
+        verify_not_performed.check(ds, failure)
+
+    _read_back(raw, own)
+
+
+def _read_back(raw: bytes, own: Callable[[Dataset], None]) -> None:
+    """The checks of its own, and those that every object has."""
     try:
         with headers.quietly():
-            _check(dcmread(BytesIO(raw)), kind, context, findings, made)
+            ds = dcmread(BytesIO(raw))
+            own(ds)
+            verify_standard.check(ds)
     except elements.BROKEN as exc:
         # What is missing or malformed is not said: the exception's text may hold a patient's values.
         raise GateError(f"the file does not read back as such an object: {type(exc).__name__}") from exc
 
 
-def _check(ds: Dataset, kind: str, context: ResultContext, findings: Findings, made: Collection[str]) -> None:
-    """The checks that every kind has, and those of its own."""
-    check_identity(ds, kind, context)
-    kinds.MADE[kind].gate.check(ds, context, findings, made)
-    verify_standard.check(ds)
+def check_identity(ds: Dataset, kind: str, context: Provenance, *, standing: str) -> None:
+    """Patient, study, the object's own UIDs, and that its description begins with its standing.
 
-
-def check_identity(ds: Dataset, kind: str, context: ResultContext) -> None:
-    """Patient, study and the object's own UIDs. Raises GateError naming the attributes that differ."""
+    Raises GateError naming the attributes that differ.
+    """
     for keyword in _ONE_SERIES:
-        if len({elements.text(source, keyword) for source in context.source.instances}) > 1:
+        if len({elements.text(source, keyword) for source in context.images}) > 1:
             raise GateError(f"the source images differ in {keyword}: nothing can belong to all of them")
     different = [
         keyword
@@ -74,7 +96,7 @@ def check_identity(ds: Dataset, kind: str, context: ResultContext) -> None:
     _compare(ds, expected)
     if str(ds.file_meta.MediaStorageSOPInstanceUID) != expected["SOPInstanceUID"]:
         raise GateError("the file meta names another instance than the data set")
-    if not elements.text(ds, "SeriesDescription").startswith(header.standing(context)):
+    if not elements.text(ds, "SeriesDescription").startswith(standing):
         raise GateError("the Series Description does not say how the result is to be taken")
 
 

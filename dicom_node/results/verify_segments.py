@@ -15,7 +15,7 @@ from dicom_node.errors import GateError
 from dicom_node.results import codes, references, segments
 from dicom_node.results.context import ResultContext
 from engines.findings import Code, Findings, Segment
-from engines.volume import Geometry, Scale
+from engines.volume import Geometry
 
 #: How far, in voxels along any axis, a frame's corner may be from where the mask's grid has it. The grid is a
 #: fit: the series reader takes a slice that is a quarter of a gap off its even place. A flip, a shift or a swap
@@ -24,6 +24,9 @@ TOLERANCE_VOXELS = 0.3
 
 #: How far, in mm, a frame may be from the source image that it lies on: what viewers allow.
 TOLERANCE_MM = 1e-3
+
+#: The macros that say where a frame lies, and how large its pixels are.
+_PLACING = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
 
 _T = TypeVar("_T")
 
@@ -57,12 +60,20 @@ def check(ds: Dataset, context: ResultContext, findings: Findings) -> tuple[Fram
 
     Returns its frames and the mask's slice that each lies on. Raises GateError that says what differs.
     """
+    _check_segments(ds, context, findings)
+    return check_place(ds, context, findings)
+
+
+def check_place(ds: Dataset, context: ResultContext, findings: Findings) -> tuple[Frames, NDArray[np.int64]]:
+    """Compare what a multi-frame image says of its place with the findings' grid and the source images.
+
+    Returns its frames and the slice that each lies on. Raises GateError that says what differs.
+    """
     geometry = findings.geometry
     if not geometry.agrees_with(context.source.volume.geometry):
         raise GateError("the mask is not on the source volume's grid")
     if str(ds.get("FrameOfReferenceUID", "")) != context.frame_of_reference_uid:
         raise GateError("FrameOfReferenceUID is not the source's")
-    _check_segments(ds, context, findings)
     if (ds.Rows, ds.Columns) != geometry.shape[1:]:
         raise GateError(
             f"{ds.Rows} x {ds.Columns} pixels, the mask has {geometry.shape[1]} x {geometry.shape[2]}"
@@ -171,31 +182,21 @@ def located(frames: Place, geometry: Geometry) -> NDArray[np.int64]:
 
 def _check_unplaced(ds: Dataset, frames: Frames, context: ResultContext) -> None:
     """Each frame must lie on the one source image, pixel on pixel, and claim no place or size of its own."""
-    geometry = context.source.volume.geometry
-    if frames.place is not None or any("PlanePositionSequence" in group for group in _groups(ds)):
-        raise GateError("its frames claim a place in the patient, which the source does not have")
+    groups = [*ds.SharedFunctionalGroupsSequence, *ds.PerFrameFunctionalGroupsSequence]
+    if any(macro in group for group in groups for macro in _PLACING):
+        raise GateError("its frames claim a place or a size, which they have from their source image alone")
     _check_sources(frames.sources, np.zeros(len(frames.sources), dtype=np.int64), context)
     [image] = context.source.datasets
-    if (ds.Rows, ds.Columns) != (image.Rows, image.Columns):
-        raise GateError("its pixels are not those of the source image")
-    preserved = {
-        str(source.get("SpatialLocationsPreserved"))
+    sources = [
+        source
         for group in ds.PerFrameFunctionalGroupsSequence
         for item in group.DerivationImageSequence
         for source in item.SourceImageSequence
-    }
-    if preserved != {"YES"}:
+    ]
+    if {str(source.ReferencedSOPClassUID) for source in sources} != {str(image.SOPClassUID)}:
+        raise GateError("a frame names its source image by another class")
+    if {str(source.get("SpatialLocationsPreserved")) for source in sources} != {"YES"}:
         raise GateError("a frame does not say that it lies on its source image, pixel on pixel")
-    measures = ds.SharedFunctionalGroupsSequence[0].get("PixelMeasuresSequence")
-    said = [float(length) for length in measures[0].PixelSpacing] if measures else []
-    known = [] if geometry.scale is Scale.NONE else list(geometry.spacing[1:])
-    if len(said) != len(known) or not np.allclose(said, known, rtol=1e-6):
-        raise GateError("its Pixel Spacing is not what is known of the source's")
-
-
-def _groups(ds: Dataset) -> list[Dataset]:
-    """All functional groups, shared and per frame."""
-    return [*ds.SharedFunctionalGroupsSequence, *ds.PerFrameFunctionalGroupsSequence]
 
 
 def _check_sources(
@@ -224,6 +225,13 @@ def _check_instances(ds: Dataset, context: ResultContext) -> None:
     for items in (ds.SourceImageSequence, series.ReferencedInstanceSequence):
         if [str(item.ReferencedSOPInstanceUID) for item in items] != context.source_uids():
             raise GateError("the source instances named are not the series'")
+    slices = set(context.source_slices())
+    for item in ds.SourceImageSequence:
+        numbers = item.get("ReferencedFrameNumber")
+        listed = [numbers] if isinstance(numbers, int) else list(numbers or ())
+        frames = {(str(item.ReferencedSOPInstanceUID), number) for number in listed}
+        if not frames <= slices:
+            raise GateError("the source frames named are not the volume's")
 
 
 def _check_segments(ds: Dataset, context: ResultContext, findings: Findings) -> None:

@@ -170,11 +170,11 @@ def _check_evidence(ds: Dataset, context: ResultContext, segmentation: str | Non
 
 
 def _check_predecessor(ds: Dataset, context: ResultContext) -> None:
-    """The predecessor must be the report whose place this one takes, and no other."""
-    report = context.predecessor.report if context.predecessor is not None else None
-    expected = []
-    if report is not None:
-        study = str(context.header.StudyInstanceUID)
-        expected = [(study, report.series_instance_uid, report.sop_class_uid, report.sop_instance_uid)]
+    """The predecessors must be the documents whose place this one takes, and no others."""
+    study = str(context.header.StudyInstanceUID)
+    expected = [
+        (study, report.series_instance_uid, report.sop_class_uid, report.sop_instance_uid)
+        for report in context.replaced_documents
+    ]
     if references.read(ds, "PredecessorDocumentsSequence") != expected:
-        raise GateError("the predecessor is not the report whose place this one takes")
+        raise GateError("the predecessors are not the documents whose place this one takes")

@@ -14,7 +14,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from dicom_node import attributes
 from dicom_node.attributes import AttributeValue, read_attributes
 from dicom_node.errors import DataSetError
-from tests.support import phantoms
+from tests.support import enhanced, phantoms
 from tests.support.phantoms import Phantom
 
 DATA = Path(__file__).parents[1] / "data"
@@ -49,6 +49,34 @@ def test_values_are_plain(written: Path) -> None:
     assert found["TransferSyntaxUID"] == str(ExplicitVRLittleEndian)
     assert found["ReferringPhysicianName"] is None
     assert "PixelData" not in found
+
+
+@pytest.mark.parametrize("undefined", [False, True])
+def test_an_enhanced_image_has_what_its_first_frame_has(undefined: bool, tmp_path: Path) -> None:
+    ds = enhanced.image(phantoms.datasets(Phantom(shape=(400, 2, 2))))
+    ds["PerFrameFunctionalGroupsSequence"].is_undefined_length = undefined
+    found = read_attributes(phantoms.write([ds], tmp_path)[0])
+    assert (found["SliceThickness"], found["PixelSpacing"]) == (2.5, [0.8, 0.7])
+    assert found["ImagePositionPatient"] == [-30.0, -20.0, 100.0]
+    assert (found["ConvolutionKernel"], found["KVP"], found["RescaleIntercept"]) == ("B60s", 120.0, -1024.0)
+    assert found["AnatomicRegionSequence"] == ["51185008^SCT^Chest"]
+    assert (found["NumberOfFrames"], found["InstanceNumber"]) == (400, 1)
+    json.dumps(found)
+
+
+def test_functional_groups_cannot_say_whose_image_it_is(tmp_path: Path) -> None:
+    ds = enhanced.image(phantoms.datasets(Phantom()))
+    ds.PerFrameFunctionalGroupsSequence[0].PlanePositionSequence[0].PatientID = "OTHER"
+    ds.SharedFunctionalGroupsSequence[0].PixelValueTransformationSequence[0].StudyInstanceUID = "1.2.3"
+    found = read_attributes(phantoms.write([ds], tmp_path)[0])
+    assert (found["PatientID"], found["StudyInstanceUID"]) == (ds.PatientID, ds.StudyInstanceUID)
+
+
+@pytest.mark.parametrize("kept", [0.1, 0.3, 0.6, 0.9])
+def test_an_enhanced_image_that_is_cut_off_gives_what_it_holds(kept: float, tmp_path: Path) -> None:
+    [path] = phantoms.write([enhanced.image(phantoms.datasets(Phantom(shape=(40, 4, 4))))], tmp_path)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
+    assert read_attributes(path)["Modality"] == "CT"
 
 
 def test_what_a_rule_cannot_look_at_is_left_out(tmp_path: Path) -> None:

@@ -178,12 +178,13 @@ def test_without_a_frame_of_reference_the_rest_is_made_and_the_report_says_why(t
     # What has no need of a place in the patient is made
     made = results.make_results(context, found, results.KINDS, tmp_path / "all")
     assert [(item.kind, item.problem) for item in made] == [
-        ("key-images", ""), ("sr", ""), ("sr-display", ""), ("pdf", ""), ("key-objects", ""),
+        ("presentation-state", ""), ("key-images", ""), ("sr", ""), ("sr-display", ""), ("pdf", ""),
+        ("key-objects", ""),
     ]  # fmt: skip
     assert [line.split(":")[0] for line in results.left_out(context, results.KINDS)] == [
-        "no seg", "no labelmap",
+        "no seg", "no labelmap", "no rtstruct", "no parametric-map", "no fractional",
     ]  # fmt: skip
-    words, _ = [text for text in comments(dcmread(made[1].path)) if "There is no" in text]
+    words, *_ = [text for text in comments(dcmread(made[2].path)) if "There is no" in text]
     assert "no Frame of Reference UID (0020,0052)" in words
     # Where nothing else is wanted, that is the end, with the reason
     with pytest.raises(SeriesError, match=r"no Frame of Reference") as caught:

@@ -113,7 +113,7 @@ def test_without_a_segmentation_the_groups_stand_alone(tmp_path: Path) -> None:
 
 def test_a_model_that_found_nothing_says_so(tmp_path: Path) -> None:
     empty = np.zeros(cases.LIES["axial"].shape, np.uint8)
-    ds = write(tmp_path, mask=empty, segments=(), measurements=(), findings=())
+    ds = write(tmp_path, mask=empty, segments=(), measurements=(), findings=(), maps=())
     assert [group.comments for group in groups(ds)] == [["The model ran and reported nothing."]]
 
 

@@ -87,6 +87,14 @@ def test_files_of_one_frame_are_one_volume(tmp_path: Path) -> None:
     assert len(images.instances) == 12
 
 
+def test_classic_images_beside_an_enhanced_one_are_one_volume(tmp_path: Path) -> None:
+    slices = phantoms.datasets(Phantom())
+    images = read([*slices[:5], enhanced.image(slices[5:])], tmp_path / "both")
+    assert np.array_equal(images.volume.array, read(slices, tmp_path / "classic").volume.array)
+    assert [frame_number(ds) for ds in images.datasets] == [None] * 5 + list(range(1, 8))
+    assert len(images.instances) == 6
+
+
 def test_each_frame_has_its_own_rescaling(tmp_path: Path) -> None:
     ds = enhanced.image(phantoms.datasets(Phantom()), "MR")
     [shared] = ds.SharedFunctionalGroupsSequence
@@ -228,6 +236,17 @@ def test_images_of_an_old_converter_are_read(tmp_path: Path) -> None:
     ds["PerFrameFunctionalGroupsSequence"].is_undefined_length = True
     images = read([ds], tmp_path / "enhanced")
     assert np.array_equal(images.volume.array, read(slices, tmp_path / "classic").volume.array)
+
+
+def test_a_legacy_converted_image_of_another_writer(data: Path) -> None:
+    path = data / "legacy_converted_ct" / "mf.dcm"
+    images = read_series([path])
+    assert np.array_equal(images.volume.array, pydicom.dcmread(path).pixel_array)
+    assert images.volume.geometry.spacing == pytest.approx((2.5, 0.7, 0.7))
+    assert [frame_number(ds) for ds in images.datasets] == [1, 2, 3]
+    # Its converter says that nothing is known of its values (Rescale Type US).
+    assert images.volume.unit == "1"
+    assert images.notes == ("the rescale type is not HU: values are not Hounsfield units",)
 
 
 @pytest.mark.parametrize("name", ["implicit", "RLE", "JPEG-LS in pieces"])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dicom_node.attributes import read_attributes
 from dicom_node.errors import DataSetError, SeriesError
 from dicom_node.series import read_series
-from tests.support import phantoms
+from tests.support import phantoms, planar
 from tests.support.phantoms import Phantom
 
 DATA = Path(__file__).parents[1] / "data"
@@ -54,8 +54,35 @@ def test_a_damaged_slice_is_read_or_refused_by_name(
         assert images.volume.array.shape == images.volume.geometry.shape
 
 
+@pytest.mark.parametrize("modality", planar.ALL)
+@settings(STEADY, max_examples=25)
+@given(damaged=DAMAGE)
+def test_a_damaged_single_image_is_read_or_refused_by_name(
+    modality: str, damaged: tuple[list[tuple[float, int]], float], tmp_path: Path
+) -> None:
+    [path] = phantoms.write([planar.ALL[modality]()], tmp_path)
+    # Half of the damage hits the header, whatever the pixels take up.
+    content = path.read_bytes()
+    header = len(content) - planar.ROWS * planar.COLUMNS
+    flips, kept = damaged
+    path.write_bytes(damage(content[:header], flips, 1.0) + damage(content[header:], flips, kept))
+    try:
+        images = read_series([path], planar=True)
+    except SeriesError as error:
+        assert error.reason and str(error)
+    else:
+        assert images.volume.array.shape == images.volume.geometry.shape
+
+
 @pytest.mark.parametrize(
-    "name", ["dirty/nested_priv_SQ", "dirty/rtstruct", "charsets/chrH32", "charsets/chrSQEncoding"]
+    "name",
+    [
+        "dirty/nested_priv_SQ",
+        "dirty/rtstruct",
+        "charsets/chrH32",
+        "charsets/chrSQEncoding",
+        "legacy_converted_ct/mf",
+    ],
 )
 @STEADY
 @given(damaged=DAMAGE)

@@ -53,6 +53,12 @@ def test_changed_weights_are_refused_on_open_and_on_read(tmp_path: Path) -> None
         opened.read_weights()
 
 
+def _probable(count: int) -> dict[str, Any]:
+    """An output whose labels all have their probability given."""
+    labels = [build.label(number, f"label{number}", probability=True) for number in range(1, count + 1)]
+    return {"name": "logits", "labels": labels}
+
+
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
@@ -109,6 +115,11 @@ def test_changed_weights_are_refused_on_open_and_on_read(tmp_path: Path) -> None
             "findings.f: no value is above 9 and below 3: write two rules to find either",
         ),
         ({"measurements": [build.measurement("v", "volume", of=["heart"])]}, "no label is called ['heart']"),
+        ({"results": ["fractional"]}, "results: fractional needs a label with probability: true"),
+        (
+            {"results": ["parametric-map"], "outputs": [_probable(2)]},
+            "mark one label with probability: true, not 2, or ask for fractional",
+        ),
     ],
 )
 def test_a_wrong_manifest_names_file_key_and_remedy(

@@ -10,6 +10,7 @@ import scipy.ndimage
 from numpy.typing import NDArray
 
 from engines import postprocess, preprocess
+from engines.errors import OutputError
 
 RNG = np.random.default_rng(7)
 
@@ -137,3 +138,37 @@ def test_small_components_go_and_large_ones_stay() -> None:
     postprocess.drop_components(mask, 1, smaller_than=28)
     assert not (mask == 1).any()
     postprocess.drop_components(mask, 1, smaller_than=28)
+
+
+@pytest.mark.parametrize("source", [(10, 12, 14), (23, 25, 14), (5, 40, 9)])
+def test_probabilities_are_those_of_all_classes_at_once(source: tuple[int, int, int]) -> None:
+    logits = _smooth(5, (10, 12, 14))
+    wanted = {3: np.full(source, 9, np.float32), 1: np.full(source, 9, np.float32)}
+    mask, plain = np.zeros(source, np.uint8), np.zeros(source, np.uint8)
+    backward = postprocess.Backward(mask, (10, 12, 14), activation="softmax", probabilities=wanted, threads=2)
+    for start, stop in ((0, 4), (4, 5), (5, 10)):
+        backward.write(start, logits[:, start:stop])
+    values = np.exp(logits.astype(np.float64))
+    values /= values.sum(axis=0)
+    for axis in range(3):
+        weights = preprocess.axis_weights(logits.shape[axis + 1], source[axis], antialias=False)
+        if weights is not None:
+            values = np.moveaxis(np.tensordot(weights.toarray(), values, axes=(1, axis + 1)), 0, axis + 1)
+    for number, share in wanted.items():
+        np.testing.assert_allclose(share, values[number], atol=1e-5)
+        assert share.min() >= 0 and share.max() <= 1
+    # And the mask is the one that there is without them
+    postprocess.Backward(plain, (10, 12, 14), activation="softmax").write(0, logits)
+    np.testing.assert_array_equal(mask, plain)
+
+
+@pytest.mark.parametrize("value", [1.01, -0.01])
+def test_what_is_no_probability_is_refused(value: float) -> None:
+    values = np.full((2, 2, 3, 3), 0.5, np.float32)
+    values[1, 1, 1, 1] = value
+    wanted = {1: np.zeros((2, 3, 3), np.float32)}
+    backward = postprocess.Backward(
+        np.zeros((2, 3, 3), np.uint8), (2, 3, 3), activation="none", probabilities=wanted
+    )
+    with pytest.raises(OutputError, match="the network's probabilities run from"):
+        backward.write(0, values)

@@ -210,3 +210,18 @@ def test_an_answer_of_nan_is_refused(tmp_path: Path) -> None:
         runner._sums = runner._sums * np.float32(np.nan)
         with pytest.raises(OutputError, match="not finite"):
             predict.predict(opened, runner, _phantom())
+
+
+@pytest.mark.parametrize("orientation", ["HPL", "LPH", "FAR", "PLF"])
+def test_probabilities_lie_where_the_mask_lies(tmp_path: Path, orientation: str) -> None:
+    # Given a model that gives the probability of its second label, and a phantom scanned in some way
+    labels = [build.label(1, "label1"), build.label(2, "label2", probability=True)]
+    opened = _package(tmp_path, outputs=[{"name": "logits", "labels": labels}])
+    found = _predicted(opened, _scanned(_phantom(), orientation))
+    # Then there is one map, and where it is more probable than not, the mask has the label
+    [item] = found.maps
+    assert (item.key, item.name.meaning, item.segment_number) == ("label2", "Probability", 2)
+    assert item.array.flags.c_contiguous and 0 <= item.array.min() < item.array.max() <= 1
+    np.testing.assert_array_equal(found.mask[item.array > 0.5], 2)
+    assert not (found.mask[item.array < 1 / 3] == 2).any()
+    assert (found.mask == 2).any()

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support import ohif
 from tests.support import orthanc as orthanc_support
 
 
@@ -21,3 +22,15 @@ def orthanc(orthanc_process: orthanc_support.Orthanc) -> orthanc_support.Orthanc
     """A real, empty Orthanc with DICOMweb; a test that takes it is marked `peer("orthanc")`."""
     orthanc_process.clear()
     return orthanc_process
+
+
+@pytest.fixture(scope="module")
+def viewer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ohif.Viewer]:
+    """OHIF in Chromium, before an Orthanc; a test that takes it is marked with all three peers."""
+    # Debian's Orthanc does not know the class of label maps.
+    settings = {"UnknownSopClassAccepted": True}
+    with (
+        orthanc_support.running(tmp_path_factory.mktemp("orthanc"), settings=settings) as archive,
+        ohif.viewer(archive, tmp_path_factory.mktemp("chromium")) as running,
+    ):
+        yield running

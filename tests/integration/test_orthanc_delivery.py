@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +17,11 @@ from pydicom.uid import (
 )
 from pynetdicom.sop_class import LabelMapSegmentationStorage
 
-from dicom_node import echo, errors
+from dicom_node import echo, errors, results
+from dicom_node.results import not_performed
 from dicom_node.senders import Destination, Outcome, Verdict, open_sender
 from dicom_node.senders.files import identify
+from engines.findings import ModelIdentity
 from tests.support import phantoms
 from tests.support.orthanc import Orthanc, running
 
@@ -101,6 +105,33 @@ def test_a_segmentation_and_a_report_are_delivered_at_once(
     assert took < 1.0
 
 
+def test_that_there_is_no_answer_is_delivered(
+    orthanc: Orthanc, destination: Destination, images: list[Path], tmp_path: Path
+) -> None:
+    # Given a series in the PACS that was not analysed
+    send(destination, images)
+    failure = results.Failure(
+        headers=not_performed.headers_of(images),
+        job_identity="job-1",
+        model=ModelIdentity(name="chest-ct", version="1.0.0", manufacturer="secondread", digest="0" * 64),
+        created_at=datetime(2026, 11, 20, tzinfo=UTC),
+        secondread_version="0.1.0",
+        reason="missing-slice",
+        error="1 slice is missing. Send the series again, complete.",
+    )
+    made = results.make_failure(failure, tmp_path / "results")
+    assert made.problem == ""
+    # When the PACS is told, twice, since the first answer was lost
+    assert [send(destination, [made.path])[0].verdict for _ in range(2)] == [Verdict.DELIVERED] * 2
+    # Then it is there once, in the series' study
+    assert len(orthanc.instances()) == len(images) + 1
+    held = dcmread(BytesIO(orthanc.file(made.sop_instance_uid)))
+    assert held.StudyInstanceUID == dcmread(images[0]).StudyInstanceUID
+    assert held.SeriesDescription.startswith("AI not performed")
+    # And the probe knows its class beforehand
+    assert echo.verify(destination, echo.result_contexts([results.NOT_PERFORMED])).healthy
+
+
 def test_many_small_instances_do_not_wait_for_delayed_acknowledgements(
     orthanc: Orthanc, images: list[Path]
 ) -> None:
@@ -134,6 +165,12 @@ def test_a_label_map_is_refused_by_c_store_and_the_others_go(
     )
     assert not report.healthy
     assert [sop_class for sop_class, _ in report.refused] == [LabelMapSegmentationStorage]
+
+
+def test_the_probe_tells_which_kinds_it_takes(orthanc: Orthanc) -> None:
+    kinds = ("seg", "labelmap", "sr", "key-images", "key-objects", results.NOT_PERFORMED)
+    report = echo.verify(orthanc.destination(), echo.result_contexts(kinds))
+    assert echo.kinds_taken(kinds, report.accepted) == tuple(kind for kind in kinds if kind != "labelmap")
 
 
 def test_a_label_map_alone_is_refused(orthanc: Orthanc, tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import highdicom
 import numpy as np
 import pytest
+from PIL import Image
 
 from dicom_node import results
 from dicom_node.results import sr
@@ -14,11 +16,15 @@ from dicom_node.results.context import Predecessor, Report
 from engines.findings import Code
 from tests.support import phantoms
 from tests.support import results as cases
-from tests.support.validators import located, read_nrrd, run
+from tests.support.validators import located, nrrd, read_nrrd, run
 
 #: What dciodvfy calls the IODs, in the order in which the objects are made. Debian's is older than the label map.
 IODS = {
     "seg": "Segmentation",
+    "rtstruct": "RTStructureSet",
+    "parametric-map": "ParametricMap",
+    "fractional": "Segmentation",
+    "presentation-state": "GrayscaleSoftcopyPresentationState",
     "key-images": "MultiframeTrueColorSCImage",
     "sr": "Comprehensive3DSR",
     "sr-display": "Comprehensive3DSR",
@@ -182,9 +188,67 @@ def test_others_read_the_key_object_selection(tmp_path: Path) -> None:
     selection = make(tmp_path, "axial")[-1]
     said = run("dsrdump", selection)
     assert "Key Object Selection Document" in said
-    assert said.count("contains IMAGE") == 2 + 2 and said.count("contains COMPOSITE") == 3
+    assert said.count("contains IMAGE") == 2 + 4 and said.count("contains COMPOSITE") == 4
     assert "E: " not in said, said
     assert "Error" not in run("DicomSRValidator", selection)
+
+
+@pytest.mark.peer("dicom3tools")
+@pytest.mark.peer("dcmtk")
+@pytest.mark.peer("pixelmed")
+@pytest.mark.parametrize("reason", ["missing-slice", "engine"])
+def test_others_read_that_the_ai_was_not_performed(reason: str, tmp_path: Path) -> None:
+    source = cases.series(cases.LIES["axial"])
+    context = cases.context(source)
+    failure = results.Failure(
+        headers=source.datasets,
+        job_identity=context.job_identity,
+        model=context.model,
+        created_at=context.created_at,
+        secondread_version="0.1.0",
+        reason=reason,
+        error="Slice 4 of 12 is missing. Send the series again.",
+    )
+    made = results.make_failure(failure, tmp_path)
+    assert made.problem == ""
+    said = run("dciodvfy", "-new", made.path)
+    assert "BasicTextSR" in said
+    assert "Error" not in said, said
+    read = run("dsrdump", "+Pl", made.path)
+    assert "AI not performed: chest-ct 1.0.0 did not analyse series" in read
+    assert "E: " not in read, read
+    validated = run("DicomSRValidator", made.path)
+    assert "Found BasicTextSR IOD" in validated and "Error" not in validated, validated
+    images = [tmp_path / f"{index}.dcm" for index in range(len(source.datasets))]
+    for ds, path in zip(source.datasets, images, strict=True):
+        ds.save_as(path)
+    assert "Error" not in run("dcentvfy", made.path, *images)
+
+
+@pytest.mark.peer("dcmtk")
+def test_dcmtk_checks_the_presentation_state_and_shows_an_image_by_it(tmp_path: Path) -> None:
+    # Given images with a window
+    phantom = cases.LIES["axial"]
+    headers = phantoms.datasets(phantom)
+    for ds in headers:
+        ds.WindowCenter, ds.WindowWidth = 200, 1000
+    source = cases.series(phantom, headers)
+    [made] = results.make_results(
+        cases.context(source), cases.findings(source), ("presentation-state",), tmp_path
+    )
+    # When DCMTK checks the state; its pattern for a date with an offset matches none
+    copy = tmp_path / "copy.dcm"
+    copy.write_bytes(made.path.read_bytes())
+    run("dcmodify", "-nb", "-ma", "(0018,a001)[*].(0018,a002)=20261120", copy)
+    said = run("dcmpschk", copy)
+    assert "Test passed." in said and "Error" not in said, said
+    # Then it shows the first key slice by it as the window says
+    image, shown = phantoms.write(headers, tmp_path / "images")[2], tmp_path / "shown.pgm"
+    said = run("dcmp2pgm", "-p", made.path, image, shown)
+    grey = np.asarray(Image.open(shown), dtype=float)
+    values = phantoms.asymmetric(phantom.shape)[2]
+    expected = np.clip((values - (200 - 500)) / 1000, 0, 1) * 255
+    assert np.abs(grey - expected).max() <= 2, said
 
 
 @pytest.mark.peer("dcmqi")
@@ -213,6 +277,24 @@ def test_dcmqi_reads_the_same_voxels_at_the_same_points(lie: str, tmp_path: Path
     for number in (1, 2, 3):
         wanted = located(np.argwhere(labels == number), phantoms.affine(phantom))
         assert read_nrrd(tmp_path / f"{number}.nrrd", number) == wanted
+
+
+@pytest.mark.peer("dcmqi")
+@pytest.mark.parametrize("lie", cases.LIES)
+def test_dcmqi_reads_the_same_numbers_at_the_same_points(lie: str, tmp_path: Path) -> None:
+    # Given a written Parametric Map, when dcmqi converts it
+    [path] = make(tmp_path, lie, ("parametric-map",))
+    run("paramap2itkimage", "--inputDICOM", path, "--outputDirectory", tmp_path, "--outputType", "nrrd")
+    # Then it has the map's numbers, each at its point in the patient, and knows what they are
+    array, affine = nrrd(tmp_path / "pmap.nrrd")
+    phantom = cases.LIES[lie]
+    wanted = cases.probability(phantom.shape).array
+    for value in np.unique(wanted)[1:]:
+        points = located(np.argwhere(wanted == value), phantoms.affine(phantom))
+        assert located(np.argwhere(array == value), affine) == points
+    said = json.loads((tmp_path / "meta.json").read_text())
+    assert said["QuantityValueCode"]["CodeMeaning"] == "Probability"
+    assert said["MeasurementUnitsCode"]["CodeValue"] == "1"
 
 
 @pytest.mark.peer("dcmqi")

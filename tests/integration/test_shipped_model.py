@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 
 from dicom_node.series import read_series
@@ -15,6 +16,7 @@ from engines.package import ModelPackage, open_package
 from engines.predict import predict
 from engines.runner import Runner
 from engines.volume import Geometry, Volume
+from tests.support import enhanced, phantoms
 from worker import assets
 
 
@@ -35,6 +37,20 @@ def found(package: ModelPackage, runner: Runner) -> Findings:
     # Feet first: the orientation must come from the geometry, not from the order of the files.
     assert {ds.PatientPosition for ds in images.datasets} == {"FFS"}
     return predict(package, runner, images.volume)
+
+
+def test_the_same_slices_as_an_enhanced_image_give_the_same_answer(
+    found: Findings, package: ModelPackage, runner: Runner, tmp_path: Path
+) -> None:
+    slices = [pydicom.dcmread(path) for path in sorted(Path(assets.demo() / "ct").glob("*.dcm"))]
+    for ds in slices:
+        if ds.file_meta.TransferSyntaxUID.is_compressed:
+            ds.decompress(generate_instance_uid=False)
+    images = read_series(phantoms.write([enhanced.image(slices)], tmp_path))
+    answer = predict(package, runner, images.volume)
+    assert answer.measurements == found.measurements
+    assert answer.findings == found.findings
+    assert np.array_equal(answer.mask, found.mask)
 
 
 def _centroid(found: Findings, number: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import itertools
 import json
 import os
@@ -26,7 +27,6 @@ _MOVE_PIPES = (
 _FLAGS = (
     "--headless",
     "--no-sandbox",
-    "--disable-gpu",
     "--disable-quic",
     "--no-first-run",
     "--disable-background-networking",
@@ -35,14 +35,23 @@ _FLAGS = (
     "--hide-scrollbars",
     "--remote-debugging-pipe",
 )
+_WITHOUT_WEBGL = ("--disable-gpu",)
+#: WebGL in software, which Chromium does not take for safe with pages that one does not know.
+_WITH_WEBGL = (
+    "--use-gl=angle",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--ignore-gpu-blocklist",
+)
 
 
 class Page:
     """One tab: what it shows, and what went wrong in it."""
 
-    def __init__(self, to: BinaryIO, back: BinaryIO) -> None:
+    def __init__(self, to: BinaryIO, back: io.BufferedReader) -> None:
         self._to = to
         self._back = back
+        self._read = bytearray()
         self._ids = itertools.count(1)
         self._session: str | None = None
         self._events: list[dict[str, Any]] = []
@@ -70,11 +79,12 @@ class Page:
 
     def _next(self) -> dict[str, Any]:
         """The next message; events are noted."""
-        text = bytearray()
-        while (byte := self._back.read(1)) != b"\0":
-            assert byte, "Chromium ended"
-            text += byte
-        message: dict[str, Any] = json.loads(text)
+        while (end := self._read.find(b"\0")) < 0:
+            more = self._back.read1()
+            assert more, "Chromium ended"
+            self._read += more
+        message: dict[str, Any] = json.loads(self._read[:end])
+        del self._read[: end + 1]
         if "method" in message:
             self._note(message["method"], message["params"])
             self._events.append(message)
@@ -85,9 +95,10 @@ class Page:
         if method == "Log.entryAdded" and said["entry"]["level"] == "error":
             self.errors.append(f"{said['entry']['text']} {said['entry'].get('url', '')}")
         elif method == "Runtime.exceptionThrown":
-            self.errors.append(said["exceptionDetails"].get("text", "exception"))
+            details = said["exceptionDetails"]
+            self.errors.append(f"{details['text']} {details.get('exception', {}).get('description', '')}")
         elif method == "Runtime.consoleAPICalled" and said["type"] in ("error", "assert"):
-            self.errors.append(str([value.get("value") for value in said["args"]]))
+            self.errors.append(str([value.get("value", value.get("description")) for value in said["args"]]))
         elif method == "Page.javascriptDialogOpening":
             message = {
                 "id": next(self._ids),
@@ -136,18 +147,40 @@ class Page:
             event = {"type": kind, "key": key, "code": key, "windowsVirtualKeyCode": codes[key]}
             self.call("Input.dispatchKeyEvent", event)
 
+    def roll(self, x: float, y: float, notches: int) -> None:
+        """Turn the mouse wheel over a point, towards the user where `notches` is above 0."""
+        event = {"type": "mouseWheel", "x": x, "y": y, "deltaX": 0, "deltaY": 100 if notches > 0 else -100}
+        for _ in range(abs(notches)):
+            self.call("Input.dispatchMouseEvent", event)
+
+    def click(self, x: float, y: float, *, times: int = 1) -> None:
+        """Click a point; twice for a double click."""
+        self.call("Input.dispatchMouseEvent", {"type": "mouseMoved", "x": x, "y": y})
+        for count in range(1, times + 1):
+            for kind in ("mousePressed", "mouseReleased"):
+                event = {"type": kind, "x": x, "y": y, "button": "left", "clickCount": count}
+                self.call("Input.dispatchMouseEvent", event)
+
     def photograph(self, path: Path) -> None:
         """Write the whole page, beyond the window too, as a PNG."""
-        shot = self.call("Page.captureScreenshot", {"captureBeyondViewport": True, "format": "png"})
-        path.write_bytes(base64.b64decode(shot["data"]))
+        path.write_bytes(self._shot({"captureBeyondViewport": True}))
+
+    def picture(self, x: float, y: float, width: float, height: float) -> bytes:
+        """A PNG of a rectangle of what the window shows."""
+        return self._shot({"clip": {"x": x, "y": y, "width": width, "height": height, "scale": 1}})
+
+    def _shot(self, how: Mapping[str, Any]) -> bytes:
+        shot = self.call("Page.captureScreenshot", {"format": "png", **how})
+        return base64.b64decode(shot["data"])
 
 
 @contextmanager
-def browser(profile: Path) -> Iterator[Page]:
+def browser(profile: Path, *, webgl: bool = False) -> Iterator[Page]:
     """A tab of a Chromium that knows nothing: `profile` is an empty folder of its own."""
     to_read, to_write = os.pipe()
     back_read, back_write = os.pipe()
-    command = [peers.path("chromium"), *_FLAGS, f"--user-data-dir={profile}"]
+    drawing = _WITH_WEBGL if webgl else _WITHOUT_WEBGL
+    command = [peers.path("chromium"), *_FLAGS, *drawing, f"--user-data-dir={profile}"]
     with (profile / "chromium.log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-c", _MOVE_PIPES, str(to_read), str(back_write), *command],

@@ -34,7 +34,7 @@ def image(slices: Sequence[Dataset], modality: str = "CT") -> Dataset:
     ds = Dataset()
     for element in slices[0]:
         if element.keyword not in (*_MOVED, "PixelData"):
-            ds.add(element)
+            ds.add_new(element.tag, element.VR, element.value)
     ds.SOPClassUID = EnhancedCTImageStorage if modality == "CT" else EnhancedMRImageStorage
     ds.SOPInstanceUID = generate_uid()
     ds.Modality = modality

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from db import (
+    announcements,
     associations,
     commitments,
     comparisons,
@@ -113,6 +114,7 @@ SWEEP: dict[str, Question] = {
         session, session.get_one(Study, history.studies - 10)
     ),
     "unheard jobs": lambda session, _: jobs.unheard(session, **_nudged()),
+    "failures to announce": lambda session, _: announcements.due(session, 20),
     "expired leases": lambda session, _: leases.expired(session, _now()),
     "held leases": lambda session, _: leases.held(session, _now()),
     "limits of jobs": lambda session, history: limits.of_jobs(session, [3 * history.studies - 90], Work()),

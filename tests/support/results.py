@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 
 from dicom_node.results.context import ResultContext
 from dicom_node.series import SeriesImages
-from engines.findings import Code, Finding, Findings, Measurement, ModelIdentity, Segment
+from engines.findings import PROBABILITY, Code, Finding, Findings, Map, Measurement, ModelIdentity, Segment
 from engines.volume import Geometry, Volume
 from tests.support import phantoms
 
@@ -102,6 +102,20 @@ def mask(shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     return labels
 
 
+def probability(shape: tuple[int, int, int], segment_number: int = 1) -> Map:
+    """How probable a segment is: near 1 in the middle of it, and unlike along every axis outside."""
+    near = np.where(mask(shape) == segment_number, 0.75, 0.0)
+    ramp = np.indices(shape).astype(np.float64).T @ (1.0, 0.1, 0.01) / (sum(shape) + 1)
+    array = (near + 0.25 * ramp.T) * (np.arange(shape[0]) < max(shape[0] - 2, 1))[:, None, None]
+    return Map(
+        key="probable",
+        name=PROBABILITY,
+        unit=Code(value="1", scheme="UCUM", meaning="no units"),
+        segment_number=segment_number,
+        array=array.astype(np.float32),
+    )
+
+
 def series(phantom: phantoms.Phantom, datasets: Sequence[Dataset] | None = None) -> SeriesImages:
     """The phantom as the series reader would give it."""
     headers = list(datasets) if datasets is not None else phantoms.datasets(phantom)
@@ -139,6 +153,7 @@ def findings(source: SeriesImages, **changes: Any) -> Findings:
         "segments": SEGMENTS,
         "measurements": MEASUREMENTS,
         "findings": FINDINGS,
+        "maps": (probability(source.volume.geometry.shape),),
         "engine": ENGINE,
     }
     return Findings(**{**values, **changes})

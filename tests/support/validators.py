@@ -6,6 +6,7 @@ import gzip
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,13 @@ from tests.support import peers
 
 #: The validator's style sheet exceeds the limits that newer Java has on XPath expressions.
 _JAVA = "-Djdk.xml.xpathExprOpLimit=0 -Djdk.xml.xpathTotalOpLimit=0 -Djdk.xml.xpathExprGrpLimit=0"
+
+_NRRD_TYPES: dict[str, Any] = {
+    "unsigned char": np.uint8,
+    "short": np.int16,
+    "unsigned short": np.uint16,
+    "float": np.float32,
+}
 
 
 def run(program: str, *arguments: str | Path) -> str:
@@ -56,18 +64,23 @@ def located(index: NDArray[np.int64], affine: NDArray[np.float64]) -> list[tuple
 
 def read_nrrd(path: Path, label: int) -> list[tuple[int, ...]]:
     """The points of the voxels of this label."""
+    array, affine = nrrd(path)
+    return located(np.argwhere(array == label), affine)
+
+
+def nrrd(path: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """The voxels and where they lie, LPS mm."""
     head, _, data = path.read_bytes().partition(b"\n\n")
     fields = dict(line.split(": ", 1) for line in head.decode().splitlines() if ": " in line)
     assert fields["space"] == "left-posterior-superior"
     raw = gzip.decompress(data) if fields["encoding"] == "gzip" else data
     sizes = [int(size) for size in fields["sizes"].split()]
-    kind = {"unsigned char": np.uint8, "short": np.int16, "unsigned short": np.uint16}[fields["type"]]
-    array = np.frombuffer(raw, kind).reshape(sizes, order="F")
+    array = np.frombuffer(raw, _NRRD_TYPES[fields["type"]]).reshape(sizes, order="F")
     affine = np.eye(4)
     for axis, direction in enumerate(fields["space directions"].split()):
         affine[:3, axis] = vector(direction)
     affine[:3, 3] = vector(fields["space origin"])
-    return located(np.argwhere(array == label), affine)
+    return array, affine
 
 
 def vector(text: str) -> list[float]:

@@ -26,7 +26,7 @@ from dicom_node.spool import Spool
 from tests.engines import build
 from tests.support import phantoms
 from tests.support.listening import data_set_bytes
-from worker import commitment_ledger, completeness, criteria, pipeline, status, views
+from worker import announcing, commitment_ledger, completeness, criteria, pipeline, status, views
 from worker.bench import Bench, Post
 from worker.loop_guard import ConfiguredGuard
 from worker.routing import RouteRule
@@ -52,8 +52,8 @@ class Crash(BaseException):
     """The process ends here: nothing may catch it."""
 
 
-def write_model(folder: Path) -> Path:
-    """A package that marks tissue above 0 HU as "body" and above 500 HU as "bone"."""
+def write_model(folder: Path, **more: Any) -> Path:
+    """A package that marks tissue above 0 HU as "body" and above 500 HU as "bone"; `more` is for its manifest."""
     network = build.thresholds((LOW, HIGH))
     changes: dict[str, Any] = {
         "outputs": [{"name": "logits", "labels": [build.label(1, "body"), build.label(2, "bone")]}],
@@ -67,7 +67,7 @@ def write_model(folder: Path) -> Path:
             | {"measurement": "dense", "above": 20},
         ],
     }
-    return build.write(folder, network, **changes)
+    return build.write(folder, network, **changes | more)
 
 
 def datasets(phantom: phantoms.Phantom | None = None, **changes: Any) -> list[Dataset]:
@@ -217,6 +217,14 @@ class Journey:
     def analyse(self, job_id: int) -> list[int]:
         """Step 3."""
         return pipeline.analyse(self.bench, job_id)
+
+    def announce(self) -> None:
+        """What the sweep does of a job that failed, and then the senders."""
+        announcing.announce(self.bench, datetime.now(UTC))
+        with self.database.read() as session:
+            due = deliveries.due(session, now=datetime.now(UTC), nudged_before=datetime.now(UTC))
+        for delivery_id in due:
+            self.deliver(delivery_id)
 
     def deliver(self, delivery_id: int) -> None:
         """Step 4."""

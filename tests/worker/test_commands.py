@@ -18,6 +18,9 @@ import pydicom
 import pytest
 import yaml
 from click.testing import Result
+from pydicom.uid import BasicTextSRStorage, Comprehensive3DSRStorage, SegmentationStorage
+from pynetdicom import ALL_TRANSFER_SYNTAXES
+from pynetdicom.sop_class import Verification
 from sqlalchemy import func, select, update
 from typer.testing import CliRunner
 
@@ -551,6 +554,57 @@ def test_doctor_finds_a_dead_peer_and_a_living_one(run: Command, tmp_path: Path)
     assert "answers in" in remarks["peer pacs"]["remark"]
     assert "no route sends to it" in remarks["peer modality"]["remark"]
     assert "model tiny" in remarks and "SQLite" in remarks["database"]["remark"]
+
+
+def test_doctor_says_which_results_a_peer_takes_by_its_profile(run: Command, tmp_path: Path) -> None:
+    taken = [Verification, SegmentationStorage, Comprehensive3DSRStorage, BasicTextSRStorage]
+    with pacs.running(contexts=[(uid, ALL_TRANSFER_SYNTAXES) for uid in taken]) as peer:
+        here = {"ae_title": "PACS", "host": "127.0.0.1", "port": peer.port}
+        peers = [
+            here | {"name": "viewer", "profile": "slicer"},
+            here | {"name": "all"},
+            here | {"name": "plain", "profile": "plain-pacs", "max_megabytes": 200},
+        ]
+        viewer = {"name": "a", "when": {}, "run": ["tiny"], "send_to": ["viewer"], "announce_failures": True}
+        others = {"name": "b", "when": {}, "run": ["tiny"], "send_to": ["all", "plain"]}
+        config = _config(tmp_path, peers=peers, routes=[viewer, others], node={"min_free_mb": 1})
+        journeys.write_model(tmp_path / "models" / "tiny", results=["seg", "sr", "labelmap", "key-images"])
+        _, remarks = _remarks(run, config)
+    said = {name: remarks[f"peer {name}"] for name in ("viewer", "all", "plain")}
+    assert [line["healthy"] for line in said.values()] == [True, False, False]
+    assert said["viewer"]["remark"].endswith("profile slicer: takes seg, sr, not-performed")
+    assert "profile default: takes seg, sr, does not take labelmap, key-images" in said["all"]["remark"]
+    assert "profile plain-pacs: takes sr, does not take key-images" in said["plain"]["remark"]
+    assert "not told (announce_failures) where there is no answer" in remarks["route b"]["remark"]
+
+
+def test_doctor_says_where_a_profile_takes_nothing(run: Command, tmp_path: Path) -> None:
+    config = _config(
+        tmp_path,
+        peers=[{"name": "web", "host": "h", "stow_url": "http://127.0.0.1:1/dicom-web", "profile": "slicer"}],
+        routes=[{"name": "a", "when": {}, "run": ["tiny"], "send_to": ["web"]}],
+    )
+    journeys.write_model(tmp_path / "models" / "tiny", results=["key-images"])
+    _, remarks = _remarks(run, config)
+    assert "it takes nothing that the models of its routes list" in remarks["peer web"]["remark"]
+
+
+def test_a_profile_that_does_not_exist_is_named(run: Command, tmp_path: Path) -> None:
+    peers = [{"name": "pacs", "ae_title": "PACS", "host": "h", "profile": "osirix"}]
+    result = run("doctor", "--config", _config(tmp_path, peers=peers))
+    assert result.exit_code == 2
+    assert "there is no profile 'osirix'; write one of default, ohif," in result.stderr
+    result = run("run", "tiny", tmp_path, "--out", tmp_path / "out", "--profile", "osirix")
+    assert result.exit_code == 2
+
+
+def test_run_makes_what_a_peer_of_a_profile_would_get(run: Command, tmp_path: Path) -> None:
+    phantoms.write(journeys.datasets(), tmp_path / "in")
+    out = tmp_path / "out"
+    config = _config(tmp_path)
+    result = run("run", "tiny", tmp_path / "in", "--out", out, "--profile", "plain-pacs", "--config", config)
+    assert result.exit_code == 0, result.stderr
+    assert sorted(path.name for path in out.glob("*.dcm")) == ["key-images.dcm", "sr.dcm"]
 
 
 def test_doctor_asks_who_is_to_commit(run: Command, tmp_path: Path) -> None:

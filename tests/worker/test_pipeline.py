@@ -15,7 +15,7 @@ from sqlalchemy import delete
 from db import associations, models, refusals, studies
 from dicom_node.archive import Archive
 from dicom_node.senders import Destination, open_sender
-from tests.support import phantoms
+from tests.support import enhanced, phantoms
 from tests.worker import journey as journeys
 from tests.worker.journey import NOW, SERIES, STUDY, Journey
 from worker import explain
@@ -98,6 +98,30 @@ def test_the_mask_lies_where_the_series_shows_it(journey: Journey) -> None:
             bone[sources[str(image.ReferencedSOPInstanceUID)]] = frame
     assert np.array_equal(bone, ARRAY > 500)
     assert (made.PatientID, made.AccessionNumber) == (journeys.ID, journeys.ACCESSION)
+
+
+def test_an_enhanced_image_makes_the_same_journey(journey: Journey) -> None:
+    # Given the same slices as one multi-frame image, whose thickness stands in its functional groups
+    slices = journeys.datasets()
+    journey.routes = [
+        journeys.route(when={"Modality": "CT", "SliceThickness": "<=3", "NumberOfFrames": ">=6"})
+    ]
+    journey.run([enhanced.image(slices[::-1])])
+    # Then the study is one instance, complete and answered
+    (series,) = journey.rows(models.Series)
+    assert (series.attributes["SliceThickness"], series.attributes["PixelSpacing"]) == (2.5, [0.8, 0.7])
+    assert (journey.why().study.state, journey.why().study.instances) == ("done", 1)
+    job = journey.job()
+    bone, body = (ARRAY > 500).sum(), ((ARRAY > 0) & (ARRAY <= 500)).sum()
+    assert [(segment.label, segment.voxels) for segment in job.segments] == [("Body", body), ("Bone", bone)]
+    # And the mask lies on the frames that show it
+    made = pydicom.dcmread(next((journey.storage / "results").rglob("seg.dcm")))
+    found = np.zeros(SHAPE, bool)
+    for frame, functional in zip(made.pixel_array, made.PerFrameFunctionalGroupsSequence, strict=True):
+        if functional.SegmentIdentificationSequence[0].ReferencedSegmentNumber == 2:
+            image = functional.DerivationImageSequence[0].SourceImageSequence[0]
+            found[6 - image.ReferencedFrameNumber] = frame
+    assert np.array_equal(found, ARRAY > 500)
 
 
 def test_a_real_peer_gets_the_very_bytes(journey: Journey, tmp_path: Path) -> None:

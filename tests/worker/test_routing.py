@@ -19,7 +19,9 @@ def _route(name: str = "chest ct", *run: str, when: Any = None, send_to: tuple[s
 
 
 def _model(name: str = "chest-ct", series: Any = None) -> dict[str, ModelRule]:
-    rule = ModelRule(name=name, version="1", digest="d" * 64, series=criteria.parse(series or {}))
+    rule = ModelRule(
+        name=name, version="1", digest="d" * 64, series=criteria.parse(series or {}), results=("seg",)
+    )
     return {name: rule}
 
 

@@ -9,7 +9,7 @@ import typer
 from rich.progress import Progress
 
 from engines import printing
-from worker import edge, logs, words
+from worker import edge, logs, profiles, words
 from worker.edge import ConfigOption, DataOption
 
 
@@ -36,12 +36,17 @@ def run(
     model: Annotated[str, typer.Argument(help="A package's name, or its folder.")],
     path: Annotated[Path, typer.Argument(help="A folder of DICOM files.")],
     out: Annotated[Path, typer.Option("--out", help="Where the objects go.")],
+    profile: Annotated[
+        str, typer.Option(help=f"What a peer of this profile would get: {', '.join(profiles.NAMES)}.")
+    ] = profiles.DEFAULT,
     config: ConfigOption = None,
     data: DataOption = None,
 ) -> None:
     """Run one model on a folder of DICOM files; objects, pictures, report.txt and findings.json go to --out."""
     from worker import run as running
 
+    if profile not in profiles.NAMES:
+        raise typer.BadParameter(f"there is no profile {profile}; one of {', '.join(profiles.NAMES)}")
     logs.set_up("run")
     settings = edge.load(config, data)
     with Progress(console=edge.errors, transient=True) as progress:
@@ -52,7 +57,7 @@ def run(
                 tasks[stage] = progress.add_task(stage, total=1.0)
             progress.update(tasks[stage], completed=done)  # type: ignore[arg-type]
 
-        runs = running.run(settings, model, path, out, progress=report)
+        runs = running.run(settings, model, path, out, profile=profile, progress=report)
     for finished in runs:
         _print_run(finished)
 

@@ -197,6 +197,9 @@ def upgrade() -> None:
     sa.Column('identity', sa.String(length=64), nullable=False),
     sa.Column('supersedes_id', sa.Integer(), nullable=True),
     sa.Column('destinations', sa.JSON(none_as_null=True), nullable=False),
+    sa.Column('sends', sa.JSON(none_as_null=True), nullable=False),
+    sa.Column('announce_to', sa.JSON(none_as_null=True), nullable=False),
+    sa.Column('unannounced', sa.Boolean(), nullable=False),
     sa.Column('state', sa.String(length=16), nullable=False),
     sa.Column('attempts', sa.Integer(), nullable=False),
     sa.Column('created_at', db.base.UtcDateTime(timezone=True), nullable=False),
@@ -225,6 +228,7 @@ def upgrade() -> None:
         batch_op.create_index('ix_jobs_model_id', ['model', 'id'], unique=False)
         batch_op.create_index('ix_jobs_state_id', ['state', 'id'], unique=False)
         batch_op.create_index(batch_op.f('ix_jobs_study_id'), ['study_id'], unique=False)
+        batch_op.create_index('ix_jobs_unannounced', ['id'], unique=False, sqlite_where=sa.text("state = 'failed' AND unannounced"), postgresql_where=sa.text("state = 'failed' AND unannounced"))
 
     op.create_table('events',
     sa.Column('id', sa.Integer(), nullable=False),
@@ -384,6 +388,7 @@ def downgrade() -> None:
 
     op.drop_table('events')
     with op.batch_alter_table('jobs', schema=None) as batch_op:
+        batch_op.drop_index('ix_jobs_unannounced', sqlite_where=sa.text("state = 'failed' AND unannounced"), postgresql_where=sa.text("state = 'failed' AND unannounced"))
         batch_op.drop_index(batch_op.f('ix_jobs_study_id'))
         batch_op.drop_index('ix_jobs_state_id')
         batch_op.drop_index('ix_jobs_model_id')
