@@ -188,7 +188,7 @@ def test_others_read_the_key_object_selection(tmp_path: Path) -> None:
     selection = make(tmp_path, "axial")[-1]
     said = run("dsrdump", selection)
     assert "Key Object Selection Document" in said
-    assert said.count("contains IMAGE") == 2 + 4 and said.count("contains COMPOSITE") == 4
+    assert said.count("contains IMAGE") == 2 + 4 and said.count("contains COMPOSITE") == 5
     assert "E: " not in said, said
     assert "Error" not in run("DicomSRValidator", selection)
 
