@@ -18,13 +18,12 @@ from dicom_node import results, series
 from dicom_node.errors import GateError
 from dicom_node.results import content_tree, verify, verify_sr_display
 from engines import diameter
-from engines.findings import Code, Findings, Measurement, Urgency
+from engines.findings import Findings, Measurement, Urgency
 from tests.support import enhanced, phantoms
 from tests.support import results as cases
 
 SOURCE = cases.series(cases.LIES["axial"])
-LONGEST = Code(value="103339001", scheme="SCT", meaning="Long axis length")
-MM = Code(value="mm", scheme="UCUM", meaning="millimeter")
+LONGEST, MM = cases.LONGEST, cases.MILLIMETRE
 
 
 def found(**changes: Any) -> Findings:

@@ -9,29 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import highdicom
 import numpy as np
 import pytest
-from highdicom.sr import (
-    ComprehensiveSR,
-    CoordinatesForMeasurement,
-    DeviceObserverIdentifyingAttributes,
-    Measurement,
-    MeasurementReport,
-    MeasurementsAndQualitativeEvaluations,
-    ObservationContext,
-    ObserverContext,
-    RelationshipTypeValues,
-    SourceImageForRegion,
-    TextContentItem,
-    TrackingIdentifier,
-)
 from numpy.typing import NDArray
 from pydicom import dcmread
-from pydicom.dataset import Dataset
-from pydicom.sr.codedict import codes
 
-from tests.support import phantoms, sight, viewed
+from dicom_node import results, series
+from dicom_node.results import drawings
+from dicom_node.results.drawings import Drawing
+from engines import diameter
+from engines.findings import Measurement
+from tests.support import phantoms, planar, sight, viewed
 from tests.support import results as cases
 from tests.support.ohif import Viewer
 from tests.support.viewed import Study, store
@@ -39,11 +27,6 @@ from tests.support.viewed import Study, store
 pytestmark = [pytest.mark.peer("ohif"), pytest.mark.peer("orthanc"), pytest.mark.peer("chromium")]
 
 PALETTE = {segment.number: segment.colour for segment in cases.SEGMENTS}
-
-#: (column, row) on an image, as in a SCOORD.
-BOX = [[10.0, 8.0], [20.0, 8.0], [20.0, 16.0], [10.0, 16.0]]
-LENGTH = [[5.0, 25.0], [17.0, 20.0]]
-POINT = [30.0, 12.0]
 
 OVERLAID = "eyes.shown()?.layers > 1"
 
@@ -59,7 +42,7 @@ def overlaps(viewer: Viewer, study: Study, mask: NDArray[np.uint8]) -> list[floa
     """How well each segment of the shown slice lies on the mask; 1 is the same pixels."""
     seen = viewer.look()
     colours = seen.colours(study.phantom.shape[1:], study.phantom.spacing[1:])
-    index = study.slice_of(seen.sop_instance_uid)
+    index = study.slice_of(seen.sop_instance_uid, seen.frame)
     # The picture itself must be the slice's before anything over it can be said to be in its place.
     assert sight.likeness(colours, study.values[index], mask[index] == 0) > 0.9
     labels = sight.labels(colours, PALETTE)
@@ -85,7 +68,7 @@ def test_segments_lie_on_their_pixels_in_their_colours(
     viewer.open(study.uid, study.results[kind].series_instance_uid, until=OVERLAID)
     # Then it lies over an image that has some of it, and its segments are named
     assert viewer.segments() == [segment.label for segment in cases.SEGMENTS]
-    assert mask[study.slice_of(viewer.look().sop_instance_uid)].any()
+    assert mask[study.slice_of(viewer.look().sop_instance_uid, 1)].any()
     # And on slices with two segments, with one, and with none, each has the mask's pixels, in its colour
     for index, present in ((7, {2}), (2, {1, 3}), (1, set())):
         assert set(np.unique(mask[index])) - {0} == present
@@ -157,46 +140,6 @@ def test_key_objects_are_listed_and_do_no_harm(viewer: Viewer, tmp_path: Path) -
     assert min(overlaps(viewer, study, cases.mask(study.phantom.shape))) > 0.9
 
 
-def display_report(image: Dataset) -> Dataset:
-    """A report that OHIF draws: a box, a length and an arrow with a text, on one image."""
-
-    def group(tool: str, kind: str, points: list[list[float]]) -> MeasurementsAndQualitativeEvaluations:
-        here = SourceImageForRegion(image.SOPClassUID, image.SOPInstanceUID)
-        region = CoordinatesForMeasurement(kind, np.array(points), here)
-        measured = Measurement(codes.SCT.Length, 1.0, codes.UCUM.Millimeter, referenced_coordinates=[region])
-        made = MeasurementsAndQualitativeEvaluations(
-            tracking_identifier=TrackingIdentifier(
-                uid=highdicom.UID(), identifier=f"Cornerstone3DTools@^0.1.0:{tool}"
-            ),
-            finding_type=codes.SCT.Nodule,
-            measurements=[measured],
-        )
-        label = TextContentItem(codes.DCM.Comment, f"AI {tool}", RelationshipTypeValues.CONTAINS)
-        made[0].ContentSequence.append(label)
-        return made
-
-    device = DeviceObserverIdentifyingAttributes(uid=highdicom.UID())
-    content = MeasurementReport(
-        observation_context=ObservationContext(ObserverContext(codes.DCM.Device, device)),
-        procedure_reported=codes.LN.CTUnspecifiedBodyRegion,
-        imaging_measurements=[
-            group("RectangleROI", "POLYLINE", [*BOX, BOX[0]]),
-            group("Length", "POLYLINE", LENGTH),
-            group("ArrowAnnotate", "POINT", [POINT]),
-        ],
-        title=codes.DCM.ImagingMeasurementReport,
-    )
-    return ComprehensiveSR(
-        evidence=[image],
-        content=content,
-        series_instance_uid=highdicom.UID(),
-        sop_instance_uid=highdicom.UID(),
-        series_number=77,
-        instance_number=1,
-        manufacturer="secondread tests",
-    )
-
-
 @pytest.mark.parametrize(
     "spacing",
     [
@@ -212,23 +155,109 @@ def display_report(image: Dataset) -> Dataset:
 def test_lines_of_a_report_are_drawn_where_it_says(
     viewer: Viewer, tmp_path: Path, spacing: tuple[float, float, float]
 ) -> None:
-    study = store(viewer.archive, tmp_path, phantoms.Phantom(spacing=spacing), ())
-    report = display_report(study.source.datasets[4])
-    report.save_as(tmp_path / "sr.dcm", enforce_file_format=True)
-    viewed.send(viewer.archive, [tmp_path / "sr.dcm"])
-    # When the report is opened, then it is loaded without a question, on the image that it speaks of
-    viewer.open(study.uid, report.SeriesInstanceUID, until="eyes.shown() && eyes.drawn().length")
-    assert [tool for tool, _ in viewer.measurements()] == ["RectangleROI", "Length", "ArrowAnnotate"]
-    seen = viewer.look()
-    assert seen.sop_instance_uid == study.image(4)
-    # And drawn at its coordinates, the text of the arrow beside it
-    shapes = seen.shapes(study.phantom.shape[1:], study.phantom.spacing[1:])
-    assert "AI ArrowAnnotate" in seen.texts()
-    assert any(kind == "rect" and near(points, BOX) for kind, points in shapes)
-    assert any(kind == "line" and near(points, LENGTH) for kind, points in shapes)
-    assert any(kind == "line" and near(points[-1:], [POINT]) for kind, points in shapes)
+    # Given what we draw of three blocks: arrows, boxes, and the longest line of the smallest
+    phantom = phantoms.Phantom(spacing=spacing)
+    line = diameter.longest(cases.mask(phantom.shape) == 2, spacing)
+    assert line is not None
+    longest = Measurement(
+        key="longest",
+        name=cases.LONGEST,
+        value=line.mm,
+        unit=cases.MILLIMETRE,
+        segment_number=2,
+        ends=line.ends,
+    )
+    study = store(viewer.archive, tmp_path, phantom, ("sr-display",), measurements=(longest,))
+    drawn = drawings.drawings(
+        cases.context(study.source), cases.findings(study.source, measurements=(longest,))
+    )
+    # When the report is opened, then it is loaded without a question, on an image that it speaks of
+    report = study.results["sr-display"].series_instance_uid
+    viewer.open(study.uid, report, until="eyes.shown() && eyes.drawn().length")
+    tools = {"arrow": "ArrowAnnotate", "box": "RectangleROI", "line": "Length"}
+    assert sorted(viewer.measurements()) == sorted((tools[one.shape], one.comment) for one in drawn)
+    # And everything is drawn at its coordinates, the words of an arrow beside it
+    for index in sorted({one.slice for one in drawn}):
+        viewer.scroll_to(study.image(index))
+        seen = viewer.look()
+        shapes = seen.shapes(phantom.shape[1:], phantom.spacing[1:])
+        for one in (one for one in drawn if one.slice == index):
+            assert any(fits(one, kind, points) for kind, points in shapes), (one.shape, one.points, shapes)
+            assert one.shape != "arrow" or one.comment in seen.texts()
 
 
-def near(points: NDArray[np.float64], wanted: list[list[float]]) -> bool:
+def fits(drawing: Drawing, kind: str, points: NDArray[np.float64]) -> bool:
+    """Whether a shape of the picture is this one."""
+    wanted = np.array(drawing.points)
+    if drawing.shape == "box":
+        return kind == "rect" and near(points, wanted[:4])
+    if drawing.shape == "arrow":
+        return kind == "line" and near(points[-1:], wanted)
+    return kind == "line" and (near(points, wanted) or near(points, wanted[::-1]))
+
+
+def near(points: NDArray[np.float64], wanted: NDArray[np.float64]) -> bool:
     """Whether these are the points, to a tenth of a pixel."""
     return points.shape == np.shape(wanted) and float(np.abs(points - wanted).max()) < 0.1
+
+
+def test_a_segmentation_lies_on_the_frames_of_an_enhanced_image(viewer: Viewer, tmp_path: Path) -> None:
+    study = store(viewer.archive, tmp_path, cases.LIES["axial"], ("seg",), multi_frame=True)
+    viewer.open(study.uid, study.results["seg"].series_instance_uid, until=OVERLAID)
+    mask = cases.mask(study.phantom.shape)
+    for index in (7, 2):
+        viewer.scroll_to(study.image(index), study.frame(index))
+        assert min(overlaps(viewer, study, mask)) > 0.9
+
+
+def test_outlines_of_a_structure_set_surround_their_pixels(viewer: Viewer, tmp_path: Path) -> None:
+    study = store(viewer.archive, tmp_path, cases.LIES["axial"], ("rtstruct",))
+    viewer.open(study.uid, study.results["rtstruct"].series_instance_uid, until="eyes.segments().length")
+    assert viewer.segments() == [segment.label for segment in cases.SEGMENTS]
+    viewer.scroll_to(study.image(7))
+    [(_, points)] = [
+        shape for shape in viewer.look().shapes(study.phantom.shape[1:], study.phantom.spacing[1:])
+    ]
+    rows, columns = np.nonzero(cases.mask(study.phantom.shape)[7] == 2)
+    assert np.allclose(points.min(axis=0), (columns.min(), rows.min()), atol=0.2)
+    assert np.allclose(points.max(axis=0), (columns.max() + 1, rows.max() + 1), atol=0.2)
+
+
+def test_a_probability_map_is_laid_over_the_image(viewer: Viewer, tmp_path: Path) -> None:
+    study = store(viewer.archive, tmp_path, cases.LIES["axial"], ("parametric-map",))
+    viewer.open(study.uid, study.results["parametric-map"].series_instance_uid, until=OVERLAID)
+    viewer.scroll_to(study.image(2))
+    colours = viewer.look().colours(study.phantom.shape[1:], study.phantom.spacing[1:])
+    probable = cases.probability(study.phantom.shape).array[2] > 0.5
+    # The block of high numbers has a colour of its own
+    inside, outside = colours[probable].mean(axis=0), colours[~probable].mean(axis=0)
+    assert np.ptp(inside) > 40 and np.linalg.norm(inside - outside) > 40
+
+
+def test_the_printed_report_is_shown(viewer: Viewer, tmp_path: Path) -> None:
+    study = store(viewer.archive, tmp_path, cases.LIES["axial"], ("pdf",))
+    printed = study.results["pdf"].series_instance_uid
+    viewer.open(study.uid, printed, until="document.querySelector('object[type=\"application/pdf\"]')")
+    [document] = viewer.documents()
+    assert document.startswith(b"%PDF-")
+    assert document == bytes(dcmread(study.results["pdf"].path).EncapsulatedDocument).rstrip(b"\0")
+
+
+@pytest.mark.parametrize("modality", ["DX", "US"])
+def test_key_images_of_a_single_image_open_beside_it(viewer: Viewer, tmp_path: Path, modality: str) -> None:
+    image = planar.ALL[modality]()
+    files = phantoms.write([image], tmp_path / "source")
+    source = series.read_series(files, planar=True)
+    context = cases.context(source, job_identity=str(image.StudyInstanceUID))
+    mask = np.zeros(source.volume.geometry.shape, np.uint8)
+    mask[0, 10:30, 12:40] = 3
+    made = results.make_results(
+        context, cases.findings(source, mask=mask, maps=()), ("key-images", "sr"), tmp_path / "results"
+    )
+    viewed.send(viewer.archive, [*files, *(file.path for file in made)])
+    picture = dcmread(made[0].path)
+    viewer.open(str(image.StudyInstanceUID), str(picture.SeriesInstanceUID))
+    colours = viewer.look().colours(picture.pixel_array.shape[:2])
+    assert np.corrcoef(colours.ravel(), picture.pixel_array.astype(float).ravel())[0, 1] > 0.9
+    viewer.open_listed(int(image.SeriesNumber))
+    assert viewer.look().sop_instance_uid == image.SOPInstanceUID

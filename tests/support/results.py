@@ -42,6 +42,8 @@ LOW = Code(value="99901", scheme="99TEST", meaning="Low attenuation area")
 MEAN = Code(value="373098007", scheme="SCT", meaning="Mean")
 MILLILITRE = Code(value="mL", scheme="UCUM", meaning="milliliter")
 HOUNSFIELD = Code(value="[hnsf'U]", scheme="UCUM", meaning="Hounsfield unit")
+LONGEST = Code(value="103339001", scheme="SCT", meaning="Long axis length")
+MILLIMETRE = Code(value="mm", scheme="UCUM", meaning="millimeter")
 PERCENT = Code(value="%", scheme="UCUM", meaning="percent")
 EMPHYSEMA = Code(value="87433001", scheme="SCT", meaning="Pulmonary emphysema")
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from dicom_node import results
+from dicom_node import results, series
+from dicom_node.frame_header import frame_number
 from dicom_node.results import ResultFile
 from dicom_node.senders import Outcome, Verdict, open_sender
 from dicom_node.series import SeriesImages
-from tests.support import phantoms
+from tests.support import enhanced, phantoms
 from tests.support import results as cases
 from tests.support.orthanc import Orthanc
 
@@ -38,9 +40,14 @@ class Study:
         """The SOP Instance UID of a slice."""
         return str(self.source.datasets[slice_index].SOPInstanceUID)
 
-    def slice_of(self, sop_instance_uid: str) -> int:
-        """The slice that an image shows."""
-        return [str(ds.SOPInstanceUID) for ds in self.source.datasets].index(sop_instance_uid)
+    def frame(self, slice_index: int) -> int:
+        """Which frame of that instance it is."""
+        return frame_number(self.source.datasets[slice_index]) or 1
+
+    def slice_of(self, sop_instance_uid: str, frame: int) -> int:
+        """The slice that a frame of an instance shows."""
+        shown = [(self.image(index), self.frame(index)) for index in range(len(self.source.datasets))]
+        return shown.index((sop_instance_uid, frame))
 
 
 def as_it_is(ds: Dataset) -> None:
@@ -64,11 +71,13 @@ def store(
     kinds: Sequence[str],
     *,
     header: Callable[[Dataset], None] = as_it_is,
-    mask: NDArray[np.uint8] | None = None,
+    multi_frame: bool = False,
+    **findings: Any,
 ) -> Study:
     """Make a study of a phantom with results of these kinds, and send all by C-STORE.
 
-    `header` changes each image; `mask` takes the place of the phantom's own three blocks.
+    `header` changes each image; with `multi_frame` all are frames of one. `findings` take the place of parts of
+    the usual ones, such as `mask`.
     """
     own = replace(phantom, patient_id=folder.name)
     rows, columns = phantom.shape[1:]
@@ -78,12 +87,12 @@ def store(
     headers = phantoms.datasets(own, values)
     for ds in headers:
         header(ds)
-    source = cases.series(own, headers)
+    files = phantoms.write([enhanced.image(headers)] if multi_frame else headers, folder / "source")
+    source = series.read_series(files) if multi_frame else cases.series(own, headers)
     context = cases.context(source, job_identity=str(headers[0].StudyInstanceUID))
-    findings = cases.findings(source) if mask is None else cases.findings(source, mask=mask)
-    made = results.make_results(context, findings, kinds, folder / "results")
+    made = results.make_results(context, cases.findings(source, **findings), kinds, folder / "results")
     assert [item.problem for item in made] == [""] * len(kinds)
-    send(archive, [*phantoms.write(headers, folder / "source"), *(item.path for item in made)])
+    send(archive, [*files, *(item.path for item in made)])
     return Study(phantom=own, source=source, values=values, results={item.kind: item for item in made})
 
 
