@@ -45,7 +45,7 @@ def test_a_gap_is_announced_and_the_late_image_answered(pacs: Orthanc, tmp_path:
         assert node.dcmsend(files[4]).returncode == 0
         [report] = until(lambda: held(pacs, uid, "AI unverified"), "the report", seconds=120)[:1]
         kinds = {one["kind"] for job in node.done(uid)["jobs"] for one in job["objects"]}
-        assert kinds <= {"not-performed", "sr", "key-images"} and "sr" in kinds
+        assert {"not-performed", "sr", "pdf"} <= kinds and "seg" not in kinds
         [series] = report.PredecessorDocumentsSequence[0].ReferencedSeriesSequence
         assert series.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == said.SOPInstanceUID
     for number, ds in enumerate((said, report)):
