@@ -8,6 +8,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from engines import printing
 from engines.findings import Segment
 from worker import demo_pacs, views, words
 from worker.settings import Settings
@@ -48,6 +49,7 @@ def write(path: Path, shown: Shown, pictures: Sequence[Path], *, seconds: float)
         job=shown.job,
         seconds=seconds,
         words=words,
+        printing=printing,
         pictures=[
             (picture.relative_to(path.parent).as_posix(), _CAPTIONS.get(picture.stem, picture.stem))
             for picture in pictures

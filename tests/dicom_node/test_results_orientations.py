@@ -73,10 +73,13 @@ def test_what_is_marked_is_what_was_in_the_images(way: str, form: str, tmp_path:
     made = {
         file.kind: file
         for file in results.make_results(
-            cases.context(source), found, ("seg", "rtstruct", "key-images"), tmp_path / "results"
+            cases.context(source),
+            found,
+            ("seg", "rtstruct", "key-images", "sr-display"),
+            tmp_path / "results",
         )
     }
-    assert [file.problem for file in made.values()] == [""] * 3
+    assert [file.problem for file in made.values()] == [""] * 4
     # Then a reader of others finds each block where the images' own headers have it
     read = highdicom.seg.segread(made["seg"].path).get_volume(combine_segments=True)
     pixels = phantoms.asymmetric(phantom.shape)
@@ -84,37 +87,78 @@ def test_what_is_marked_is_what_was_in_the_images(way: str, form: str, tmp_path:
         assert points(read.array == number, read.affine) == points(pixels == value, phantoms.affine(phantom))
     check_pictures(made["key-images"].path, paths)
     check_outlines(made["rtstruct"].path, paths)
+    check_coordinates(made["sr-display"].path, paths)
 
 
 def check_outlines(written: Path, paths: list[Path]) -> None:
-    """Each block spans, in the patient, what its outlines span, by the header of the very image that they name."""
-    images = {ds.SOPInstanceUID: ds for ds in map(dcmread, paths)}
+    """Each block spans, in the patient, what its outlines span, by the header of the very slice that they name."""
+    units, places = slices(paths), headers(paths)
     for region, value in zip(dcmread(written).ROIContourSequence, BLOCKS, strict=True):
-        outlined: dict[str, list[NDArray[np.float64]]] = {}
+        outlined: dict[tuple[str, int], list[NDArray[np.float64]]] = {}
         for contour in region.ContourSequence:
-            uid = contour.ContourImageSequence[0].ReferencedSOPInstanceUID
-            outlined.setdefault(uid, []).append(np.array(contour.ContourData, float).reshape(-1, 3))
-        for uid, image in images.items():
-            block = np.argwhere(image.pixel_array.astype(int) - 1024 == value)
-            assert (len(block) > 0) == (uid in outlined)
+            [named] = contour.ContourImageSequence
+            key = (named.ReferencedSOPInstanceUID, named.get("ReferencedFrameNumber", 1))
+            outlined.setdefault(key, []).append(np.array(contour.ContourData, float).reshape(-1, 3))
+        for key, place in places.items():
+            block = np.argwhere(units[key] == value)
+            assert (len(block) > 0) == (key in outlined)
             if len(block):
-                row, column = np.array(image.ImageOrientationPatient, float).reshape(2, 3)
-                steps = np.outer(block[:, 1], row * image.PixelSpacing[1])
-                steps += np.outer(block[:, 0], column * image.PixelSpacing[0])
-                centres = np.array(image.ImagePositionPatient, float) + steps
-                half = np.abs(row * image.PixelSpacing[1] + column * image.PixelSpacing[0]) / 2
-                drawn = np.concatenate(outlined[uid])
+                row, column = np.array(place.ImageOrientationPatient, float).reshape(2, 3)
+                steps = np.outer(block[:, 1], row * place.PixelSpacing[1])
+                steps += np.outer(block[:, 0], column * place.PixelSpacing[0])
+                centres = np.array(place.ImagePositionPatient, float) + steps
+                half = np.abs(row * place.PixelSpacing[1] + column * place.PixelSpacing[0]) / 2
+                drawn = np.concatenate(outlined[key])
                 assert np.allclose(drawn.min(axis=0), centres.min(axis=0) - half, atol=1e-3)
                 assert np.allclose(drawn.max(axis=0), centres.max(axis=0) + half, atol=1e-3)
 
 
-def check_pictures(written: Path, paths: list[Path]) -> None:
-    """Each colour spans, in its picture, what its block spans in the very image that the picture names."""
-    sources = {
+def headers(paths: list[Path]) -> dict[tuple[str, int], Dataset]:
+    """What says where each image, or frame of one, lies, by its name and number."""
+    found: dict[tuple[str, int], Dataset] = {}
+    for image in map(dcmread, paths):
+        groups = image.get("PerFrameFunctionalGroupsSequence")
+        if groups is None:
+            found[image.SOPInstanceUID, 1] = image
+        for number, group in enumerate(groups or (), start=1):
+            place = Dataset()
+            for macro in ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence"):
+                place.update(group[macro][0])
+            found[image.SOPInstanceUID, number] = place
+    return found
+
+
+def slices(paths: list[Path]) -> dict[tuple[str, int], NDArray[np.int64]]:
+    """Hounsfield units of every image, or frame of one, by its name and number."""
+    return {
         (image.SOPInstanceUID, number): pixels.astype(int) - 1024
         for image in map(dcmread, paths)
         for number, pixels in enumerate(image.pixel_array.reshape(-1, image.Rows, image.Columns), start=1)
     }
+
+
+def check_coordinates(written: Path, paths: list[Path]) -> None:
+    """Each arrow points into its block, and each box surrounds it, in the very image that it names."""
+    sources = slices(paths)
+    values = {segment.type.value: value for segment, value in zip(cases.SEGMENTS, BLOCKS, strict=True)}
+    report = highdicom.sr.srread(written)
+    groups = report.content.get_planar_roi_measurement_groups()
+    assert len(groups) > len(BLOCKS)
+    for group in groups:
+        [reference] = group.roi.ContentSequence[0].ReferencedSOPSequence
+        units = sources[reference.ReferencedSOPInstanceUID, reference.get("ReferencedFrameNumber", 1)]
+        block = np.argwhere(units == values[group.finding_type.value])[:, ::-1]
+        drawn = group.roi.value.reshape(-1, 2)
+        if len(drawn) == 1:
+            assert (np.floor(drawn[0]) == block).all(axis=1).any()
+        else:
+            assert drawn.min(axis=0).tolist() == block.min(axis=0).tolist()
+            assert drawn.max(axis=0).tolist() == (block.max(axis=0) + 1).tolist()
+
+
+def check_pictures(written: Path, paths: list[Path]) -> None:
+    """Each colour spans, in its picture, what its block spans in the very image that the picture names."""
+    sources = slices(paths)
     ds = dcmread(written)
     frames = ds.pixel_array.reshape(-1, ds.Rows, ds.Columns, 3)[:, :, : -legend.WIDTH]
     for frame, item in zip(frames, ds.SourceImageSequence, strict=True):

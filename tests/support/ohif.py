@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import mimetypes
 import threading
 import time
@@ -102,6 +103,15 @@ def served(archive: Orthanc) -> Iterator[str]:
             thread.join()
 
 
+#: The content of each embedded document, in Base64.
+_DOCUMENTS = """
+Promise.all([...document.querySelectorAll("object[data]")].map(async (each) => {
+  const bytes = new Uint8Array(await (await fetch(each.data)).arrayBuffer());
+  return btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
+}))
+"""
+
+
 class Viewer:
     """OHIF in a browser, in front of an archive."""
 
@@ -178,6 +188,11 @@ class Viewer:
     def text(self) -> str:
         """All text of the page, in one line."""
         return " ".join(str(self.page.evaluate("document.body.innerText")).split())
+
+    def documents(self) -> list[bytes]:
+        """What is shown as documents of another kind, as the browser gets it."""
+        encoded = self.page.evaluate(_DOCUMENTS)
+        return [base64.b64decode(each) for each in encoded]
 
     def troubles(self) -> list[str]:
         """What went wrong or was asked since the study was opened; what is known to be harmless aside."""
