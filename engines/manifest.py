@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from engines.findings import Urgency
-from engines.manifest_entries import CodeEntry, LongText, Strict, WordsEntry
+from engines.manifest_entries import CodeEntry, LongText, ResultKind, Strict, WordsEntry
 
 
 class Weights(Strict):
@@ -185,21 +185,6 @@ class FindingRule(Strict):
         if self.above is None and self.below is None:
             raise ValueError("a finding needs above, below or both")
         return self
-
-
-ResultKind = Literal[
-    "seg",
-    "sr",
-    "key-images",
-    "key-objects",
-    "labelmap",
-    "sr-display",
-    "rtstruct",
-    "presentation-state",
-    "parametric-map",
-    "fractional",
-    "pdf",
-]
 
 
 class Manifest(Strict):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -45,3 +45,19 @@ class WordsEntry(Strict):
     labels: dict[str, LongText] = {}
     measurements: dict[str, LongText] = {}
     findings: dict[str, LongText] = {}
+
+
+#: The kinds of objects that can be made of findings, as a study's series list shows them. New ones come last.
+ResultKind = Literal[
+    "seg",
+    "sr",
+    "key-images",
+    "key-objects",
+    "labelmap",
+    "sr-display",
+    "rtstruct",
+    "presentation-state",
+    "parametric-map",
+    "fractional",
+    "pdf",
+]

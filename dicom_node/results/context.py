@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone, tzinfo
 from functools import cached_property
+from typing import get_args
 
 from pydicom.dataset import Dataset
 
@@ -14,22 +15,10 @@ from dicom_node.errors import SeriesError
 from dicom_node.results import source
 from dicom_node.series import SeriesImages
 from engines.findings import ModelIdentity
+from engines.manifest_entries import ResultKind
 
 #: The order in which a study's series list shows the kinds; also the last digits of the Series Number.
-#: New ones come last.
-KINDS = (
-    "seg",
-    "sr",
-    "key-images",
-    "key-objects",
-    "labelmap",
-    "sr-display",
-    "rtstruct",
-    "presentation-state",
-    "parametric-map",
-    "fractional",
-    "pdf",
-)
+KINDS: tuple[str, ...] = get_args(ResultKind)
 
 #: Stands where an answer is missing; no model lists it (`not_performed.py`).
 NOT_PERFORMED = "not-performed"
