@@ -9,6 +9,7 @@ import numpy as np
 from highdicom.base import SOPClass
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, GrayscaleSoftcopyPresentationStateStorage
+from pydicom.valuerep import DS
 
 from dicom_node import elements
 from dicom_node.frame_header import frame_number
@@ -210,7 +211,7 @@ def _display(ds: Dataset, context: ResultContext, chosen: tuple[KeySlice, ...]) 
     rescaled = rescale(image)
     if rescaled is not None:
         # Without this module there would be no rescaling at all (PS3.4 N.2.1).
-        ds.RescaleSlope, ds.RescaleIntercept = (f"{value:.10g}" for value in rescaled)
+        ds.RescaleSlope, ds.RescaleIntercept = (DS(value, auto_format=True) for value in rescaled)
         ds.RescaleType = elements.text(image, "RescaleType") or "US"
     ds.SoftcopyVOILUTSequence = [_window(context, slice_.index) for slice_ in chosen]
     ds.PresentationLUTShape = "IDENTITY"

@@ -116,6 +116,13 @@ def test_images_that_are_rescaled_differently_have_none(tmp_path: Path) -> None:
     assert caught.value.reason == "mixed-rescale"
 
 
+@pytest.mark.parametrize("slope", ["0.87716727716728", "1.2345678901e-05", "3", "0.1"])
+def test_any_rescaling_reads_back_as_the_source_has_it(slope: str, tmp_path: Path) -> None:
+    source = series(RescaleSlope=slope, RescaleIntercept="-1234.567890123")
+    ds = make(tmp_path, cases.findings(source), source)
+    assert (ds.RescaleSlope, ds.RescaleIntercept) == (float(slope), -1234.567890123)
+
+
 def test_images_without_rescaling_have_one(tmp_path: Path) -> None:
     headers = phantoms.datasets(PHANTOM)
     for ds in headers:
