@@ -16,6 +16,7 @@ from dicom_node.results import ResultFile, report
 from dicom_node.results.context import ResultContext
 from engines import loader, predict
 from engines import package as model_package
+from engines.errors import EngineError
 from engines.findings import Findings
 from engines.package import ModelPackage
 from worker import criteria, folder, pictures, profiles, records, routing, version
@@ -52,12 +53,12 @@ def run(
     *,
     progress: Progress,
     profile: str = profiles.DEFAULT,
-) -> list[Run]:
+) -> tuple[list[Run], list[JobError]]:
     """Run `model` (a name, or a package's folder) on every series under `path` that it takes.
 
-    What is made is what a destination of this profile would get.
-    Objects and pictures go to a folder per series under `out`. Raises JobError where no series fits,
-    or where a series or a result object does not stand up.
+    What is made is what a destination of this profile would get. Objects and pictures go to a folder per
+    series under `out`. Returns the answers, and why there is none to a series, or none that may leave:
+    another one's is made all the same. Raises JobError where no series fits.
     """
     package = _package(settings, model)
     wanted = profiles.kinds(profile, package.manifest.results)
@@ -69,11 +70,11 @@ def run(
     with closing(
         loader.open_runner(package, engine=settings.work.engine, threads=settings.work.threads)
     ) as runner:
-        runs = []
+        runs, refused = [], []
         for number, found in enumerate(chosen, start=1):
             target = out if len(chosen) == 1 else out / f"series-{number}"
-            runs.append(
-                _run_series(
+            try:
+                run = _run_series(
                     package,
                     runner,
                     found,
@@ -82,8 +83,17 @@ def run(
                     progress=progress,
                     language=settings.reports.language,
                 )
-            )
-    return runs
+            except (JobError, SeriesError, EngineError) as error:
+                refused.append(_refusal(found, error))
+            else:
+                runs.append(run)
+    return runs, refused
+
+
+def _refusal(found: FolderSeries, error: JobError | SeriesError | EngineError) -> JobError:
+    """Why a series has no answer, with its UID."""
+    reason = "engine" if isinstance(error, EngineError) else error.reason
+    return JobError(reason, f"series {found.view.series_instance_uid}: {error}")
 
 
 def _package(settings: Settings, model: str) -> ModelPackage:
@@ -122,11 +132,8 @@ def _run_series(
 ) -> Run:
     """Read, predict, write, verify, draw."""
     watch = Stopwatch()
-    try:
-        with watch("read"):
-            source = series.read_series(found.paths, planar=package.manifest.inputs[0].planar)
-    except SeriesError as error:
-        raise JobError(error.reason, f"series {found.view.series_instance_uid}: {error}") from error
+    with watch("read"):
+        source = series.read_series(found.paths, planar=package.manifest.inputs[0].planar)
     progress("read", 1.0)
     findings = predict.predict(
         package, runner, source.volume, progress=lambda done: progress("predict", done)

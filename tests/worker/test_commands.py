@@ -463,6 +463,16 @@ def test_run_of_a_broken_series_says_why(run: Command, tmp_path: Path) -> None:
     assert f"series {journeys.SERIES}: " in result.stderr and "missing" in result.stderr
 
 
+def test_run_answers_about_the_others_where_one_series_is_refused(run: Command, tmp_path: Path) -> None:
+    made = journeys.datasets()
+    phantoms.write([*made[:2], *made[3:]], tmp_path / "in" / "a")
+    phantoms.write(journeys.datasets(series_uid="1.2.3"), tmp_path / "in" / "b")
+    result = run("run", "tiny", tmp_path / "in", "--out", tmp_path / "out", "--config", _config(tmp_path))
+    assert result.exit_code == 1
+    assert "series 1.2.3" in result.stdout and len(list((tmp_path / "out").glob("*/seg.dcm"))) == 1
+    assert f"series {journeys.SERIES}: " in result.stderr and "1.2.3" not in result.stderr
+
+
 def test_run_s_misuse(run: Command, tmp_path: Path) -> None:
     config = _config(tmp_path)
     (tmp_path / "empty").mkdir()

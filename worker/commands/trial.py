@@ -11,6 +11,7 @@ from rich.progress import Progress
 from engines import printing
 from worker import edge, logs, profiles, words
 from worker.edge import ConfigOption, DataOption
+from worker.errors import WorkerError
 
 
 def add_to(app: typer.Typer) -> None:
@@ -57,9 +58,11 @@ def run(
                 tasks[stage] = progress.add_task(stage, total=1.0)
             progress.update(tasks[stage], completed=done)  # type: ignore[arg-type]
 
-        runs = running.run(settings, model, path, out, profile=profile, progress=report)
+        runs, refused = running.run(settings, model, path, out, profile=profile, progress=report)
     for finished in runs:
         _print_run(finished)
+    if refused:
+        raise WorkerError("\n".join(map(str, refused)))
 
 
 def _print_run(finished: object) -> None:
