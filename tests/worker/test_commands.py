@@ -584,7 +584,7 @@ def test_doctor_says_which_results_a_peer_takes_by_its_profile(run: Command, tmp
     assert [line["healthy"] for line in said.values()] == [True, False, False]
     assert said["viewer"]["remark"].endswith("profile slicer: takes seg, sr, not-performed")
     assert "profile default: takes seg, sr, does not take labelmap, key-images" in said["all"]["remark"]
-    assert "profile plain-pacs: takes sr, does not take key-images" in said["plain"]["remark"]
+    assert "profile plain-pacs: takes sr, does not take key-images, pdf" in said["plain"]["remark"]
     assert "not told (announce_failures) where there is no answer" in remarks["route b"]["remark"]
 
 
@@ -614,7 +614,7 @@ def test_run_makes_what_a_peer_of_a_profile_would_get(run: Command, tmp_path: Pa
     config = _config(tmp_path)
     result = run("run", "tiny", tmp_path / "in", "--out", out, "--profile", "plain-pacs", "--config", config)
     assert result.exit_code == 0, result.stderr
-    assert sorted(path.name for path in out.glob("*.dcm")) == ["key-images.dcm", "sr.dcm"]
+    assert sorted(path.name for path in out.glob("*.dcm")) == ["key-images.dcm", "pdf.dcm", "sr.dcm"]
 
 
 def test_doctor_asks_who_is_to_commit(run: Command, tmp_path: Path) -> None:
