@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, func, or_, select
 from sqlalchemy.orm import Session
 
 from db import results
 from db.models import Job, ResultObject, Series, Study
-from db.states import JobState
+from db.states import UNDELIVERED, JobState
 
-#: Such a job's findings are final.
+#: Such a job's findings are final, as are those of one that a destination did not take.
 _ANSWERED = tuple(state.value for state in (JobState.DELIVERING, JobState.DONE))
 
 #: Characters of a date (PS3.5 6.2, DA).
@@ -58,7 +58,7 @@ def _statement(job: Job, study: Study, description: str) -> Select[Job]:
             func.length(Study.study_date) == _DATE,
             Study.problem == "",
             Job.model == job.model,
-            Job.state.in_(_ANSWERED),
+            or_(Job.state.in_(_ANSWERED), Job.reason == UNDELIVERED),
         )
         .order_by(Study.study_date.desc(), (Series.series_description == description).desc(), Job.id.desc())
         .limit(1)

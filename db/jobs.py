@@ -14,7 +14,7 @@ from db.base import insert_missing
 from db.errors import NotFound
 from db.models import Delivery, Instance, Job, ResultObject
 from db.models.answers import ANNOUNCEMENT
-from db.states import JOB_ENDED, DeliveryState, JobState
+from db.states import JOB_ENDED, UNDELIVERED, DeliveryState, JobState
 
 
 def create(session: Session, values: dict[str, Any]) -> Job:
@@ -111,8 +111,9 @@ def settle_delivering(session: Session, job_id: int, at: datetime) -> JobState |
     values: dict[str, Any] = {"finished_at": at}
     if dead:
         values |= {
-            "reason": "undelivered",
-            "error": f"{dead} deliveries are dead; see `secondread deliveries list --state dead`",
+            "reason": UNDELIVERED,
+            "error": f"{'1 delivery is' if dead == 1 else f'{dead} deliveries are'} dead; "
+            "see `secondread deliveries list --state dead`",
         }
     to = JobState.FAILED if dead else JobState.DONE
     return to if states.advance(session, Job, job_id, JobState.DELIVERING, to, **values) else None

@@ -11,6 +11,9 @@ from sqlalchemy.orm import Session
 from db.errors import IllegalTransition
 from db.models import Commitment, CommitmentRequest, Delivery, Job, Study
 
+#: Why a job failed that has answered: a destination did not take all of it.
+UNDELIVERED = "undelivered"
+
 
 class StudyState(StrEnum):
     """A study's state."""

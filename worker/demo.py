@@ -53,7 +53,7 @@ def run(out: Path, *, keep: bool, console: Console) -> None:
         with _up(config, folder, console):
             shown = _main_job(source, folder, config, pacs, console=console)
             seconds = time.monotonic() - began
-            _tell(shown, seconds, console)
+            _tell(shown, seconds, console, keep=keep)
             if keep:
                 _stay(shown, pacs, console)
             console.print("stopping everything that it started")
@@ -193,7 +193,7 @@ def _wait(database: Database, uid: str, progress: Progress) -> tuple[views.Study
     raise WorkerError(f"no result after {_RESULT_SECONDS:.0f} s; ask `secondread why {uid}`")
 
 
-def _tell(shown: Shown, seconds: float, console: Console) -> None:
+def _tell(shown: Shown, seconds: float, console: Console, *, keep: bool) -> None:
     """Say what came back, and where to look."""
     pictures = _collect_pictures(shown)
     report = demo_report.write(shown.folder / "report.html", shown, pictures, seconds=seconds)
@@ -223,7 +223,8 @@ def _tell(shown: Shown, seconds: float, console: Console) -> None:
     console.print("\n[bold]Where to look[/]")
     console.print(f"  report          {report}", markup=False, soft_wrap=True)
     console.print(f"  pictures        {pictures[0].parent}", markup=False, soft_wrap=True)
-    console.print("  status page     run it again with --keep: everything then stays, until Ctrl-C")
+    if not keep:
+        console.print("  status page     run it again with --keep: everything then stays, until Ctrl-C")
     console.print("  For demonstration only: the model is not a medical device.")
 
 

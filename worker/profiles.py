@@ -133,7 +133,8 @@ def kept_back(sent: Mapping[str, Mapping[str, Any]], sizes: Mapping[str, int]) -
                 found[kind, name] = ""
             elif cap is not None and size > cap * 1e6:
                 found[kind, name] = (
-                    f"no {kind} to {name}: it has {size / 1e6:.3g} MB, and takes at most {cap:g} MB (max_megabytes)"
+                    f"no {kind} to {name}: the object has {size / 1e6:.3g} MB, and at most {cap:g} MB go there "
+                    "(max_megabytes)"
                 )
     return found
 

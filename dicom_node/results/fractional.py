@@ -33,7 +33,7 @@ def build(context: ResultContext, findings: Findings, made: Mapping[str, Dataset
         context, findings, "fractional", encoding="FRACTIONAL", transfer_syntax_uid=ExplicitVRLittleEndian
     )
     named = [segment.label for segment in findings.segments if segment.number in maps]
-    ds.SeriesDescription = header.describe(context, ["probability", *named])
+    ds.SeriesDescription = header.describe(context, ["probabilities", *named])
     images = context.source.datasets
     [sample] = ds.PerFrameFunctionalGroupsSequence
     explicit.set_sequence(ds, 0x52009230, *frames.groups(shown, images, sample))

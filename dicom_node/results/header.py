@@ -113,15 +113,17 @@ def describe(context: ResultContext, contents: Sequence[str]) -> str:
     """A Series Description that says what it is, e.g. "AI unverified (research): lungs, chest-ct 1.0.0".
 
     Viewers cut it in their series lists, after some 20 characters: what must be seen comes first. At
-    most 64 characters (PS3.5, LO): of `contents`, as many as fit, then how many more.
+    most 64 characters (PS3.5, LO): of `contents`, as many as fit, then how many more; where none fits beside
+    the model, without it, since what tells a run's series apart says more.
     """
     model, start = context.model, standing(context)
     made_by = f"{model.name} {model.version}"
-    for count in range(len(contents), 0, -1):
-        more = f" +{len(contents) - count}" if count < len(contents) else ""
-        text = f"{start}: {', '.join(contents[:count])}{more}, {made_by}"
-        if len(text) <= _DESCRIPTION_LENGTH:
-            return text.replace("\\", "/")
+    for end in (f", {made_by}", ""):
+        for count in range(len(contents), 0, -1):
+            more = f" +{len(contents) - count}" if count < len(contents) else ""
+            text = f"{start}: {', '.join(contents[:count])}{more}{end}"
+            if len(text) <= _DESCRIPTION_LENGTH:
+                return text.replace("\\", "/")
     return f"{start}: {made_by}"[:_DESCRIPTION_LENGTH].replace("\\", "/")
 
 

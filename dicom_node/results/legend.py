@@ -95,7 +95,7 @@ def measured(item: Measurement) -> str:
 
 def quantity(item: Measurement) -> str:
     """A number and its unit, as people write them."""
-    return f"{item.value:.5g} {printing.unit(item.unit.value)}".strip()
+    return f"{printing.number(item.value)} {printing.unit(item.unit.value)}".strip()
 
 
 def _write(pen: Any, line: _Line, at: tuple[int, int]) -> None:

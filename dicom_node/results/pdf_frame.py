@@ -79,6 +79,8 @@ def person(name: str) -> str:
 def _group(group: str) -> str:
     """One component group of a name: family name first."""
     family, *others = (part.strip() for part in group.split("^"))
+    if any("\u3400" <= letter <= "\u9fff" for letter in family):
+        return family + "".join(others)  # Chinese and Japanese names have neither comma nor blank
     return ", ".join(part for part in (family, " ".join(part for part in others if part)) if part)
 
 

@@ -43,7 +43,7 @@ def build(context: ResultContext, findings: Findings, made: Mapping[str, Dataset
         **header.constructor(context, "presentation-state"),
     )
     shown = [findings.segments[number - 1] for number in key_slices.shown(chosen)]
-    header.finish(ds, context, header.describe(context, [segment.label for segment in shown]))
+    header.finish(ds, context, header.describe(context, ["overlay", *(segment.label for segment in shown)]))
     header.body_part(ds, context)
     _identify(ds, context)
     series = Dataset()

@@ -191,13 +191,15 @@ def _limitations(context: ResultContext, findings: Findings, phrases: Phrases) -
 
 
 def _history(context: ResultContext, words: Wording) -> Iterator[str]:
-    """Whose place it takes."""
+    """Whose place it takes, and what destinations were told before."""
     earlier = context.predecessor
     if earlier is not None:
         moment = context.on_study_clock(earlier.created_at)
         yield words.replaces.format(
             revision=context.revision, earlier=earlier.revision, moment=f"{moment:%Y-%m-%d %H:%M:%S}"
         )
+    if context.announced:
+        yield words.performed_after_all
 
 
 def _model(context: ResultContext, words: Wording) -> str:

@@ -66,7 +66,7 @@ def interpreted(segment: Segment) -> str:
 
 def _set(ds: Dataset, context: ResultContext, names: list[str]) -> None:
     """Structure Set and Approval (PS3.3 C.8.8.5, C.8.8.16): nobody has looked at it."""
-    header.finish(ds, context, header.describe(context, names))
+    header.finish(ds, context, header.describe(context, ["outlines", *names]))
     ds.FrameOfReferenceUID = context.frame_of_reference_uid
     ds.PositionReferenceIndicator = context.header.get("PositionReferenceIndicator")
     ds.OperatorsName = None

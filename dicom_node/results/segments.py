@@ -49,7 +49,10 @@ def begin(
     if context.header.get("BodyPartExamined"):
         ds.BodyPartExamined = context.header.BodyPartExamined
     refer(ds, context)
-    header.finish(ds, context, header.describe(context, [segment.label for segment in findings.segments]))
+    named = [segment.label for segment in findings.segments]
+    header.finish(
+        ds, context, header.describe(context, ["label map", *named] if encoding == "LABELMAP" else named)
+    )
     return ds
 
 

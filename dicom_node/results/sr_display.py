@@ -51,7 +51,7 @@ def build(context: ResultContext, findings: Findings, made: Mapping[str, Dataset
     report.separate(document)
     evidence = references.study(context, [references.of_series(images)])
     explicit.set_sequence(document, 0x0040A375, evidence)
-    header.finish(document, context, header.describe(context, ["marks on the images"]))
+    header.finish(document, context, header.describe(context, ["marks"]))
     return document
 
 

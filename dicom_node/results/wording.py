@@ -64,6 +64,7 @@ class Wording:
     points: str
 
     replaces: str
+    performed_after_all: str
     left_out: str
     note: str
     model: str
@@ -123,6 +124,7 @@ _ENGLISH = Wording(
     nothing_alike="No measurement was made in both.",
     points="percentage points",
     replaces="Revision {revision}: replaces revision {earlier} of {moment}, since images came late or were replaced.",
+    performed_after_all='An earlier document says "AI not performed" of this series: it was performed since.',
     left_out="There is no Segmentation of what was found: {reason}.",
     note="About the images: {note}",
     model="Model: {name} {version}, {manufacturer} (digest {digest}), on {engine}.",
@@ -180,6 +182,7 @@ _CHINESE = Wording(
     nothing_earlier="本系统中没有该患者由本模型得出的既往结果。",
     nothing_alike="两次之间没有相同的测量项目。",
     points="个百分点",
+    performed_after_all="此前的文件称本序列“未进行 AI 分析”：现已完成分析。",
     replaces="第 {revision} 版：因图像迟到或被替换，取代 {moment} 的第 {earlier} 版。",
     left_out="未生成所见内容的分割对象：{reason}",
     note="关于图像：{note}",

@@ -59,6 +59,14 @@ def test_what_has_an_answer_counts(database: Database, state: JobState) -> None:
         assert found is not None and found.id == job.id
 
 
+def test_what_a_destination_did_not_take_has_an_answer_all_the_same(database: Database) -> None:
+    with database.write() as session:
+        job = answered(session, 1, state=JobState.FAILED)
+        job.reason = "undelivered"
+        found = comparisons.earlier(session, present(session))
+        assert found is not None and found.id == job.id
+
+
 @pytest.mark.parametrize("state", [JobState.FAILED, JobState.QUEUED])
 def test_what_has_none_does_not(database: Database, state: JobState) -> None:
     with database.write() as session:

@@ -222,9 +222,9 @@ def test_a_dead_delivery_fails_its_job_once_the_others_ended(database: Database)
     job_id, (first, second) = _deliver(database)
     assert _end(database, job_id, first, dead=True) is None
     assert _end(database, job_id, second) is JobState.FAILED
-    assert (_get(database, job_id).reason, _get(database, job_id).error[:21]) == (
+    assert (_get(database, job_id).reason, _get(database, job_id).error[:18]) == (
         "undelivered",
-        "1 deliveries are dead",
+        "1 delivery is dead",
     )
 
 

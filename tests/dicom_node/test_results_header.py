@@ -189,7 +189,12 @@ def test_series_numbers_sort_behind_their_source(number: Any, seg: int, sr: int)
             False,
             "AI unverified: Part 0, Part 1, Part 2 +297, chest-ct 1.0.0",
         ),
-        (["Segmental bronchopulmonary vein"], True, "AI unverified (research): chest-ct 1.0.0"),
+        (
+            ["Segmental bronchopulmonary vein"],
+            True,
+            "AI unverified (research): Segmental bronchopulmonary vein",
+        ),
+        (["A label that fills all of the 64 characters"], True, "AI unverified (research): chest-ct 1.0.0"),
         (["a\\b"], True, "AI unverified (research): a/b, chest-ct 1.0.0"),
     ],
 )

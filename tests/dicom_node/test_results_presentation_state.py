@@ -81,7 +81,7 @@ def test_lines_run_along_the_pixels_edges(tmp_path: Path) -> None:
 def test_words_name_measure_and_warn(tmp_path: Path) -> None:
     ds = make(tmp_path)
     [text] = annotations(ds, "SEGMENT_1")[0].TextObjectSequence
-    assert text.UnformattedTextValue == "Left lung, 2345.7 mL Volume (AI, not verified)"
+    assert text.UnformattedTextValue == "Left lung, 2346 mL Volume (AI, not verified)"
     assert list(text.AnchorPoint) == [5, 3]
     notes = [item.TextObjectSequence[0].UnformattedTextValue for item in annotations(ds, "NOTE")]
     assert notes == ["AI, not verified, for research only: chest-ct 1.0.0"] * 2

@@ -90,7 +90,7 @@ def test_it_says_what_the_regions_are(tmp_path: Path) -> None:
     assert [list(item.ROIDisplayColor) for item in ds.ROIContourSequence] == [[255, 80, 80], [255, 220, 0]]
     assert {item.ROIGenerationAlgorithm for item in ds.StructureSetROISequence} == {"AUTOMATIC"}
     assert ds.ApprovalStatus == "UNAPPROVED" and ds.StructureSetLabel == "AI unverified"
-    assert ds.SeriesDescription.startswith("AI unverified (research): Right lung")
+    assert ds.SeriesDescription.startswith("AI unverified (research): outlines +2")
     voxel = SOURCE.volume.geometry.voxel_volume_mm3 / 1000
     assert float(ds.StructureSetROISequence[1].ROIVolume) == pytest.approx((mask == 3).sum() * voxel)
 

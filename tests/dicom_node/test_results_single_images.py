@@ -117,7 +117,7 @@ def test_a_slice_of_a_scan_keeps_its_place_and_says_no_thickness_that_nobody_kno
 
 def test_the_report_says_what_cannot_be_measured(tmp_path: Path) -> None:
     report = make("OP", tmp_path)["sr"]
-    assert [text for text in comments(report) if "cannot be measured" in text] == [f"{IMPOSSIBLE[0]}."]
+    assert f"{IMPOSSIBLE[0]}." in comments(report)
 
 
 def comments(item: Dataset) -> list[str]:

@@ -53,9 +53,9 @@ def test_arrows_point_at_their_segments_with_words_and_numbers(tmp_path: Path) -
     arrows = [shape for shape in shapes(ds) if shape.graphic_type == "POINT"]
     # The smallest says most: it comes first
     assert [shape.comments for shape in arrows] == [
-        ["Right lung, 2789.1 mL, 3.25 % (AI, not verified)"],
-        ["Nodule, 14.023 mm (AI, not verified)"],
-        ["Left lung, 2345.7 mL, -812.25 HU (AI, not verified)"],
+        ["Right lung, 2789 mL, 3.25 % (AI, not verified)"],
+        ["Nodule, 14 mm (AI, not verified)"],
+        ["Left lung, 2346 mL, -812 HU (AI, not verified)"],
     ]
     uids = [image.SOPInstanceUID for image in SOURCE.datasets]
     mask = cases.mask(SOURCE.volume.geometry.shape)
@@ -111,7 +111,7 @@ def test_an_arrow_bears_the_identity_of_its_segment(tmp_path: Path) -> None:
 def test_a_finding_that_is_present_is_said_first(tmp_path: Path) -> None:
     urgent = replace(cases.FINDINGS[0], present=True, urgency=Urgency.URGENT, segment_numbers=(1,))
     first = shapes(make(tmp_path, found(findings=(urgent,))))[0]
-    assert first.comments[0].startswith("Pulmonary emphysema, Left lung, 2345.7 mL")
+    assert first.comments[0].startswith("Pulmonary emphysema, Left lung, 2346 mL")
 
 
 def test_nothing_to_draw_is_no_report(tmp_path: Path) -> None:
