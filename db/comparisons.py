@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import date
 from typing import Any
 
 from sqlalchemy import Select, func, or_, select
@@ -14,6 +15,9 @@ from db.states import UNDELIVERED, JobState
 
 #: Such a job's findings are final, as are those of one that a destination did not take.
 _ANSWERED = tuple(state.value for state in (JobState.DELIVERING, JobState.DONE))
+
+#: Earlier answers that are looked at, lest their study's date is no day of the calendar.
+_MOST = 20
 
 #: Characters of a date (PS3.5 6.2, DA).
 _DATE = 8
@@ -42,7 +46,8 @@ def earlier(session: Session, job: Job) -> Job | None:
     if not study.patient_id.strip() or not _is_date(study.study_date):
         return None
     description = session.get_one(Series, job.series_id).series_description
-    return session.scalars(_statement(job, study, description)).first()
+    found = session.scalars(_statement(job, study, description))
+    return next((each for each in found if _is_date(each.study.study_date)), None)
 
 
 def _statement(job: Job, study: Study, description: str) -> Select[Job]:
@@ -61,7 +66,7 @@ def _statement(job: Job, study: Study, description: str) -> Select[Job]:
             or_(Job.state.in_(_ANSWERED), Job.reason == UNDELIVERED),
         )
         .order_by(Study.study_date.desc(), (Series.series_description == description).desc(), Job.id.desc())
-        .limit(1)
+        .limit(_MOST)
     )
 
 
@@ -86,4 +91,9 @@ def _snapshot(session: Session, found: Job) -> dict[str, Any]:
 
 
 def _is_date(text: str) -> bool:
-    return len(text) == _DATE and text.isdigit()
+    """Whether it is a day of the calendar (PS3.5 6.2, DA)."""
+    try:
+        date.fromisoformat(f"{text[:4]}-{text[4:6]}-{text[6:]}")
+    except ValueError:
+        return False
+    return len(text) == _DATE and text.isascii()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, SegmentationStorage
@@ -37,6 +37,23 @@ def refuse_mixture(images: Sequence[ImageFile]) -> None:
                 f"The {len(images)} files belong to {len(counts)} {plural} ({_largest(counts)} files). "
                 f"{remedy}",
             )
+    for keyword in _unlike(images):
+        raise SeriesError(
+            "mixed-patient",
+            f"The {len(images)} files have one Patient ID and more than one {keyword}: whose they are is not sure. "
+            "Check the study for a mix-up before anything else.",
+        )
+
+
+def _unlike(images: Sequence[ImageFile]) -> Iterator[str]:
+    """What says that files of one Patient ID are of several patients; an element that is missing says nothing.
+
+    An ID is its issuer's (PS3.3 C.7.1.1). A name may be spelt anew under an ID; without one it is all there is.
+    """
+    named = any(elements.text(image.ds, "PatientID") for image in images)
+    for keyword in ("IssuerOfPatientID", "PatientBirthDate", *(() if named else ("PatientName",))):
+        if len({elements.text(image.ds, keyword) for image in images} - {""}) > 1:
+            yield keyword
 
 
 def one_frame_of_reference(images: Sequence[ImageFile]) -> list[str]:

@@ -51,6 +51,14 @@ def test_the_latest_earlier_study_of_the_patient_is_found(database: Database) ->
         assert found is not None and found.id == latest.id
 
 
+def test_a_day_that_there_is_not_hides_no_other(database: Database) -> None:
+    with database.write() as session:
+        real = answered(session, 1, StudyDate="20240101")
+        answered(session, 2, StudyDate="20251399")
+        found = comparisons.earlier(session, present(session))
+        assert found is not None and found.id == real.id
+
+
 @pytest.mark.parametrize("state", [JobState.DONE, JobState.DELIVERING])
 def test_what_has_an_answer_counts(database: Database, state: JobState) -> None:
     with database.write() as session:
@@ -89,6 +97,10 @@ def test_what_has_none_does_not(database: Database, state: JobState) -> None:
         ({"StudyDate": "2025"}, {}),
         ({}, {"StudyDate": None}),
         ({}, {"StudyDate": "yesterday"}),
+        ({"StudyDate": "00000000"}, {}),
+        ({"StudyDate": "20251399"}, {}),
+        ({}, {"StudyDate": "99999999"}),
+        ({}, {"StudyDate": "２０２６０１０１"}),
     ],
 )
 def test_nobody_is_compared_with_somebody_else_or_with_an_unknown_day(

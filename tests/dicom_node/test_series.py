@@ -151,6 +151,14 @@ def test_instance_numbers_may_be_missing(tmp_path: Path) -> None:
     assert "no Instance Number" in images.notes[0]
 
 
+def test_a_name_that_was_spelt_anew_is_the_same_patient(tmp_path: Path) -> None:
+    made = phantoms.datasets(phantoms.Phantom())
+    made[3].PatientName = "Phantom^Assymetric"
+    del made[4].PatientBirthDate
+    made[5].IssuerOfPatientID = "NORTH"
+    assert len(read_series(phantoms.write(made, tmp_path)).datasets) == 12
+
+
 def test_localizers_are_set_aside(tmp_path: Path) -> None:
     made = phantoms.datasets(Phantom())
     scout = phantoms.datasets(Phantom(orientation=phantoms.CORONAL, shape=(1, 64, 64)))[0]

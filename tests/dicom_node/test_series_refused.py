@@ -49,6 +49,15 @@ def setting(**values: object) -> Callable[[Dataset], None]:
     return change
 
 
+def alternating(keyword: str, *values: str) -> Callable[[Dataset], None]:
+    """One value after the other, image by image."""
+
+    def change(ds: Dataset) -> None:
+        setattr(ds, keyword, values[int(ds.InstanceNumber) % len(values)])
+
+    return change
+
+
 def without(*keywords: str) -> Callable[[Dataset], None]:
     def change(ds: Dataset) -> None:
         for keyword in keywords:
@@ -66,6 +75,17 @@ HALF = slice(6, None)
 MANY: dict[str, tuple[str, Callable[[Dataset], None], slice]] = {
     "two patients": ("mixed-patient", setting(PatientID="SECRET-8"), HALF),
     "no patient on one": ("mixed-patient", without("PatientID"), ONE),
+    "one ID of two issuers": (
+        "mixed-patient",
+        alternating("IssuerOfPatientID", "NORTH", "SOUTH"),
+        slice(None),
+    ),
+    "one ID of two ages": ("mixed-patient", setting(PatientBirthDate="19990101"), HALF),
+    "no ID and two names": (
+        "mixed-patient",
+        lambda ds: (setting(PatientID="")(ds), alternating("PatientName", "SECRET^A", "SECRET^B")(ds))[0],
+        slice(None),
+    ),
     "two studies": ("mixed-study", setting(StudyInstanceUID="1.2.3"), HALF),
     "two series": ("mixed-series", setting(SeriesInstanceUID="1.2.3"), ONE),
     "two frames of reference": ("mixed-frame-of-reference", setting(FrameOfReferenceUID="1.2.3"), HALF),
