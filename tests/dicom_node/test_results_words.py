@@ -13,7 +13,7 @@ from pydicom import dcmread
 
 from dicom_node import results
 from dicom_node.results import report, sr_words
-from dicom_node.results.context import EarlierValue, EarlierValues, Predecessor
+from dicom_node.results.context import EarlierValue, EarlierValues, Predecessor, Report
 from dicom_node.results.report import Weight, WordedReport
 from engines.findings import Finding, Translation, Urgency
 from tests.support import phantoms
@@ -191,6 +191,13 @@ def test_what_was_measured_in_another_unit_is_not_compared() -> None:
 
 def test_without_an_earlier_study_that_is_said() -> None:
     assert words().comparison.said == "No earlier result of this model for this patient is known here."
+
+
+@pytest.mark.parametrize(("language", "said"), [("en", "AI not performed"), ("zh", "未进行")])
+def test_who_was_told_that_there_is_no_answer_is_told_that_there_is_one(language: str, said: str) -> None:
+    told = Report(sop_class_uid="1.2", sop_instance_uid="1.2.3", series_instance_uid="1.2.4")
+    assert not any(said in line for line in words(language=language).limitations)
+    assert any(said in line for line in words(language=language, announced=(told,)).limitations)
 
 
 def test_limits_name_what_it_replaces_what_it_lacks_and_what_was_odd() -> None:
