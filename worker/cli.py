@@ -26,7 +26,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Runs AI models on the studies that a PACS routes to it, and sends SEG and SR objects back.",
+    help="Runs AI models on the studies that a PACS routes to it, and sends their results back as DICOM objects.",
 )
 
 
