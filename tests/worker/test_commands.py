@@ -599,6 +599,12 @@ def test_doctor_says_where_a_profile_takes_nothing(run: Command, tmp_path: Path)
     assert "it takes nothing that the models of its routes list" in remarks["peer web"]["remark"]
 
 
+def test_the_conformance_statement_is_of_this_configuration(run: Command, tmp_path: Path) -> None:
+    said = run("conformance", "--config", _config(tmp_path))
+    assert said.exit_code == 0, said.stderr
+    assert said.stdout.startswith("# DICOM conformance statement") and str(tmp_path) in said.stdout
+
+
 def test_a_profile_that_does_not_exist_is_named(run: Command, tmp_path: Path) -> None:
     peers = [{"name": "pacs", "ae_title": "PACS", "host": "h", "profile": "osirix"}]
     result = run("doctor", "--config", _config(tmp_path, peers=peers))

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-from typer.testing import CliRunner
 
 from dicom_node import results
 from dicom_node.senders import statuses
 from dicom_node.statuses import NormalizedStatus, StoreStatus
-from worker import cli, conformance
+from worker import conformance
 from worker.settings import Settings
 
 
@@ -40,13 +37,11 @@ def test_every_kind_of_result_has_its_class(kind: str, statement: str) -> None:
     assert f"| `{kind}` |" in statement
 
 
-def test_it_follows_the_configuration(tmp_path: Path) -> None:
-    file = tmp_path / "secondread.yaml"
-    file.write_text("node: {ae_title: NIGHTREAD, port: 11999, require_known_peers: false}\n")
-    said = CliRunner().invoke(cli.app, ["conformance", "--config", str(file)], env={"SECONDREAD_CONFIG": ""})
-    assert said.exit_code == 0, said.output
-    assert "| AE title | NIGHTREAD |" in said.stdout and "| port | 11999 |" in said.stdout
-    assert "| callers | anyone |" in said.stdout
+def test_it_follows_the_configuration() -> None:
+    node = {"ae_title": "NIGHTREAD", "port": 11999, "require_known_peers": False}
+    said = conformance.statement(Settings(node=node), source="a test's")
+    assert "| AE title | NIGHTREAD |" in said and "| port | 11999 |" in said
+    assert "| callers | anyone |" in said
 
 
 def test_nothing_is_left_open(statement: str) -> None:
