@@ -190,6 +190,21 @@ def test_a_disk_that_fills_in_the_middle_of_an_object_only_delays(
     assert (small.job().state, small.job().attempts) == ("done", 1)
 
 
+def test_a_failure_is_announced_when_there_is_space_again(small: Journey) -> None:
+    small.routes = [journeys.route(announce_to=("pacs",))]
+    made = journeys.datasets()
+    small.run(made[:2] + made[3:])
+    filler = small.storage / "filler"
+    disks.fill(filler)
+    small.announce()
+    [job] = small.rows(models.Job)
+    assert (job.state, job.unannounced, job.notes, small.sent()) == ("failed", True, None, [])
+    filler.unlink()
+    small.announce()
+    [job] = small.rows(models.Job)
+    assert (job.unannounced, len(small.sent())) == (False, 1)
+
+
 def test_what_was_acknowledged_before_the_disk_was_full_gets_its_rows_after(small: Journey) -> None:
     stored = small.store(journeys.datasets())
     filler = small.storage / "filler"
