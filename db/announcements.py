@@ -22,10 +22,11 @@ def nowhere(why: str) -> str:
     return f'"AI not performed" is announced nowhere: {why}'
 
 
-def due(session: Session, limit: int) -> list[int]:
-    """Ids of failed jobs of which some destination is to be told, and is not yet."""
+def due(session: Session, limit: int, *, after: int = 0) -> list[int]:
+    """Ids, greater than `after`, of failed jobs of which some destination is to be told, and is not yet."""
     # In the index's own words: nearly no job fails.
-    return list(session.scalars(select(Job.id).where(text(UNANNOUNCED)).order_by(Job.id).limit(limit)))
+    wanted = select(Job.id).where(text(UNANNOUNCED), Job.id > after)
+    return list(session.scalars(wanted.order_by(Job.id).limit(limit)))
 
 
 def against(session: Session, job: Job) -> str:

@@ -7,6 +7,7 @@ import fcntl
 import os
 import tempfile
 from pathlib import Path
+from typing import BinaryIO
 
 from pydicom.dataset import Dataset
 
@@ -14,14 +15,14 @@ from pydicom.dataset import Dataset
 def write(ds: Dataset, path: Path) -> None:
     """Write, fsync, rename, fsync the folder: after a crash the file is whole or absent.
 
-    Raises OSError where the disk refuses; nothing stays behind under a temporary name.
+    Raises OSError, with the disk's own errno, where that refuses; nothing stays behind under a temporary name.
     """
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
             # The lock goes when the process does, however it ends: see `remove_unfinished`.
             fcntl.flock(file, fcntl.LOCK_EX)
-            ds.save_as(file, enforce_file_format=True)
+            _save(ds, file)
             file.flush()
             os.fsync(file.fileno())
             Path(name).chmod(0o640)
@@ -30,6 +31,28 @@ def write(ds: Dataset, path: Path) -> None:
         Path(name).unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+def _save(ds: Dataset, file: BinaryIO) -> None:
+    """Encode a data set into a file.
+
+    pydicom names the element in which writing failed by an OSError of its own, which lacks the errno: whether
+    the disk is full stands in the one that led to it.
+    """
+    try:
+        ds.save_as(file, enforce_file_format=True)
+    except OSError as error:
+        raise _said_by_disk(error) from None
+
+
+def _said_by_disk(error: OSError) -> OSError:
+    """The error itself where it has an errno, else the first that has one among those that led to it."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, OSError) and found.errno is not None:
+            return found
+        found = found.__cause__ or found.__context__
+    return error
 
 
 def remove_unfinished(folder: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import pytest
 
 from db import announcements, dead_letters, events, jobs, models
 from dicom_node import results
+from dicom_node.results import not_performed
 from dicom_node.senders import Outcome, Verdict
 from tests.worker import journey as journeys
-from tests.worker.journey import ID, NAME, STUDY, Journey
+from tests.worker.journey import ID, NAME, SERIES, STUDY, Journey
 from worker import announcing, explain, station
 
 
@@ -177,6 +179,61 @@ def test_files_that_are_gone_are_said_in_the_notes(telling: Journey) -> None:
     assert telling.sent() == []
     [note] = telling.job().notes
     assert "no file of the series has a readable header" in note
+
+
+def unlucky(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """Let no document be made about the series `SERIES`; of every other it is."""
+    build = not_performed.build
+
+    def raising(failure: results.Failure) -> pydicom.Dataset:
+        if failure.headers[0].SeriesInstanceUID == SERIES:
+            raise error
+        return build(failure)
+
+    monkeypatch.setattr(not_performed, "build", raising)
+
+
+def two_failures(telling: Journey) -> list[models.Job]:
+    """Two series that fail, the one of `SERIES` first."""
+    for suffix in ("", ".9"):
+        made = journeys.datasets(study_uid=f"{STUDY}{suffix}", series_uid=f"{SERIES}{suffix}")
+        telling.run(made[:2] + made[3:], association=f"a{suffix}")
+    return telling.rows(models.Job)
+
+
+@pytest.mark.parametrize("kind", [AttributeError, KeyError, TypeError, ValueError, OSError])
+def test_headers_of_which_no_document_can_be_made_are_said_once_and_hold_up_nobody(
+    telling: Journey, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kind: type[Exception]
+) -> None:
+    # pydicom quotes what it stumbles over; AttributeError names attributes only
+    unlucky(monkeypatch, kind("no attribute" if kind is AttributeError else f"not valid: {NAME}"))
+    two_failures(telling)
+    telling.announce()
+    first, second = telling.rows(models.Job)
+    assert (first.state, first.unannounced) == ("failed", False)
+    [note] = first.notes
+    assert "announced nowhere" in note and kind.__name__ in note
+    assert (second.unannounced, second.notes, len(telling.sent())) == (False, None, 1)
+    # Not again
+    caplog.clear()
+    telling.announce()
+    assert (len(telling.sent()), caplog.messages) == (1, [])
+
+
+def test_what_the_disk_refuses_is_announced_later_and_holds_up_nobody(
+    telling: Journey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two_failures(telling)
+    monkeypatch.setattr(announcing, "_BATCH", 1)
+    with monkeypatch.context() as refusing:
+        unlucky(refusing, PermissionError(errno.EACCES, "Permission denied", f"/storage/{ID}"))
+        telling.announce()
+        first, second = telling.rows(models.Job)
+        assert (first.unannounced, first.notes, second.unannounced) == (True, None, False)
+        assert len(telling.sent()) == 1
+    telling.announce()
+    assert [job.unannounced for job in telling.rows(models.Job)] == [False, False]
+    assert len(telling.sent()) == 2
 
 
 def test_a_series_with_one_broken_file_takes_its_header_from_another(telling: Journey) -> None:

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import pkgutil
 import secrets
 import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from unittest import mock
 
 import pytest
+from pydicom.dataset import Dataset
 
 from db import models
 from db.base import Database
 from dicom_node.errors import SpoolFull
 from dicom_node.file_meta import FileMetaTemplate
+from dicom_node.results import files
 from dicom_node.spool import Spool
+from tests.engines import build
 from tests.support import disks
 from tests.support.disks import MEGABYTE
 from tests.support.listening import data_set_bytes
@@ -28,6 +34,8 @@ from worker import outcomes
 from worker.shelf import Shelf
 
 RESERVE = 24 * MEGABYTE
+#: An output whose second label has its probability given.
+PROBABLE = {"name": "logits", "labels": [build.label(1, "body"), build.label(2, "bone", probability=True)]}
 
 
 @pytest.fixture
@@ -150,6 +158,51 @@ def test_a_disk_that_is_full_to_the_last_byte_only_delays(
     # Then the job has its one answer, and nobody had to do anything
     assert small.job().state == "done"
     assert len({sent.sop_instance_uid for sent in small.sent()}) == 2
+
+
+@pytest.mark.parametrize(("kind", "keyword"), [("seg", "PixelData"), ("parametric-map", "FloatPixelData")])
+def test_a_disk_that_fills_in_the_middle_of_an_object_only_delays(
+    small: Journey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, keyword: str
+) -> None:
+    """Also in the middle of its pixels, which pydicom writes past every buffer and whose error it replaces."""
+    journeys.write_model(tmp_path / "models" / "tiny", outputs=[PROBABLE], results=[kind])
+    monkeypatch.setattr(outcomes, "STORAGE_WAIT", timedelta(0))
+    filler, write = small.storage / "filler", files.write
+
+    def filled(ds: Dataset, path: Path) -> None:
+        disks.fill(filler)
+        os.truncate(filler, filler.stat().st_size - len(ds[keyword].value) * 3 // 4)
+        write(ds, path)
+
+    with closing(Shelf([tmp_path / "models"], threads=1)) as small.shelf:
+        (job_id,) = small.arrive(journeys.datasets(shape=(8, 512, 512)))
+        with monkeypatch.context() as filling:
+            filling.setattr(files, "write", filled)
+            assert small.analyse(job_id) == []
+        [job] = small.rows(models.Job)
+        assert (job.state, job.reason, job.attempts) == ("queued", "storage", 0)
+        assert job.error == "the storage does not work: No space left on device"
+        # Nothing of the object stays behind, and nobody is told of an attempt
+        assert list((small.storage / "results").rglob("*dcm*")) == []
+        assert small.rows(models.Event) == []
+        filler.unlink()
+        small.recover()
+    assert (small.job().state, small.job().attempts) == ("done", 1)
+
+
+def test_a_failure_is_announced_when_there_is_space_again(small: Journey) -> None:
+    small.routes = [journeys.route(announce_to=("pacs",))]
+    made = journeys.datasets()
+    small.run(made[:2] + made[3:])
+    filler = small.storage / "filler"
+    disks.fill(filler)
+    small.announce()
+    [job] = small.rows(models.Job)
+    assert (job.state, job.unannounced, job.notes, small.sent()) == ("failed", True, None, [])
+    filler.unlink()
+    small.announce()
+    [job] = small.rows(models.Job)
+    assert (job.unannounced, len(small.sent())) == (False, 1)
 
 
 def test_what_was_acknowledged_before_the_disk_was_full_gets_its_rows_after(small: Journey) -> None:
