@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from db import migrate
+from db import migrate, troubles
 from db.base import Database
 from dicom_node import echo
 from dicom_node.results.context import NOT_PERFORMED
 from dicom_node.senders import commitment
-from worker import broker, counting, edge, profiles, retention, space
+from worker import broker, counting, edge, profiles, retention, space, steps
 from worker.errors import WorkerError
 from worker.sections import Peer
 from worker.settings import CONFIG_VARIABLE, Settings
@@ -91,6 +91,7 @@ def _database(settings: Settings) -> Iterator[Finding]:
     yield Finding(subject="database", healthy=at == newest, remark=remark)
     if at == newest:
         yield _kept(settings)
+        yield from _sweep(settings)
 
 
 def _kept(settings: Settings) -> Finding:
@@ -99,6 +100,14 @@ def _kept(settings: Settings) -> Finding:
         short, said = space.shortage(database), retention.in_words(database, settings)
     refused = f"; images are refused since {short[0].astimezone():%Y-%m-%d %H:%M:%S}" if short else ""
     return Finding(subject="retention", healthy=short is None, remark=f"{said}{refused}")
+
+
+def _sweep(settings: Settings) -> Iterator[Finding]:
+    """What the sweep fails at again and again."""
+    with Database(settings.database_url) as database, database.read() as session:
+        failing = troubles.failing(session)
+    if failing:
+        yield Finding(subject="sweep", healthy=False, remark=f"{steps.in_words(failing)}; {steps.REMEDY}")
 
 
 def _broker(settings: Settings) -> Iterator[Finding]:

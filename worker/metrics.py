@@ -16,7 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from db import commitment_requests, figures
+from db import commitment_requests, figures, troubles
 from db.states import DeliveryState, JobState, RequestState, StudyState
 from worker import retention, space, status, version, views
 from worker.station import Station
@@ -25,7 +25,7 @@ from worker.station import Station
 STAGE_WINDOW = 500
 _QUANTILES = (0.5, 0.95)
 #: Kinds of events that are there from the start; the last two are the loop guard's, by series and by image.
-_KINDS = ("rejected", "refused", "guarded", "refused-by-guard")
+_KINDS = ("rejected", "refused", troubles.FAILS, "guarded", "refused-by-guard")
 
 
 class RowCollector(Collector):

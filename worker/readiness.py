@@ -7,8 +7,8 @@ from functools import cache
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from db import migrate
-from worker import broker, space, status, views
+from db import migrate, troubles
+from worker import broker, space, status, steps, views
 from worker.errors import BrokerError
 from worker.station import Station
 
@@ -118,19 +118,17 @@ def _roles(station: Station, *, database: views.Check) -> list[views.Check]:
         ]
     with station.database.read() as session:
         living = [process.role for process in status.process_lines(session)]
+        failing = troubles.failing(session)
     checks = []
     for name, roles, command in _NEEDED_ROLES:
         count = sum(role in roles for role in living)
-        if count:
-            checks.append(_holds(name, f"{count} alive"))
+        if not count:
+            start = f"start `{command}`, or `secondread up` for everything on one machine"
+            checks.append(_fails(name, "no sign of life", start))
+        elif name == "sweep" and failing:
+            checks.append(_fails(name, f"{count} alive; {steps.in_words(failing)}", steps.REMEDY))
         else:
-            checks.append(
-                _fails(
-                    name,
-                    "no sign of life",
-                    f"start `{command}`, or `secondread up` for everything on one machine",
-                )
-            )
+            checks.append(_holds(name, f"{count} alive"))
     return checks
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from db import leases
 from db.models import Job
@@ -25,8 +26,7 @@ from worker import (
     space,
 )
 from worker.station import Station
-
-logger = logging.getLogger(__name__)
+from worker.steps import Steps
 
 #: How often complete studies are looked for: part of every study's latency.
 TICK_SECONDS = 0.1
@@ -35,23 +35,18 @@ CARE_SECONDS = 2.0
 
 
 def run(station: Station, stop: threading.Event) -> None:
-    """Sweep until `stop` is set; a failing sweep is logged and tried again."""
+    """Sweep until `stop` is set; a step that fails is tried again, and the others are taken meanwhile."""
     with heartbeat.Heartbeat(station, "sweep"), repair.Repair(station) as repairs, counting.running(station):
-        next_care, looks = datetime.now(UTC), completeness.Looks()
+        next_care, looks, steps = datetime.now(UTC), completeness.Looks(), Steps(station.database)
         keeper = retention.Keeper(retention.open_store(station.database, station.settings), station.settings)
         while not stop.is_set():
             now = datetime.now(UTC)
-            try:
-                close_studies(station, now, looks)
-                if now >= next_care:
-                    if care(station, now):
-                        repairs.ask()
-                    next_care = now + timedelta(seconds=CARE_SECONDS)
-                keeper.tick(now)
-            except Exception:
-                # The database or the broker may be away for a while; nothing is lost by waiting.
-                logger.exception("a sweep failed and will be repeated in %s s", CARE_SECONDS)
-                stop.wait(CARE_SECONDS)
+            steps.take("closing studies", partial(close_studies, station, now, looks), now)
+            if now >= next_care:
+                if care(station, now, steps):
+                    repairs.ask()
+                next_care = now + timedelta(seconds=CARE_SECONDS)
+            steps.take("retention", partial(keeper.tick, now), now)
             stop.wait(TICK_SECONDS)
 
 
@@ -73,17 +68,24 @@ def close_studies(station: Station, now: datetime, looks: completeness.Looks | N
     enqueue.jobs(station.database, follow, station.settings.work)
 
 
-def care(station: Station, now: datetime) -> set[str]:
+def care(station: Station, now: datetime, steps: Steps | None = None) -> set[str]:
     """Bury dead processes, take back expired leases, announce failed jobs, send lost messages again.
 
-    Returns the roles that died.
+    Each is a step by itself. `steps` remembers, between calls, which of them failed. Returns the roles that
+    died.
     """
-    died = deaths.bury(station, now)
-    _take_back(station, now)
-    announcing.announce(station.bench, now)
-    commitment_ledger.look_after(station.post, now)
-    nudges.send_again(station, now)
-    space.watch(station.database, station.settings, now)
+    steps = steps or Steps(station.database)
+    died: set[str] = set()
+    each: tuple[tuple[str, Callable[[], object]], ...] = (
+        ("burying dead processes", lambda: died.update(deaths.bury(station, now))),
+        ("taking back leases", lambda: _take_back(station, now)),
+        ("announcing failures", lambda: announcing.announce(station.bench, now)),
+        ("looking after commitments", lambda: commitment_ledger.look_after(station.post, now)),
+        ("sending lost messages again", lambda: nudges.send_again(station, now)),
+        ("watching the space", lambda: space.watch(station.database, station.settings, now)),
+    )
+    for name, step in each:
+        steps.take(name, step, now)
     return died
 
 

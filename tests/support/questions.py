@@ -23,6 +23,7 @@ from db import (
     naming,
     purging,
     studies,
+    troubles,
 )
 from db.models import Job, Study
 from tests.support.history import History
@@ -103,6 +104,7 @@ PEOPLE: dict[str, Question] = {
     "metrics: images": lambda session, _: figures.arrivals(session),
     "metrics: events": lambda session, _: figures.events_by_kind(session),
     "metrics: stages": lambda session, _: figures.stage_seconds(session, limit=500),
+    "readiness: the sweep": lambda session, _: troubles.failing(session),
     "metrics: oldest job": lambda session, _: figures.oldest_waiting(session),
 }
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy import update
 
+from db import models, troubles
 from tests.worker import night
 from tests.worker.served import served, served_broker
-from worker import readiness, sections, views
+from worker import doctor, readiness, sections, views
 from worker.station import Station
 
 
@@ -87,6 +90,29 @@ def test_each_role_must_live(tmp_path: Path, roles: tuple[str, ...], missing: se
     night.beat(here, *roles)
     assert set(failing(here)) - {"broker"} == missing
     here.close()
+
+
+def test_a_step_that_the_sweep_keeps_failing_at_is_named(here: Station) -> None:
+    with here.database.write() as session:
+        for step in ("retention", "announcing failures"):
+            troubles.begin(session, step, "it fails again and again (ValueError)")
+        troubles.end(session, "retention")
+    check = failing(here)["sweep"]
+    assert check.found == "1 alive; announcing failures: it fails again and again (ValueError)"
+    assert "the sweep's log" in check.remedy
+    with served(here) as address:
+        assert httpx.get(f"{address}/readyz").status_code == 503
+        assert 'secondread_events_total{kind="sweep-failing"} 2.0' in httpx.get(f"{address}/metrics").text
+    [told] = [found for found in doctor.examine(here.settings) if found.subject == "sweep"]
+    assert not told.healthy and "announcing failures" in told.remark
+    # What has not been told of for long is over, or a step of an earlier version
+    with here.database.write() as session:
+        session.execute(update(models.Event).values(at=datetime.now(UTC) - timedelta(hours=2)))
+    assert "sweep" not in failing(here)
+    # And where it lasts it is told again
+    with here.database.write() as session:
+        troubles.begin(session, "announcing failures", "it fails again and again (ValueError)")
+    assert "sweep" in failing(here)
 
 
 def test_a_disk_below_the_watermark_is_what_the_listener_refuses_for(tmp_path: Path) -> None:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import os
+import pkgutil
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from kombu.exceptions import OperationalError
 from sqlalchemy import update
+from sqlalchemy.exc import OperationalError as DatabaseAway
 
 from db import associations, jobs, leases, models
 from tests.worker import journey as journeys
 from tests.worker.journey import Journey
-from worker import broker, enqueue, machine, sections, settings, sweep
+from worker import broker, enqueue, machine, sections, settings, steps, sweep
 from worker.heartbeat import Heartbeat
 from worker.station import Station
 
@@ -293,16 +296,9 @@ def test_the_sweep_beats_and_says_goodbye(
     journey: Journey, here: Station, sent: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journey.receive(journey.store(journeys.datasets()))
-    stop = threading.Event()
-    thread = threading.Thread(target=sweep.run, args=(here, stop))
-    thread.start()
-    try:
+    with _sweeping(here):
         _until(lambda: bool(sent))
         assert [row.role for row in _processes(journey)] == ["sweep"]
-    finally:
-        stop.set()
-        thread.join(10)
-    assert not thread.is_alive()
     assert _processes(journey) == []
 
 
@@ -310,29 +306,123 @@ def _processes(journey: Journey) -> list[Any]:
     return journey.rows(models.Process)
 
 
-def test_a_sweep_that_fails_is_repeated(
-    journey: Journey, here: Station, sent: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    failures, original = [], sweep.care
-
-    def care(*args: Any) -> set[str]:
-        if len(failures) < 2:
-            failures.append(1)
-            raise OSError("the database is away")
-        return original(*args)
-
-    monkeypatch.setattr(sweep, "care", care)
-    monkeypatch.setattr(sweep, "CARE_SECONDS", 0.05)
-    (job_id,) = journey.arrive(journeys.datasets())
+@contextmanager
+def _sweeping(here: Station) -> Iterator[None]:
+    """A sweep that runs while the block does."""
     stop = threading.Event()
     thread = threading.Thread(target=sweep.run, args=(here, stop))
     thread.start()
     try:
-        _until(lambda: sent == [("analyse", job_id)])
+        yield
     finally:
         stop.set()
         thread.join(10)
-    assert len(failures) == 2
+    assert not thread.is_alive()
+
+
+def _raise(*_: Any, **__: Any) -> Any:
+    raise ValueError(f"not valid: {journeys.NAME}")
+
+
+#: What each of the sweep's steps calls, and the step's name.
+STEPS = {
+    "worker.pipeline.close": "closing studies",
+    "worker.deaths.bury": "burying dead processes",
+    "db.leases.expired": "taking back leases",
+    "worker.announcing.announce": "announcing failures",
+    "worker.commitment_ledger.look_after": "looking after commitments",
+    "worker.nudges.send_again": "sending lost messages again",
+    "worker.space.watch": "watching the space",
+    "worker.retention.Keeper.tick": "retention",
+}
+
+
+@pytest.mark.parametrize("broken", STEPS)
+def test_a_step_that_keeps_failing_holds_up_no_other_and_is_told_until_it_works(
+    journey: Journey,
+    here: Station,
+    sent: list[tuple[str, int]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    broken: str,
+) -> None:
+    monkeypatch.setattr(sweep, "CARE_SECONDS", 0.02)
+    monkeypatch.setattr(steps, "REST", timedelta(seconds=0.02))
+    taken: list[str] = []
+    for target in STEPS:
+        _count(monkeypatch, target, taken)
+    with monkeypatch.context() as breaking:
+        breaking.setattr(broken, _raise)
+        with _sweeping(here):
+            _until(lambda: bool(_told(journey)))
+            taken.clear()
+            _until(lambda: set(taken) == STEPS.keys() - {broken})
+    # Once, however often it fails, and in the log by its name
+    message = f"{STEPS[broken]}: it fails again and again (ValueError); the log of the sweep has the details"
+    assert _told(journey) == [("sweep-failing", message)]
+    assert (
+        f"the sweep failed at {STEPS[broken]} (ValueError), 3 times in a row, and tries again" in caplog.text
+    )
+    # Also by another process
+    with _sweeping(here):
+        _until(lambda: len(_told(journey)) > 1)
+    assert _told(journey)[1:] == [("sweep-works", f"{STEPS[broken]}: works again")]
+
+
+def _count(monkeypatch: pytest.MonkeyPatch, target: str, taken: list[str]) -> None:
+    original = pkgutil.resolve_name(target)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        taken.append(target)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(target, call)
+
+
+def _told(journey: Journey) -> list[tuple[str, str]]:
+    """The events of the sweep's own."""
+    return [(row.kind, row.message) for row in journey.rows(models.Event) if row.kind.startswith("sweep")]
+
+
+def test_a_failure_of_a_moment_is_logged_and_no_event(
+    journey: Journey, here: Station, sent: list[tuple[str, int]], caplog: pytest.LogCaptureFixture
+) -> None:
+    taken = steps.Steps(here.database)
+    for turn in range(4):
+        taken.take("this", _raise if turn % 2 else (lambda: None), _now(seconds=3 * turn))
+    assert _told(journey) == []
+    assert caplog.text.count("the sweep failed at this (ValueError), 1 times in a row") == 2
+
+
+def test_a_step_that_failed_rests_before_it_is_taken_again(journey: Journey, here: Station) -> None:
+    taken, calls, now = steps.Steps(here.database), [], _now()
+    taken.take("this", _raise, now)
+    for later in (0.1, 1.9, 2.1):
+        taken.take("this", lambda: calls.append(1), now + timedelta(seconds=later))
+    assert calls == [1]
+
+
+def test_a_database_that_is_away_ends_no_sweep_and_makes_no_event(
+    journey: Journey, here: Station, sent: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "CARE_SECONDS", 0.02)
+    monkeypatch.setattr(steps, "REST", timedelta(seconds=0.02))
+    (job_id,) = journey.arrive(journeys.datasets())
+    failures = 0
+
+    def away(*_: Any, **__: Any) -> Any:
+        nonlocal failures
+        failures += 1
+        raise DatabaseAway("SELECT 1", None, OSError("away"))
+
+    with monkeypatch.context() as breaking:
+        breaking.setattr(here.database, "read", away)
+        breaking.setattr(here.database, "write", away)
+        with _sweeping(here):
+            _until(lambda: failures > 100)
+            breaking.undo()
+            _until(lambda: sent == [("analyse", job_id)])
+    assert _told(journey) == []
 
 
 def test_a_heart_beats_and_survives_a_database_that_is_away(
