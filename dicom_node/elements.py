@@ -58,6 +58,11 @@ def text(ds: Dataset, keyword: str) -> str:
         return ""
 
 
+def uid(ds: Dataset, keyword: str) -> str:
+    """The one UID that an attribute names, legal or not; "" where it names none, or several."""
+    return text(ds, keyword) if isinstance(value(ds, keyword), str) else ""
+
+
 def name(ds: Dataset) -> str:
     """What to call an image in a message; its Instance Number says nothing about the patient."""
     found, frame = number(ds, "InstanceNumber"), frame_number(ds)

@@ -84,7 +84,7 @@ def _volume(
         stack,
         rows=encodings[0].rows,
         columns=encodings[0].columns,
-        frame_of_reference_uid=elements.text(first, "FrameOfReferenceUID") or None,
+        frame_of_reference_uid=elements.uid(first, "FrameOfReferenceUID") or None,
     )
     array, padded = pixels.read_volume(
         ordered, encodings, fill_padding=_is_ct(first), threads=threads, decoders=decoders

@@ -154,7 +154,7 @@ def _intensity(ds: Dataset) -> list[str]:
 
 def _geometry(ds: Dataset, *, rows: int, columns: int) -> tuple[Geometry, list[str]]:
     """Its place in the patient where it has one, else its own plane in millimetres or pixels."""
-    frame = elements.text(ds, "FrameOfReferenceUID")
+    frame = elements.uid(ds, "FrameOfReferenceUID")
     counts = (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6), ("PixelSpacing", 2))
     if frame and all(elements.numbers(ds, keyword, count) is not None for keyword, count in counts):
         return _in_patient(ds, (1, rows, columns), frame)

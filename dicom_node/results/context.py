@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone, tzinfo
@@ -10,7 +11,7 @@ from typing import get_args
 
 from pydicom.dataset import Dataset
 
-from dicom_node import frame_header, own_uids
+from dicom_node import elements, frame_header, own_uids
 from dicom_node.errors import SeriesError
 from dicom_node.results import source
 from dicom_node.series import SeriesImages
@@ -25,6 +26,9 @@ NOT_PERFORMED = "not-performed"
 
 #: Series Numbers that the kinds of one answer may take; the last one is that of `NOT_PERFORMED`.
 _PLACES = 20
+
+#: Hours and minutes: "+0100".
+_OFFSET = re.compile("[+-][0-9]{2}[0-5][0-9]")
 
 #: Largest value of an IS element (PS3.5 Table 6.2-1).
 _IS_MAXIMUM = 2**31 - 1
@@ -101,6 +105,11 @@ class Provenance:
             raise ValueError("created_at must be an aware datetime")
         if not self.images:
             raise SeriesError("empty", "the source series has no images")
+        for keyword in source.NAMES:
+            if not all(elements.uid(image, keyword) for image in self.images):
+                raise SeriesError(
+                    "no-identity", f"an image has no {keyword}, or several: nothing can refer to it"
+                )
 
     @property
     def images(self) -> Sequence[Dataset]:
@@ -128,8 +137,7 @@ class Provenance:
 
     def series_number(self, kind: str) -> int:
         """A Series Number that sorts behind the source's, the same for every retry."""
-        of_source = self.header.get("SeriesNumber")
-        number = int(of_source) if of_source not in (None, "") else 0
+        number = int(elements.number(self.header, "SeriesNumber") or 0)
         place = KINDS.index(kind) if kind != NOT_PERFORMED else _PLACES - 1
         # Those of a later answer behind those that they replace, as far as three digits reach.
         own = 901 + min(self.revision - 1, 3) * _PLACES + place
@@ -208,7 +216,7 @@ class ResultContext(Provenance):
 
 def _offset(text: str) -> timezone | None:
     """The time zone that "+0100" names; None where the text is not one (PS3.3 C.12.1.1.8)."""
-    if len(text) != 5 or text[0] not in "+-" or not text[1:].isdigit():
+    if not _OFFSET.fullmatch(text):
         return None
     delta = timedelta(hours=int(text[1:3]), minutes=int(text[3:]))
     return timezone(-delta if text[0] == "-" else delta) if delta < timedelta(hours=24) else None

@@ -40,7 +40,11 @@ def constructor(context: Provenance, kind: str) -> dict[str, Any]:
 def finish(ds: Dataset, context: Provenance, description: str) -> None:
     """Give the object its patient, study, equipment, dates and description."""
     # The Patient and Study modules of the source, as they are (PS3.3 A.1.2: same entity, same values).
-    ds.copy_patient_and_study_information(context.header)
+    # highdicom asks the class which modules these are, and knows neither private classes nor retired ones.
+    whose = Dataset()
+    whose.update(context.header)
+    whose.SOPClassUID = ds.SOPClassUID
+    ds.copy_patient_and_study_information(whose)
     for keyword in _PLACE:
         if context.header.get(keyword):
             setattr(ds, keyword, context.header.get(keyword))

@@ -11,7 +11,7 @@ from pathlib import Path
 from highdicom import sr
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from pydicom.dataset import Dataset
-from pydicom.uid import BasicTextSRStorage
+from pydicom.uid import BasicTextSRStorage, CTImageStorage
 
 from dicom_node import elements, headers, own_uids, selection
 from dicom_node.errors import DataSetError
@@ -29,7 +29,6 @@ ENGLISH = Code(value="en", scheme="RFC5646", meaning="English")
 
 #: Elements before it say whose the image is; a header that reaches it was not cut off among those.
 _IMAGE_PIXEL_GROUP = 0x00280000
-_NAMES = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -82,7 +81,7 @@ def _header(path: Path) -> Dataset | None:
     except DataSetError:
         return None
     selection.with_uid(image)
-    named = all(elements.text(image.ds, keyword) for keyword in _NAMES)
+    named = all(elements.uid(image.ds, keyword) for keyword in source.NAMES)
     whole = any(tag >= _IMAGE_PIXEL_GROUP for tag in image.ds.keys())  # noqa: SIM118 - decodes nothing
     return image.ds if named and whole else None
 
@@ -91,8 +90,11 @@ def build(failure: Failure) -> Dataset:
     """A Basic Text SR (PS3.3 A.35.1): who did not analyse which series, and why, as a code and in words."""
     image = source.named(failure.headers[0])
     image.SOPClassUID = failure.headers[0].SOPClassUID
+    # highdicom looks the class of its evidence up, and knows neither private ones nor retired ones.
+    evidence = source.named(failure.headers[0])
+    evidence.SOPClassUID = CTImageStorage
     document: Dataset = sr.EnhancedSR(
-        evidence=[image],
+        evidence=[evidence],
         content=_content(failure, image),
         is_complete=True,
         is_final=False,

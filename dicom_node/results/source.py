@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 
 from pydicom import config
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
@@ -16,7 +17,7 @@ from dicom_node import elements, headers
 from dicom_node.series import SeriesImages
 from engines.volume import Geometry, Scale
 
-#: Type 1 or 2 of the Patient and General Study modules (PS3.3 C.7.1.1, C.7.2.1).
+#: Type 1 or 2 of the Patient and General Study modules (PS3.3 C.7.1.1, C.7.2.1), but for the study's UID.
 _IDENTITY = (
     "PatientName",
     "PatientID",
@@ -29,8 +30,15 @@ _IDENTITY = (
     "ReferringPhysicianName",
 )
 
+#: What study, series and image are called by. Real ones break the rules of UIDs, as a component that begins
+#: with a zero does, and are still the only names under which everybody else knows these.
+NAMES = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
+
 #: Value representations that pydicom turns into something other than their text.
 _TEXTUAL = ("DA", "DS", "DT", "IS", "PN", "TM", "UI")
+
+#: Whatever they hold.
+_KEPT = (*_IDENTITY, *NAMES)
 
 _COPIED = (
     "SOPInstanceUID",
@@ -57,14 +65,16 @@ def header(ds: Dataset) -> Dataset:
         for tag in sorted(ds.keys()):
             if tag < 0x7FE00000 and not BaseTag(tag).is_private:
                 element = _element(ds, tag)
-                if element is not None and (element.keyword in _IDENTITY or _is_legal(element)):
+                if element is not None and (element.keyword in _KEPT or _is_legal(element)):
                     made.add(copy.deepcopy(element))
         made.decode()
     return made
 
 
 def _is_legal(element: DataElement) -> bool:
-    """Whether every value in it obeys its VR (PS3.5 Table 6.2-1)."""
+    """Whether its VR is that of its tag, and every value in it obeys it (PS3.6, PS3.5 Table 6.2-1)."""
+    if dictionary_has_tag(element.tag) and element.VR not in dictionary_VR(element.tag).split(" or "):
+        return False
     if element.VR == "SQ":
         return all(_is_legal(inner) for item in element.value for inner in item)
     values = element.value if isinstance(element.value, MultiValue) else [element.value]

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from highdicom import sr
 from pydicom.dataset import Dataset
+from pydicom.uid import CTImageStorage
 
 from dicom_node.frame_header import frame_number
 from dicom_node.results import codes, drawings, explicit, header, observer, references
@@ -85,7 +86,8 @@ def _group(context: ResultContext, shape: Drawing) -> _Group:
     image = context.source.datasets[shape.slice]
     number = frame_number(image)
     frames = None if number is None else [number]
-    source = sr.SourceImageForRegion(image.SOPClassUID, image.SOPInstanceUID, frames)
+    # highdicom looks the class up, and knows neither private ones nor retired ones.
+    source = sr.SourceImageForRegion(CTImageStorage, image.SOPInstanceUID, frames)
     points, graphic = np.array(shape.points), _GRAPHIC[shape.shape]
     made: _Group
     if shape.measurement is None:
@@ -96,5 +98,6 @@ def _group(context: ResultContext, shape: Drawing) -> _Group:
         made = sr.MeasurementsAndQualitativeEvaluations(
             measurements=[report.number(shape.measurement, referenced_coordinates=[line])], **shared
         )
+    source.ReferencedSOPSequence[0].ReferencedSOPClassUID = image.SOPClassUID
     made[0].ContentSequence.append(report.comment(shape.comment))
     return made

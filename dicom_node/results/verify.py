@@ -28,7 +28,6 @@ _IDENTITY = (
     "StudyDate",
     "StudyTime",
     "ReferringPhysicianName",
-    "TimezoneOffsetFromUTC",
 )
 
 #: What every image of one source series must agree on before a result may claim to belong to it.
@@ -87,6 +86,9 @@ def check_identity(ds: Dataset, kind: str, context: Provenance, *, standing: str
         for keyword in _IDENTITY
         if elements.text(ds, keyword) != elements.text(context.header, keyword)
     ]
+    # What names no time zone says nothing about the dates, and is not taken over.
+    if elements.text(ds, "TimezoneOffsetFromUTC") != (context.timezone_offset or ""):
+        different.append("TimezoneOffsetFromUTC")
     if different:
         raise GateError(f"not the source's: {', '.join(different)}")
     expected = {
