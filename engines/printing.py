@@ -19,6 +19,9 @@ _UNITS = {
     "Cel": "°C",
 }
 
+#: Instead of a number where there is none: NaN, infinity.
+NOT_COMPUTED = "could not be computed"
+
 #: Digits that a reader takes in at a glance, and the most that a number is shown with.
 _DIGITS, _MOST_DIGITS = 3, 10
 
@@ -29,12 +32,14 @@ def unit(ucum: str) -> str:
 
 
 def number(value: float, *, unlike: Iterable[float | None] = ()) -> str:
-    """A finite number with three digits, whole from 100 on: 8.4, 14.5, 2346, -812.
+    """A number with three digits, whole from 100 on: 8.4, 14.5, 2346, -812; in words where it is not finite.
 
     Where that would make it look like one of `unlike` that it is not (a threshold that it just exceeds), it
     gets as many more as tell them apart.
     """
-    others = [other for other in unlike if other is not None and other != value]
+    if not math.isfinite(value):
+        return NOT_COMPUTED
+    others = [other for other in unlike if other is not None and other != value and math.isfinite(other)]
     for digits in range(_DIGITS, _MOST_DIGITS):
         shown = _rounded(value, digits)
         if all(_rounded(other, digits) != shown for other in others):

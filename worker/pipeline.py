@@ -221,7 +221,7 @@ def _analyse(
     with watch("encode"):
         folder = bench.results_root / job.identity
         files = dicom_results.make_results(context, findings, wanted, folder)
-    notes = (*source.notes, *findings.impossible, *dicom_results.left_out(context, wanted))
+    notes = (*source.notes, *findings.impossible, *dicom_results.left_out(context, findings, wanted))
     words = report.worded(context, findings)
     return Analysis(volume=source.volume, findings=findings, files=files, notes=notes, report=words)
 

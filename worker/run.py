@@ -169,7 +169,7 @@ def _run_series(
         folder=out,
         findings=findings,
         files=files,
-        notes=(*source.notes, *findings.impossible, *results.left_out(context, wanted)),
+        notes=(*source.notes, *findings.impossible, *results.left_out(context, findings, wanted)),
         seconds=watch.seconds,
     )
 

@@ -55,16 +55,17 @@ def make_results(
 
     `wanted` are of `KINDS`; what others refer to is made first. Where the findings have nothing for a kind
     (no voxel, no Segmentation) there is no object of it, and the report says what was looked for. A file
-    that does not pass the gate is kept and says why in `problem`. What cannot be expressed on the source
-    (`left_out`) is not made. Raises SeriesError where that is all that is wanted, ValueError for an unknown kind.
+    that does not pass the gate is kept and says why in `problem`. What cannot be expressed on the source, or is
+    too much for a kind (`left_out`), is not made. Raises SeriesError where that is all that is wanted,
+    ValueError for an unknown kind.
     """
     unknown = set(wanted) - set(KINDS)
     if unknown:
         raise ValueError(f"no such kind of result: {', '.join(sorted(unknown))}")
-    impossible = _impossible(context, wanted)
+    impossible = _impossible(context, findings, wanted)
     if wanted and len(impossible) == len(set(wanted)):
-        word = "no-frame-of-reference" if not context.frame_of_reference_uid else "mixed-rescale"
-        raise SeriesError(word, next(iter(impossible.values())))
+        name, reason = next(iter(impossible.items()))
+        raise SeriesError(_word(context, name), reason)
     folder.mkdir(parents=True, exist_ok=True)
     written: dict[str, ResultFile] = {}
     made: dict[str, Dataset] = {}
@@ -87,15 +88,30 @@ def make_failure(failure: Failure, folder: Path) -> ResultFile:
     return _write(not_performed.build(failure), NOT_PERFORMED, folder / failure.file_name, gate)
 
 
-def left_out(context: ResultContext, wanted: Collection[str]) -> tuple[str, ...]:
-    """What cannot be expressed on the source, each with its reason, for people; the report says so too."""
-    return tuple(f"no {kind}: {reason}" for kind, reason in _impossible(context, wanted).items())
+def left_out(context: ResultContext, findings: Findings, wanted: Collection[str]) -> tuple[str, ...]:
+    """What is not made though it is wanted, each with its reason, for people.
+
+    The source cannot carry it, or the findings are too much for it: an outline has as many points as a mask is
+    ragged. The report says so of the Segmentation.
+    """
+    return tuple(f"no {kind}: {reason}" for kind, reason in _impossible(context, findings, wanted).items())
 
 
-def _impossible(context: ResultContext, wanted: Collection[str]) -> dict[str, str]:
-    """The wanted kinds that the source cannot carry, and why."""
-    reasons = {name: kind.unfit(context) for name, kind in kinds.MADE.items() if name in wanted}
+def _impossible(context: ResultContext, findings: Findings, wanted: Collection[str]) -> dict[str, str]:
+    """The wanted kinds that the source cannot carry, or the findings are too much for, and why."""
+    reasons = {
+        name: kind.unfit(context) or kind.excessive(findings)
+        for name, kind in kinds.MADE.items()
+        if name in wanted
+    }
     return {name: reason for name, reason in reasons.items() if reason}
+
+
+def _word(context: ResultContext, kind: str) -> str:
+    """The stable word for why a kind is left out."""
+    if not kinds.MADE[kind].unfit(context):
+        return "ragged-mask"
+    return "mixed-rescale" if context.frame_of_reference_uid else "no-frame-of-reference"
 
 
 def _write(ds: Dataset, kind: str, path: Path, gate: Callable[[bytes], None]) -> ResultFile:

@@ -17,6 +17,9 @@ from engines.findings import Findings, Measurement, Segment
 #: What covers more of the image than this gets no box: it would be one around everything.
 _BOXED = 0.1
 
+#: Shapes in all: a reader looks at so many, and each is a group of a report that takes long to make.
+MOST = 50
+
 #: Numbers that are written beside an arrow; the report has them all.
 _NUMBERS = 2
 
@@ -44,10 +47,13 @@ class Drawing:
 def drawings(context: ResultContext, findings: Findings) -> tuple[Drawing, ...]:
     """What is drawn of each segment that matters (`key_slices.best`), on the slice where it is largest.
 
-    Lines lie where they were measured.
+    Lines lie where they were measured. Together they are `MOST` shapes at most, the segments that matter first; the
+    report of numbers and the Segmentation have them all.
     """
     made: list[Drawing] = []
     for place in key_slices.best(findings):
+        if len(made) >= MOST:
+            break
         segment = findings.segments[place.segment - 1]
         region = findings.mask[place.index] == place.segment
         words = _words(findings, segment)
@@ -55,7 +61,7 @@ def drawings(context: ResultContext, findings: Findings) -> tuple[Drawing, ...]:
         if np.count_nonzero(region) < _BOXED * region.size:
             made.append(_drawing(context, "box", segment, place.index, _around(region), words))
         made.extend(_lines(context, findings, segment))
-    return tuple(made)
+    return tuple(made[:MOST])
 
 
 def instances(context: ResultContext, drawn: Sequence[Drawing]) -> list[Dataset]:

@@ -66,6 +66,8 @@ class Kind:
     gate: Gate
     #: Why a source cannot carry it, for people; "" where it can.
     unfit: Callable[[ResultContext], str] = lambda _: ""
+    #: Why findings are too much for it, for people; "" where they are not.
+    excessive: Callable[[Findings], str] = lambda _: ""
     #: The kinds that it refers to where they were made: where one of them may not leave, neither may it.
     refers_to: tuple[str, ...] = ()
 
@@ -74,11 +76,16 @@ class Kind:
 MADE: dict[str, Kind] = {
     "seg": Kind(writer=seg, gate=verify_seg, unfit=segments.unplaced),
     "labelmap": Kind(writer=labelmap, gate=verify_labelmap, unfit=segments.unplaced),
-    "rtstruct": Kind(writer=rtstruct, gate=verify_rtstruct, unfit=segments.without_place),
+    "rtstruct": Kind(
+        writer=rtstruct, gate=verify_rtstruct, unfit=segments.without_place, excessive=rtstruct.excessive
+    ),
     "parametric-map": Kind(writer=parametric_map, gate=verify_parametric_map, unfit=segments.without_place),
     "fractional": Kind(writer=fractional, gate=verify_fractional, unfit=segments.unplaced),
     "presentation-state": Kind(
-        writer=presentation_state, gate=verify_presentation_state, unfit=presentation_state.unfit
+        writer=presentation_state,
+        gate=verify_presentation_state,
+        unfit=presentation_state.unfit,
+        excessive=presentation_state.excessive,
     ),
     "key-images": Kind(writer=key_images, gate=verify_key_images),
     "sr": Kind(writer=sr, gate=verify_sr, refers_to=segments.KINDS),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
@@ -90,7 +91,8 @@ def name(segment: Segment) -> str:
 def measured(item: Measurement) -> str:
     """A measurement, the number first: what is too long loses its end."""
     derived = f" ({item.derivation.meaning.lower()})" if item.derivation is not None else ""
-    return f"{quantity(item)} {item.name.meaning}{derived}"
+    named = f"{item.name.meaning}{derived}"
+    return f"{quantity(item)} {named}" if math.isfinite(item.value) else f"{named}: {printing.NOT_COMPUTED}"
 
 
 def quantity(item: Measurement) -> str:

@@ -23,6 +23,9 @@ from engines.volume import Scale
 #: Points of a polyline: each takes 8 bytes, and the element's length is of 16 bits.
 _MOST_POINTS = 8000
 
+#: Points of all lines: what is more takes a viewer long to draw, and us to write and compare.
+_MOST_IN_ALL = 100_000
+
 #: The layer of the words that are about the whole picture.
 NOTE = "NOTE"
 
@@ -75,6 +78,17 @@ def unfit(context: ResultContext) -> str:
             "the source images are rescaled differently, and a presentation state rescales all images alike"
         )
     return ""
+
+
+def excessive(findings: Findings) -> str:
+    """Why the key slices are too much to be outlined; "" where they are not. Counted before any line is followed."""
+    points = sum(contours.corners(findings.mask[chosen.index]) for chosen in key_slices.choose(findings))
+    if points <= _MOST_IN_ALL:
+        return ""
+    return (
+        f"the mask is too ragged: its outlines on the key slices would have {points} points "
+        f"(at most {_MOST_IN_ALL})"
+    )
 
 
 def rescale(image: Dataset) -> tuple[float, float] | None:

@@ -72,6 +72,7 @@ _ROWS: tuple[tuple[Code, dict[str, str]], ...] = (
         {
             "engine": "the model failed on it",
             "gate": "the result did not pass its check, and was kept back",
+            "ragged-mask": "what the model marked is too ragged to be outlined",
             "storage": "the system's storage failed",
             "unexpected": "the system failed",
             "worker-lost": "the system failed repeatedly",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -85,11 +86,17 @@ class Phrases:
     def _decided(self, finding: Finding, measurement: Measurement) -> str:
         """One number that decided."""
         words = self.words
-        value = quantity(measurement.value, measurement.unit.value, unlike=(finding.above, finding.below))
+        value = self.value(measurement, unlike=(finding.above, finding.below))
         bound = words.threshold.format(bound=self.bound(finding, measurement.unit.value))
         where = self.where(measurement)
         subject = words.comma.join([self.measurement(measurement), where])
         return f"{subject}{words.colon}{value}{words.comma}{bound}"
+
+    def value(self, measurement: Measurement, *, unlike: tuple[float | None, ...] = ()) -> str:
+        """The number with its unit, or that there is none."""
+        if not math.isfinite(measurement.value):
+            return self.words.not_computed
+        return quantity(measurement.value, measurement.unit.value, unlike=unlike)
 
     def bound(self, finding: Finding, ucum: str) -> str:
         """A finding's threshold, in the unit of what it is held against."""

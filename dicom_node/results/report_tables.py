@@ -31,8 +31,8 @@ def measured(findings: Findings, phrases: Phrases) -> Iterator[Row]:
         threshold = "; ".join(
             f"{name}{phrases.words.colon}{bound}" for name, bound in zip(names, bounds, strict=True) if bound
         )
-        unlike = [bound for rule in ruling for bound in (rule.above, rule.below)]
-        value = _value(measurement, phrases, unlike)
+        unlike = tuple(bound for rule in ruling for bound in (rule.above, rule.below))
+        value = phrases.value(measurement, unlike=unlike)
         yield (phrases.measurement(measurement), phrases.where(measurement), value, phrases.line(threshold))
 
 
@@ -65,13 +65,6 @@ def _decides(rule: Finding, measurement: Measurement) -> bool:
         item.key == measurement.key and (item.segment_number is None) == (measurement.segment_number is None)
         for item in rule.deciding
     )
-
-
-def _value(measurement: Measurement, phrases: Phrases, unlike: list[float | None]) -> str:
-    """The number with its unit, or that there is none."""
-    if not math.isfinite(measurement.value):
-        return phrases.words.not_computed
-    return quantity(measurement.value, measurement.unit.value, unlike=tuple(unlike))
 
 
 def _change(then: EarlierValue, now: float, phrases: Phrases) -> str:

@@ -140,7 +140,7 @@ def test_images_without_a_frame_of_reference_have_none(kind: str, tmp_path: Path
     for ds in headers:
         del ds.FrameOfReferenceUID
     source = cases.series(cases.LIES["axial"], headers)
-    [said] = results.left_out(cases.context(source), (kind, "sr"))
+    [said] = results.left_out(cases.context(source), cases.findings(source), (kind, "sr"))
     assert said.startswith(f"no {kind}: the source images have no Frame of Reference")
 
 

@@ -107,13 +107,28 @@ def test_a_line_that_is_too_long_for_one_element_goes_on_in_the_next(tmp_path: P
 def test_images_that_are_rescaled_differently_have_none(tmp_path: Path) -> None:
     source = series(RescaleSlope=[1 + index for index in range(9)])
     context, found = cases.context(source), cases.findings(source)
-    [said] = results.left_out(context, ("presentation-state", "sr"))
+    [said] = results.left_out(context, found, ("presentation-state", "sr"))
     assert said.startswith("no presentation-state: the source images are rescaled differently")
     made = results.make_results(context, found, ("presentation-state", "sr"), tmp_path)
     assert [file.kind for file in made] == ["sr"]
     with pytest.raises(SeriesError) as caught:
         results.make_results(context, found, ("presentation-state",), tmp_path)
     assert caught.value.reason == "mixed-rescale"
+
+
+def test_key_slices_of_specks_are_left_out_and_said(tmp_path: Path) -> None:
+    source = cases.series(phantoms.Phantom(shape=(2, 400, 400)))
+    mask = np.zeros(source.volume.geometry.shape, np.uint8)
+    mask[0, ::2, ::2] = 1
+    context, found = cases.context(source), cases.findings(source, mask=mask)
+    [said] = results.left_out(context, found, ("presentation-state", "sr"))
+    assert said.startswith("no presentation-state: the mask is too ragged")
+    assert "160000 points (at most 100000)" in said
+    made = results.make_results(context, found, ("presentation-state", "sr"), tmp_path)
+    assert [file.kind for file in made] == ["sr"]
+    # What lies on other slices is not drawn
+    mask[1, :300] = 1
+    assert results.left_out(context, found, ("presentation-state", "sr")) == ()
 
 
 @pytest.mark.parametrize("slope", ["0.87716727716728", "1.2345678901e-05", "3", "0.1"])

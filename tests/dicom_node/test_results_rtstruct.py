@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 
 from dicom_node import results
 from dicom_node.errors import GateError, SeriesError
-from dicom_node.results import rtstruct, verify
+from dicom_node.results import reasons, rtstruct, verify
 from dicom_node.series import SeriesImages
 from engines.findings import Findings
 from tests.support import phantoms
@@ -136,12 +136,49 @@ def test_images_without_a_frame_of_reference_have_none(tmp_path: Path) -> None:
         del ds.FrameOfReferenceUID
     source = cases.series(cases.LIES["axial"], headers)
     context = cases.context(source)
-    [said] = results.left_out(context, ("rtstruct", "sr"))
+    [said] = results.left_out(context, cases.findings(source), ("rtstruct", "sr"))
     assert said.startswith("no rtstruct: the source images have no Frame of Reference")
     made = results.make_results(context, cases.findings(source), ("rtstruct", "sr"), tmp_path)
     assert [file.kind for file in made] == ["sr"]
     with pytest.raises(SeriesError):
         results.make_results(context, cases.findings(source), ("rtstruct",), tmp_path)
+
+
+def test_a_mask_of_specks_is_left_out_and_said(tmp_path: Path) -> None:
+    source = cases.series(phantoms.Phantom(shape=(50, 130, 128)))
+    mask = np.zeros(source.volume.geometry.shape, np.uint8)
+    mask[:, ::2, ::2] = 1
+    context, found = cases.context(source), cases.findings(source, mask=mask)
+    [said] = results.left_out(context, found, ("rtstruct", "sr"))
+    assert said.startswith("no rtstruct: the mask is too ragged: it has 208000 outlines of 832000 points")
+    assert [file.kind for file in results.make_results(context, found, ("rtstruct", "sr"), tmp_path)] == [
+        "sr"
+    ]
+    with pytest.raises(SeriesError) as caught:
+        results.make_results(context, found, ("rtstruct",), tmp_path)
+    assert caught.value.reason == "ragged-mask"
+    assert reasons.of("ragged-mask").words == "what the model marked is too ragged to be outlined"
+    # As many points in fewer lines are not too many
+    mask[:, ::2] = 1
+    mask[:, 1::2, ::4] = 1
+    assert results.left_out(context, found, ("rtstruct", "sr")) == ()
+
+
+def test_a_mask_of_holes_is_left_out_and_said() -> None:
+    source = cases.series(phantoms.Phantom(shape=(2, 801, 801)))
+    mask = np.ones(source.volume.geometry.shape, np.uint8)
+    mask[:, 1:-1:2, 1:-1:2] = 0
+    [said] = results.left_out(cases.context(source), cases.findings(source, mask=mask), ("rtstruct", "sr"))
+    assert "320002 outlines of 1280008 points" in said
+
+
+def test_a_mask_of_teeth_is_left_out_and_said() -> None:
+    source = cases.series(phantoms.Phantom(shape=(2, 1500, 1500)))
+    mask = np.zeros(source.volume.geometry.shape, np.uint8)
+    mask[:, ::4] = mask[:, :, 0] = 1
+    mask[:, 1::4, ::2] = mask[:, 3::4, 2::2] = 1
+    [said] = results.left_out(cases.context(source), cases.findings(source, mask=mask), ("rtstruct", "sr"))
+    assert "1500 outlines of 4497004 points" in said
 
 
 def test_a_retry_makes_the_same_bytes(tmp_path: Path) -> None:

@@ -181,7 +181,7 @@ def test_without_a_frame_of_reference_the_rest_is_made_and_the_report_says_why(t
         ("presentation-state", ""), ("key-images", ""), ("sr", ""), ("sr-display", ""), ("pdf", ""),
         ("key-objects", ""),
     ]  # fmt: skip
-    assert [line.split(":")[0] for line in results.left_out(context, results.KINDS)] == [
+    assert [line.split(":")[0] for line in results.left_out(context, found, results.KINDS)] == [
         "no seg", "no labelmap", "no rtstruct", "no parametric-map", "no fractional",
     ]  # fmt: skip
     words, *_ = [text for text in comments(dcmread(made[2].path)) if "There is no" in text]

@@ -58,7 +58,9 @@ def make(modality: str, folder: Path) -> dict[str, Dataset]:
 def test_every_kind_is_made_or_said_to_be_left_out(modality: str, tmp_path: Path) -> None:
     context, found = case(planar.ALL[modality](), tmp_path / "source")
     made = results.make_results(context, found, results.KINDS, tmp_path)
-    left_out = [line.removeprefix("no ").split(": ")[0] for line in results.left_out(context, results.KINDS)]
+    left_out = [
+        line.removeprefix("no ").split(": ")[0] for line in results.left_out(context, found, results.KINDS)
+    ]
     needs_a_place = ["rtstruct", "parametric-map"] if modality in UNPLACED else []
     shown_otherwise = ["presentation-state"] if modality in ("CR", "DX", "US", "OP", "SC") else []
     assert left_out == [kind for kind in results.kinds.MADE if kind in (*needs_a_place, *shown_otherwise)]

@@ -114,6 +114,26 @@ def test_a_finding_that_is_present_is_said_first(tmp_path: Path) -> None:
     assert first.comments[0].startswith("Pulmonary emphysema, Left lung, 2346 mL")
 
 
+def test_of_very_many_segments_those_that_matter_most_are_drawn(tmp_path: Path) -> None:
+    mask = np.zeros(SOURCE.volume.geometry.shape, np.uint16)
+    # From 1 to 80 the parts grow; the largest is a finding
+    mask.flat[: 80 * 81 // 2] = np.repeat(np.arange(1, 81), np.arange(1, 81))
+    parts = tuple(
+        replace(cases.SEGMENTS[0], number=number, label=f"Part {number}") for number in range(1, 81)
+    )
+    present = replace(cases.FINDINGS[0], present=True, segment_numbers=(80,))
+    many = cases.findings(SOURCE, mask=mask, segments=parts, measurements=(), findings=(present,))
+    drawn = shapes(make(tmp_path, many))
+    assert len(drawn) == 50
+    arrows = [shape.comments[0] for shape in drawn if shape.graphic_type == "POINT"]
+    assert [words.split(" (")[0].split(", ")[-1] for words in arrows[:4]] == [
+        "Part 80",
+        "Part 1",
+        "Part 2",
+        "Part 3",
+    ]
+
+
 def test_nothing_to_draw_is_no_report(tmp_path: Path) -> None:
     nothing = cases.findings(SOURCE, mask=np.zeros(SOURCE.volume.geometry.shape, np.uint8))
     assert results.make_results(cases.context(SOURCE), nothing, ("sr-display",), tmp_path) == []

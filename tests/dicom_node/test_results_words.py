@@ -12,7 +12,7 @@ import pytest
 from pydicom import dcmread
 
 from dicom_node import results
-from dicom_node.results import report, sr_words
+from dicom_node.results import legend, report, sr_words
 from dicom_node.results.context import EarlierValue, EarlierValues, Predecessor, Report
 from dicom_node.results.report import Weight, WordedReport
 from engines.findings import Finding, Translation, Urgency
@@ -151,6 +151,16 @@ def test_a_number_that_does_not_exist_is_said_to_be_none(value: float) -> None:
     assert made.measurements.rows == (("Volume", "Left lung", "could not be computed", ""),)
     assert made.comparison.rows == ()
     assert made.comparison.said.endswith("No measurement was made in both.")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_finding_and_a_picture_say_so_too(value: float) -> None:
+    measured = replace(cases.MEASUREMENTS[6], value=value)
+    report = words(
+        {"measurements": (measured,), "findings": (finding("low", deciding=(measured,), above=10.0),)}
+    )
+    assert report.conclusions[-1].text.endswith("could not be computed, threshold above 10 %)")
+    assert legend.measured(measured) == "Low attenuation area: could not be computed"
 
 
 def test_a_number_never_looks_like_a_threshold_that_it_exceeds() -> None:

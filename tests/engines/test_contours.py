@@ -91,3 +91,13 @@ def test_ten_thousand_holes_are_cut_in() -> None:
     region[1::3, 1::3] = False
     [line] = contours.polygons(region)
     assert np.array_equal(turns([line], (301, 301)), region)
+
+
+@given(arrays.arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.integers(0, 3)))
+def test_points_and_lines_are_known_before_a_line_is_followed(plane: NDArray[np.uint8]) -> None:
+    regions = [plane == label for label in (1, 2, 3)]
+    lines = [line for region in regions for line in contours.outlines(region)]
+    polygons = [line for region in regions for line in contours.polygons(region)]
+    assert contours.corners(plane) == sum(map(len, lines))
+    assert contours.lines(plane) == len(lines)
+    assert sum(map(len, polygons)) <= 2 * contours.corners(plane)

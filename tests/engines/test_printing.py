@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from engines import printing
@@ -32,6 +34,12 @@ def test_a_number_is_told_apart_from_what_it_is_not() -> None:
     assert printing.number(9.9999, unlike=[10.0, None]) == "9.9999"
     assert printing.number(10.0, unlike=[10.0]) == "10"
     assert printing.number(10.5, unlike=[10.0]) == "10.5"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_no_number_is_said_to_be_none(value: float) -> None:
+    assert printing.number(value, unlike=[value, 10.0]) == "could not be computed"
+    assert printing.number(8.4, unlike=[value]) == "8.4"
 
 
 def test_a_change_has_its_sign() -> None:
