@@ -20,7 +20,7 @@ from dicom_node.listener import AssociationEvent, RefusedInstance
 from dicom_node.statuses import StoreStatus
 from tests.worker import journey as journeys
 from tests.worker import night
-from worker import indexer, pipeline, repair
+from worker import indexer, pipeline, records, repair
 from worker.indexer import Indexer
 from worker.station import Station
 
@@ -162,9 +162,9 @@ def test_attributes_are_read_once_a_series(
     here: Station, stored: list[StoredInstance], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[Path] = []
-    original = pipeline.dicom_attributes.read_attributes
+    original = records.dicom_attributes.read_attributes
     monkeypatch.setattr(
-        pipeline.dicom_attributes, "read_attributes", lambda path: read.append(path) or original(path)
+        records.dicom_attributes, "read_attributes", lambda path: read.append(path) or original(path)
     )
     monkeypatch.setattr(indexer, "BATCH_SIZE", 2)
     with Indexer(here) as writing:

@@ -125,7 +125,7 @@ def test_a_job_that_takes_too_long_is_given_back_and_its_process_ends(
     journey: Journey, ended: Ended, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given a series whose reading never ends
-    def hang(*_: Any) -> Any:
+    def hang(*_: Any, **__: Any) -> Any:
         until(lambda: ended.times > 0)
         raise journeys.Crash
 
