@@ -7,8 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.pixels.utils import compress
-from pydicom.uid import ExplicitVRLittleEndian, RLELossless
+from pydicom.uid import ExplicitVRLittleEndian
 
 from dicom_node.results import explicit, frames, header, segments
 from dicom_node.results.context import ResultContext
@@ -40,13 +39,7 @@ def build(context: ResultContext, findings: Findings, made: Mapping[str, Dataset
     segments.place(ds, context, [frame.slice for frame in shown], one_each=len(findings.segments) == 1)
     ds.NumberOfFrames = len(shown)
     pixels = np.stack([scaled(maps[frame.segment or 0].array[frame.slice]) for frame in shown])
-    compress(
-        ds,
-        RLELossless,
-        pixels if len(shown) > 1 else pixels[0],
-        encoding_plugin="pylibjpeg",
-        generate_instance_uid=False,
-    )
+    frames.run_lengths(ds, pixels)
     return ds
 
 

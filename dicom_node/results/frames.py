@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
+from pydicom.pixels.utils import compress
+from pydicom.uid import RLELossless
 from pydicom.valuerep import DS
 
 from dicom_node.results import explicit
@@ -76,6 +78,17 @@ def pixels(frames: Sequence[Frame], mask: NDArray[Any]) -> bytes:
         packed.write(np.packbits(bits, bitorder="little").tobytes())
     packed.write(b"\0" * (packed.tell() % 2))
     return packed.getvalue()
+
+
+def run_lengths(ds: Dataset, pixels: NDArray[Any]) -> None:
+    """Give `ds` Pixel Data of (frames, rows, columns) in RLE (PS3.5 Annex G); the bits must be described."""
+    compress(
+        ds,
+        RLELossless,
+        pixels if len(pixels) > 1 else pixels[0],
+        encoding_plugin="pylibjpeg",
+        generate_instance_uid=False,
+    )
 
 
 def groups(frames: Sequence[Frame], images: Sequence[Dataset], sample: Dataset) -> list[bytes]:

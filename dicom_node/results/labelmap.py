@@ -6,8 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.pixels.utils import compress
-from pydicom.uid import ExplicitVRLittleEndian, RLELossless
+from pydicom.uid import ExplicitVRLittleEndian
 
 from dicom_node.results import explicit, frames, segments
 from dicom_node.results.context import ResultContext
@@ -44,10 +43,4 @@ def _pixels(ds: Dataset, findings: Findings, slices: list[int]) -> None:
     ds.BitsAllocated = ds.BitsStored = 8 * np.dtype(kind).itemsize
     ds.HighBit = ds.BitsStored - 1
     ds.add_new("PixelPaddingValue", "US", 0)
-    compress(
-        ds,
-        RLELossless,
-        labels if len(slices) > 1 else labels[0],
-        encoding_plugin="pylibjpeg",
-        generate_instance_uid=False,
-    )
+    frames.run_lengths(ds, labels)

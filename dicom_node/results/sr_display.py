@@ -63,15 +63,16 @@ def tracking_identifier(shape: Drawing) -> str:
 
 def _content(context: ResultContext, shapes: Sequence[Drawing]) -> sr.MeasurementReport:
     """The content tree (PS3.16 TID 1500)."""
+    algorithm = report.algorithm(context)
     return sr.MeasurementReport(
         observation_context=sr.ObservationContext(observer_device_context=observer.device(context)),
         procedure_reported=[codes.concept(code) for code in codes.procedures(context.header)],
-        imaging_measurements=[_group(context, shape) for shape in shapes],
+        imaging_measurements=[_group(context, shape, algorithm) for shape in shapes],
         title=codes.concept(TITLE),
     )
 
 
-def _group(context: ResultContext, shape: Drawing) -> _Group:
+def _group(context: ResultContext, shape: Drawing, algorithm: sr.AlgorithmIdentification) -> _Group:
     """One measurement group of one shape."""
     segment = shape.segment
     shared: dict[str, Any] = {
@@ -81,7 +82,7 @@ def _group(context: ResultContext, shape: Drawing) -> _Group:
         "finding_category": codes.concept(segment.category),
         "finding_type": codes.concept(segment.type),
         "finding_sites": report.sites([segment]),
-        "algorithm_id": report.algorithm(context),
+        "algorithm_id": algorithm,
     }
     image = context.source.datasets[shape.slice]
     number = frame_number(image)

@@ -14,24 +14,14 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.tag import Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, JPEGLSLossless, RLELossless
 
-from dicom_node.errors import SeriesError
 from dicom_node.series import read_series
-from tests.dicom_node.test_series_fuzz import DAMAGE, STEADY, damage
+from tests.dicom_node.test_series_fuzz import DAMAGE, STEADY, read_damaged
+from tests.dicom_node.test_series_refused import PHANTOM
+from tests.dicom_node.test_series_refused import refusal as refused
 from tests.support import enhanced, phantoms
 from tests.support.phantoms import Phantom
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
-
-PHANTOM = Phantom(patient_id="SECRET-7", patient_name="Secret^Name")
-
-
-def refused(paths: list[Path]) -> SeriesError:
-    with pytest.raises(SeriesError) as caught:
-        read_series(paths)
-    message = str(caught.value)
-    assert "SECRET" not in message.upper()
-    assert message.endswith(".")
-    return caught.value
 
 
 def made(phantom: Phantom = PHANTOM) -> Dataset:
@@ -276,13 +266,3 @@ def test_a_damaged_compressed_image_is_read_or_refused_by_name(
     ds = made(SMALL)
     ds.compress(syntax, generate_instance_uid=False)
     read_damaged(phantoms.write([ds], tmp_path), damaged)
-
-
-def read_damaged(paths: list[Path], damaged: tuple[list[tuple[float, int]], float]) -> None:
-    paths[0].write_bytes(damage(paths[0].read_bytes(), *damaged))
-    try:
-        images = read_series(paths)
-    except SeriesError as error:
-        assert error.reason and str(error)
-    else:
-        assert images.volume.array.shape == images.volume.geometry.shape

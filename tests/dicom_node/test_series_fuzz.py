@@ -45,7 +45,14 @@ def test_a_damaged_slice_is_read_or_refused_by_name(
 ) -> None:
     # Few pixels: most of the damage hits the header.
     paths = phantoms.write(phantoms.datasets(Phantom(shape=(4, 16, 16))), tmp_path)
-    paths[1].write_bytes(damage(paths[1].read_bytes(), *damaged))
+    read_damaged(paths, damaged, which=1)
+
+
+def read_damaged(
+    paths: list[Path], damaged: tuple[list[tuple[float, int]], float], *, which: int = 0
+) -> None:
+    """Damage one of the files, and read all: they make a volume, or are refused by name."""
+    paths[which].write_bytes(damage(paths[which].read_bytes(), *damaged))
     try:
         images = read_series(paths)
     except SeriesError as error:
