@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from engines.diameter import Point
 from engines.errors import OutputError
-from engines.volume import Geometry
+from engines.volume import Geometry, Volume
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,6 +82,8 @@ class Measurement:
     derivation: Code | None = None
     #: The segment it was measured in; None for the whole image.
     segment_number: int | None = None
+    #: Of what it is the probability, where it is one.
+    about: Code | None = None
     #: The ends of the line that was measured, where it is one's length: on one slice of the mask.
     ends: tuple[Point, Point] | None = None
 
@@ -139,6 +141,28 @@ class Map:
             raise OutputError(f'map "{self.key}" has probabilities that are not between 0 and 1')
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Box:
+    """One thing that a detector found, on the grid of the findings."""
+
+    #: Of its class.
+    key: str
+    label: str
+    code: Code
+    #: 0 to 1.
+    score: float
+    #: Its outer faces, as continuous (slice, row, column) indices: voxel i reaches from i - 1/2 to i + 1/2.
+    low: Point
+    high: Point
+    colour: tuple[int, int, int] = (230, 159, 0)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.score <= 1:
+            raise OutputError(f'box "{self.key}" has the score {self.score:g}, which is not between 0 and 1')
+        if not all(low < high for low, high in zip(self.low, self.high, strict=True)):
+            raise OutputError(f'box "{self.key}" from {self.low} to {self.high} holds nothing')
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Findings:
     """One model's whole answer about one series, on that series' own voxel grid."""
@@ -155,6 +179,10 @@ class Findings:
     impossible: tuple[str, ...] = ()
     #: As the network gave them: what was cleared from the mask afterwards is still in them.
     maps: tuple[Map, ...] = ()
+    #: Those that a detector found, the highest score first.
+    boxes: tuple[Box, ...] = ()
+    #: What an image-to-image model made, on the grid of the findings.
+    image: Volume | None = None
     #: The backend that answered, e.g. "openvino 2026.4 CPU float32".
     engine: str = ""
     #: Seconds per stage: preprocess, infer, postprocess, measure.
@@ -168,6 +196,8 @@ class Findings:
         numbers = [segment.number for segment in self.segments]
         if numbers != list(range(1, len(numbers) + 1)):
             raise OutputError(f"segment numbers must run 1..N without gaps, not {numbers}")
+        if self.image is not None and not self.image.geometry.agrees_with(self.geometry):
+            raise OutputError("the image that was made does not lie on the grid of the findings")
         for item in self.maps:
             if item.array.shape != self.geometry.shape:
                 raise OutputError(

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from engines import manifest
+from engines import manifest_inputs as manifest
 from engines.errors import VolumeError
 from engines.volume import Geometry
 
@@ -21,7 +21,7 @@ _ROUNDING = 1e-6
 def of_model(source: Geometry, entry: manifest.Input) -> Geometry:
     """The grid that the network sees `source` on; the one slice of a planar image stays as it is."""
     if entry.size is not None:
-        return _over_the_box(source, (1, *entry.size))
+        return _over_the_box(source, entry.size if len(entry.size) == 3 else (1, *entry.size))
     if entry.spacing_mm is not None and len(entry.spacing_mm) == 2:
         return at_spacing(source, (source.spacing[0], *entry.spacing_mm))
     return at_spacing(source, entry.spacing_mm)

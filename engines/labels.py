@@ -8,6 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 
+def blank(shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """The label map of a model without labels: background everywhere, one byte of memory, read-only."""
+    return np.broadcast_to(np.zeros(1, np.uint8), shape)
+
+
 def counts(mask: NDArray[Any], most: int) -> NDArray[np.int64]:
     """Voxels per label 0..`most` of a (slices, rows, columns) label map."""
     total = np.zeros(most + 1, np.int64)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Literal
 
+from engines.manifest import Manifest
 from engines.package import ModelPackage
 from engines.runner import Runner, usable_cores
 
@@ -20,7 +22,7 @@ def open_runner(package: ModelPackage, *, engine: Engine = "openvino", threads: 
     Raises PackageError where the weights changed since the package was opened, RunnerError where the
     runtime refuses the network.
     """
-    shapes = {entry.name: (1, 1, *package.manifest.tiling.patch) for entry in package.manifest.inputs}
+    shapes = _shapes(package.manifest)
     weights = package.read_weights()
     count = threads or usable_cores()
     # Imported here: a process that runs one backend, or none, does not pay for the others.
@@ -31,3 +33,11 @@ def open_runner(package: ModelPackage, *, engine: Engine = "openvino", threads: 
     from engines import ort
 
     return ort.ONNXRuntimeRunner(weights, shapes=shapes, threads=count)
+
+
+def _shapes(manifest: Manifest) -> dict[str, tuple[int, ...]]:
+    """The shape of each input of the graph: one window of all its channels."""
+    windows = manifest.windows
+    channels = Counter(entry.name for entry in manifest.inputs)
+    deep = windows.patch[0] + 2 * windows.context
+    return {name: (1, count, deep, *windows.patch[1:]) for name, count in channels.items()}

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from engines.findings import Urgency
-from engines.manifest_entries import CodeEntry, LongText, ResultKind, Strict, WordsEntry
+from engines.manifest_entries import LongText, ResultKind, Strict, WordsEntry
+from engines.manifest_findings import FindingRule, MeasurementEntry
+from engines.manifest_inputs import Input, Shape
+from engines.manifest_outputs import (
+    Class,
+    ClassificationOutput,
+    DetectionOutput,
+    Label,
+    Output,
+    RegressionOutput,
+    SegmentationOutput,
+    Task,
+    Value,
+    task_of,
+)
 
 
 class Weights(Strict):
@@ -15,86 +28,6 @@ class Weights(Strict):
 
     file: str = "model.onnx"
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-class Window(Strict):
-    """Clip to [low, high] and scale linearly to [0, 1]."""
-
-    kind: Literal["window"]
-    low: float
-    high: float
-
-
-class CTNormalisation(Strict):
-    """nnU-Net's CT scheme: clip to the training set's percentiles, then (x - mean) / std."""
-
-    kind: Literal["ct"]
-    low: float
-    high: float
-    mean: float
-    std: Annotated[float, Field(gt=0)]
-
-
-class ZScore(Strict):
-    """(x - mean) / std of the image itself."""
-
-    kind: Literal["z-score"]
-    #: Statistics over non-zero voxels only.
-    nonzero: bool = False
-
-
-class Percentile(Strict):
-    """Clip to two percentiles of the image and scale linearly to [0, 1]."""
-
-    kind: Literal["percentile"]
-    low: Annotated[float, Field(ge=0, lt=100)] = 0.5
-    high: Annotated[float, Field(gt=0, le=100)] = 99.5
-
-
-class MinMax(Strict):
-    """Scale the image's own range linearly to [0, 1]."""
-
-    kind: Literal["min-max"]
-
-
-Intensity = Annotated[Window | CTNormalisation | ZScore | Percentile | MinMax, Field(discriminator="kind")]
-_Length = Annotated[float, Field(gt=0)]
-Spacing = tuple[_Length, _Length, _Length]
-Shape = tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
-
-
-class Input(Strict):
-    """One named input of the network and how a series becomes it."""
-
-    #: The ONNX graph's input name; its shape is (1, 1, slices, rows, columns).
-    name: str
-    #: Which series fits, in the same language as a route's `when`.
-    series: dict[str, Any]
-    #: Whether the model looks at single images (X-rays, ultrasound, photographs, one slice) as they were
-    #: acquired: volumes of one slice, with or without a place in the patient, instead of stacks.
-    planar: bool = False
-    #: Patient directions of the (slice, row, column) axes that the network was trained on.
-    orientation: Annotated[str, Field(pattern=r"^[LRAPHF]{3}$")] = "HPL"
-    #: Voxel spacing the network was trained on, mm along (slice, row, column), or (row, column) where
-    #: `planar`; null: as acquired.
-    spacing_mm: Spacing | tuple[_Length, _Length] | None = None
-    #: Where `planar`, instead of a spacing: (rows, columns) that every image is brought to, whatever its shape.
-    size: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]] | None = None
-    intensity: Intensity
-    #: Fewest slices along the scan that the model accepts.
-    min_slices: Annotated[int, Field(ge=1)] = 2
-
-    @model_validator(mode="after")
-    def _fits_its_dimensions(self) -> Input:
-        length = 2 if self.planar else 3
-        if self.spacing_mm is not None and len(self.spacing_mm) != length:
-            raise ValueError(f"spacing_mm has {length} numbers where planar is {str(self.planar).lower()}")
-        unfit = {"orientation", "min_slices"} if self.planar else {"size"}
-        for key in sorted(unfit & self.model_fields_set):
-            raise ValueError(f"{key} says nothing where planar is {str(self.planar).lower()}: remove it")
-        if self.size is not None and self.spacing_mm is not None:
-            raise ValueError("give spacing_mm or size, not both")
-        return self
 
 
 class Tiling(Strict):
@@ -107,83 +40,15 @@ class Tiling(Strict):
     weighting: Literal["gaussian", "uniform"] = "gaussian"
     #: Axes (0 slice, 1 row, 2 column) that are also inferred mirrored, and averaged.
     mirror_axes: tuple[Literal[0, 1, 2], ...] = ()
-
-
-class Label(Strict):
-    """One class of a segmentation output."""
-
-    #: Channel of the output that stands for it; 0 is background.
-    index: Annotated[int, Field(ge=1)]
-    #: Short name that measurements refer to.
-    key: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-    label: LongText
-    category: CodeEntry
-    type: CodeEntry
-    anatomic_region: CodeEntry | None = None
-    colour: tuple[
-        Annotated[int, Field(ge=0, le=255)],
-        Annotated[int, Field(ge=0, le=255)],
-        Annotated[int, Field(ge=0, le=255)],
-    ]
-    #: Keep only the largest connected component.
-    keep_largest: bool = False
-    #: Connected components of less than this are dropped: specks, and what only looks alike.
-    min_component_ml: Annotated[float, Field(ge=0)] = 0.0
-    #: A label of less than this in the whole image is dropped: it is not what the model is about.
-    min_volume_ml: Annotated[float, Field(ge=0)] = 0.0
-    #: Also give its probability at each voxel, as the network has it: 4 bytes for each voxel of the image.
-    probability: bool = False
-
-
-class Output(Strict):
-    """The network's output and its labels."""
-
-    #: The ONNX graph's output name; its shape is (1, classes, slices, rows, columns).
-    name: str
-    activation: Literal["softmax", "none"] = "softmax"
-    labels: Annotated[tuple[Label, ...], Field(min_length=1)]
-
-
-class MeasurementEntry(Strict):
-    """One measurement to make of labels."""
-
-    key: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-    kind: Literal[
-        "volume", "area", "longest_diameter",
-        "mean", "std", "minimum", "maximum", "percent_below", "percent_above",
-    ]  # fmt: skip
-    #: Label keys: one measurement for each.
-    of: Annotated[tuple[str, ...], Field(min_length=1)]
-    #: Also measure the union of `of`, reported without a segment.
-    combined: bool = False
-    #: For percent_below and percent_above, in the source volume's unit.
-    threshold: float | None = None
-    name: CodeEntry
-    unit: CodeEntry
-    derivation: CodeEntry | None = None
+    #: 2.5D, for a patch of one slice: so many slices before and after it are channels too, edges repeated.
+    context: Annotated[int, Field(ge=0, le=16)] = 0
+    #: A window whose every input value is at most this is background without being inferred; null: none is.
+    skip_at_most: float | None = None
 
     @model_validator(mode="after")
-    def _threshold_goes_with_percent(self) -> MeasurementEntry:
-        if (self.threshold is not None) != self.kind.startswith("percent"):
-            raise ValueError("threshold is needed by percent_below and percent_above, and only there")
-        return self
-
-
-class FindingRule(Strict):
-    """When a measurement makes a finding."""
-
-    key: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-    code: CodeEntry
-    #: Key of the measurement; the combined value where there is one, else any segment's.
-    measurement: str
-    above: float | None = None
-    below: float | None = None
-    urgency: Urgency = Urgency.ROUTINE
-
-    @model_validator(mode="after")
-    def _one_bound(self) -> FindingRule:
-        if self.above is None and self.below is None:
-            raise ValueError("a finding needs above, below or both")
+    def _context_is_of_one_slice(self) -> Tiling:
+        if self.context and self.patch[0] != 1:
+            raise ValueError("context goes with a patch of one slice")
         return self
 
 
@@ -198,9 +63,11 @@ class Manifest(Strict):
     intended_use: str
     research_only: bool = True
     weights: Weights
-    task: Literal["segmentation"]
-    inputs: Annotated[tuple[Input, ...], Field(min_length=1, max_length=1)]
-    tiling: Tiling
+    task: Task
+    #: The first is the one whose grid everything is answered on; the others are brought to it.
+    inputs: Annotated[tuple[Input, ...], Field(min_length=1, max_length=16)]
+    #: Null: the network sees the whole image at once, at the first input's `size`.
+    tiling: Tiling | None = None
     outputs: Annotated[tuple[Output, ...], Field(min_length=1, max_length=1)]
     measurements: tuple[MeasurementEntry, ...] = ()
     findings: tuple[FindingRule, ...] = ()
@@ -208,14 +75,76 @@ class Manifest(Strict):
     #: For reports in words in these languages; without them they say it as the entries above do.
     words: dict[Literal["zh"], WordsEntry] = Field(default_factory=dict)
 
+    @property
+    def reference(self) -> Input:
+        """The input whose grid everything is answered on."""
+        return self.inputs[0]
+
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        """What a mask can hold; none where the task makes no mask."""
+        output = self.outputs[0]
+        return output.labels if isinstance(output, SegmentationOutput) else ()
+
+    @property
+    def windows(self) -> Tiling:
+        """The sliding window; one as large as the image where the manifest has none."""
+        if self.tiling is not None:
+            return self.tiling
+        size = self.reference.size or (1, 1, 1)
+        return Tiling(patch=size if len(size) == 3 else (1, *size), overlap=0, weighting="uniform")
+
+    @property
+    def valued(self) -> frozenset[str]:
+        """The keys of what the network itself estimates, as measurements are known by."""
+        output = self.outputs[0]
+        if isinstance(output, ClassificationOutput):
+            return frozenset(entry.key for entry in output.classes)
+        return (
+            frozenset(entry.key for entry in output.values)
+            if isinstance(output, RegressionOutput)
+            else frozenset()
+        )
+
+    @model_validator(mode="after")
+    def _task_and_output_agree(self) -> Manifest:
+        if task_of(self.outputs[0]) != self.task:
+            raise ValueError(
+                f"outputs[0]: it is one of {task_of(self.outputs[0])}, and the task is {self.task}"
+            )
+        if self.tiling is None and (self.task in ("segmentation", "image") or self.reference.size is None):
+            raise ValueError("tiling: add it; only what sees whole images of one size goes without")
+        roles = [entry.called for entry in self.inputs]
+        if len(set(roles)) != len(roles):
+            raise ValueError("inputs: two have the same role; give each a role of its own")
+        return self
+
+    @model_validator(mode="after")
+    def _numbers_are_used_once(self) -> Manifest:
+        output = self.outputs[0]
+        listed: tuple[Class | Value, ...] = ()
+        if isinstance(output, ClassificationOutput | DetectionOutput):
+            listed = output.classes
+        elif isinstance(output, RegressionOutput):
+            listed = output.values
+        for name, given in (
+            ("key", [item.key for item in listed]),
+            ("index", [item.index for item in listed]),
+        ):
+            if len(set(given)) != len(given):
+                raise ValueError(f"outputs[0]: two entries have the same {name}")
+        return self
+
     @model_validator(mode="after")
     def _planar_models_say_so(self) -> Manifest:
-        planar = self.inputs[0].planar
-        if planar and (self.tiling.patch[0] != 1 or 0 in self.tiling.mirror_axes):
+        planar = self.reference.planar
+        if len({entry.planar for entry in self.inputs}) > 1:
+            raise ValueError("inputs: all are planar, or none is")
+        if planar and (self.windows.patch[0] != 1 or 0 in self.windows.mirror_axes):
             raise ValueError(
                 "tiling: a planar model has a patch of one slice, mirrored along axes 1 and 2 only"
             )
-        for label in self.outputs[0].labels:
+        for label in self.labels:
             if planar and (label.min_component_ml or label.min_volume_ml):
                 raise ValueError(
                     f"outputs[0].labels.{label.key}: a planar image has no volume to be too small"
@@ -227,7 +156,7 @@ class Manifest(Strict):
 
     @model_validator(mode="after")
     def _maps_are_there(self) -> Manifest:
-        marked = sum(label.probability for label in self.outputs[0].labels)
+        marked = sum(label.probability for label in self.labels)
         for kind in {"parametric-map", "fractional"} & set(self.results):
             if not marked:
                 raise ValueError(f"results: {kind} needs a label with probability: true")
@@ -240,28 +169,28 @@ class Manifest(Strict):
 
     @model_validator(mode="after")
     def _references_resolve(self) -> Manifest:
-        labels = [label.key for label in self.outputs[0].labels]
+        labels = [label.key for label in self.labels]
         if len(set(labels)) != len(labels):
             raise ValueError("outputs[0].labels: two labels have the same key")
-        if sorted(label.index for label in self.outputs[0].labels) != list(range(1, len(labels) + 1)):
+        if sorted(label.index for label in self.labels) != list(range(1, len(labels) + 1)):
             raise ValueError("outputs[0].labels: the indices must run 1..N without gaps")
         for entry in self.measurements:
             unknown = set(entry.of) - set(labels)
             if unknown:
                 raise ValueError(f"measurements.{entry.key}.of: no label is called {sorted(unknown)}")
         keys = [entry.key for entry in self.measurements]
-        if len(set(keys)) != len(keys):
+        if len({*keys, *self.valued}) != len(keys) + len(self.valued):
             raise ValueError("measurements: two measurements have the same key")
         for rule in self.findings:
-            if rule.measurement not in keys:
+            if rule.measurement not in {*keys, *self.valued}:
                 raise ValueError(f'findings.{rule.key}.measurement: no measurement "{rule.measurement}"')
         return self
 
     @model_validator(mode="after")
     def _words_name_what_is_there(self) -> Manifest:
         there = {
-            "labels": {label.key for label in self.outputs[0].labels},
-            "measurements": {entry.key for entry in self.measurements},
+            "labels": {label.key for label in self.labels},
+            "measurements": {entry.key for entry in self.measurements} | self.valued,
             "findings": {rule.key for rule in self.findings},
         }
         for language, entry in self.words.items():

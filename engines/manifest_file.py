@@ -11,7 +11,9 @@ import yaml
 
 from engines import measure
 from engines.errors import PackageError
-from engines.manifest import Manifest, MeasurementEntry
+from engines.manifest import Manifest
+from engines.manifest_findings import MeasurementEntry
+from engines.manifest_outputs import Task
 
 #: The manifest formats that this version reads.
 FORMATS: tuple[int, ...] = get_args(Manifest.model_fields["format"].annotation)
@@ -86,7 +88,9 @@ def _rendered(problems: Iterable[Any], path: Path) -> list[str]:
 
 
 def _dotted(location: tuple[int | str, ...]) -> str:
-    """("inputs", 0, "name") as inputs[0].name."""
+    """("inputs", 0, "name") as inputs[0].name, without the task that an output's keys were chosen by."""
+    if location[:1] == ("outputs",) and location[2:3] and location[2] in get_args(Task):
+        location = (*location[:2], *location[3:])
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
     return text.lstrip(".") or "the whole file"
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from engines import diameter, printing
 from engines.errors import VolumeError
 from engines.findings import Finding, Measurement
-from engines.manifest import FindingRule, Manifest, MeasurementEntry
+from engines.manifest import Manifest
+from engines.manifest_findings import FindingRule, MeasurementEntry
 from engines.preprocess import spread
 from engines.volume import Geometry, Volume
 
@@ -81,7 +82,7 @@ def measure(
     A statistic of a label that has no voxel does not exist and is left out; its volume is 0. A volume, an
     area or a length of what has no known size is left out too: `impossible` says so.
     """
-    numbers = {label.key: label.index for label in manifest.outputs[0].labels}
+    numbers = {label.key: label.index for label in manifest.labels}
     wanted = _wanted(manifest.measurements, numbers)
     statistics = gather(volume.array, mask, wanted, threads=threads)
     made: list[Measurement] = []

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as states
 
 from engines.errors import RunnerError
-from engines.runner import Runner, TensorSpec
+from engines.runner import Runner, TensorSpec, of_rank
 
 #: Everything that the runtime raises on purpose (they share no base class).
 ERRORS: tuple[type[Exception], ...] = (
@@ -92,6 +92,7 @@ def _spec(argument: Any, fixed: tuple[int, ...] | None) -> TensorSpec:
             f"{argument.name} is a {argument.type}; only plain tensors of numbers are supported"
         )
     shape = tuple(axis if isinstance(axis, int) else None for axis in argument.shape)
+    fixed = of_rank(fixed, len(shape)) if fixed is not None else None
     if fixed is not None and len(fixed) == len(shape):
         shape = tuple(length if axis is None else axis for axis, length in zip(shape, fixed, strict=True))
     return TensorSpec(name=argument.name, dtype=_DTYPES[argument.type], shape=shape)

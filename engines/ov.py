@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.errors import RunnerError
-from engines.runner import Runner, TensorSpec
+from engines.runner import Runner, TensorSpec, of_rank
 
 # OpenVINO's Python package reports usage to its maker where this module can be imported. A hospital's
 # machine reports to nobody; None makes the import fail, and OpenVINO then uses its own empty stand-in.
@@ -81,13 +81,11 @@ def _fix_shapes(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Give the free axes of the inputs their lengths."""
     fixed = {}
     for port in model.inputs:
-        partial, wanted = port.get_partial_shape(), shapes.get(port.get_any_name())
-        if (
-            partial.is_dynamic
-            and wanted is not None
-            and partial.rank.is_static
-            and len(partial) == len(wanted)
-        ):
+        partial, given = port.get_partial_shape(), shapes.get(port.get_any_name())
+        if given is None or not partial.is_dynamic or not partial.rank.is_static:
+            continue
+        wanted = of_rank(given, len(partial))
+        if len(partial) == len(wanted):
             fixed[port] = [
                 length if axis.is_dynamic else axis.get_length()
                 for axis, length in zip(partial, wanted, strict=True)

@@ -59,7 +59,7 @@ class ModelPackage:
 
     def _translation(self, entry: WordsEntry) -> Translation:
         """The manifest's words, by what a mask and findings know."""
-        numbers = {label.key: label.index for label in self.manifest.outputs[0].labels}
+        numbers = {label.key: label.index for label in self.manifest.labels}
         return Translation(
             intended_use=entry.intended_use,
             segments={numbers[key]: word for key, word in entry.labels.items()},
@@ -79,7 +79,7 @@ class ModelPackage:
                 anatomic_region=label.anatomic_region.code() if label.anatomic_region else None,
                 colour=label.colour,
             )
-            for label in sorted(self.manifest.outputs[0].labels, key=lambda label: label.index)
+            for label in sorted(self.manifest.labels, key=lambda label: label.index)
         )
 
     def read_weights(self) -> bytes:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
-import numpy as np
-from numpy.typing import NDArray
-
-from engines import labels, measure, postprocess, preprocess, tiling
+from engines import fusion, labels, measure, segment
+from engines.answer import Answer, Case, Clock
 from engines.errors import OutputError
-from engines.findings import PROBABILITY, Code, Findings, Map
-from engines.manifest import Label
+from engines.findings import Findings
+from engines.manifest_outputs import SegmentationOutput, Task
 from engines.package import ModelPackage
-from engines.preprocess import Prepared
 from engines.runner import Runner, usable_cores
-from engines.volume import Geometry, Volume
+from engines.volume import Volume
 
 #: Threads beyond this do not make pre- and postprocessing faster: memory is the limit.
 _MOST_THREADS = 4
@@ -25,26 +20,27 @@ _MOST_THREADS = 4
 #: The share of the progress bar that ends with each stage.
 _PREPROCESSED, _INFERRED = 0.05, 0.95
 
-#: UCUM's unity (PS3.16 CID 7181).
-_NO_UNIT = Code(value="1", scheme="UCUM", meaning="no units")
-
 Progress = Callable[[float], None]
+
+#: What answers each task.
+_TASKS: Mapping[Task, Callable[[Case], Answer]] = {"segmentation": segment.answer}
 
 
 def predict(
     package: ModelPackage,
     runner: Runner,
     volume: Volume,
+    others: Mapping[str, Volume] = MappingProxyType({}),
     *,
     progress: Progress | None = None,
     threads: int | None = None,
 ) -> Findings:
     """Answer about `volume` with the open network of `package`.
 
-    The mask lies on the volume's own grid and the measurements are of its own values. `progress` is
-    called with a growing fraction up to 1. `threads` bounds the work outside the network; None means
-    as many as this process may use, four at most.
-    Raises VolumeError where the volume cannot be used, RunnerError where the runtime fails and
+    `others` are the series of the manifest's further inputs, by role. The mask lies on the volume's own grid
+    and the measurements are of its own values. `progress` is called with a growing fraction up to 1.
+    `threads` bounds the work outside the network; None means as many as this process may use, four at most.
+    Raises VolumeError where a volume cannot be used, RunnerError where the runtime fails and
     OutputError where the network's answer cannot be.
     """
     report = progress or _ignore
@@ -52,16 +48,39 @@ def predict(
     manifest = package.manifest
     check_runner(package, runner)
     measure.check_units(manifest, volume)
-    clock = _Clock()
+    clock = Clock()
     with clock.stage("preprocess"):
-        prepared = preprocess.prepare(volume, manifest.inputs[0], threads=count)
+        seen = fusion.prepare(manifest, volume, others, threads=count)
     report(_PREPROCESSED)
-    mask, maps = _segment(package, runner, prepared, volume, clock=clock, report=report, threads=count)
-    with clock.stage("measure"):
-        measurements = measure.measure(manifest, volume, mask, threads=count)
-        impossible = measure.impossible(manifest, volume.geometry)
-        findings = measure.conclude(manifest, measurements)
+    answer = _TASKS[manifest.task](
+        Case(
+            package=package,
+            runner=runner,
+            volume=volume,
+            seen=seen,
+            clock=clock,
+            report=lambda done: report(_PREPROCESSED + (_INFERRED - _PREPROCESSED) * done),
+            threads=count,
+        )
+    )
+    found = _concluded(package, runner, volume, answer, clock=clock, threads=count)
     report(1.0)
+    return found
+
+
+def _concluded(
+    package: ModelPackage, runner: Runner, volume: Volume, answer: Answer, *, clock: Clock, threads: int
+) -> Findings:
+    """The task's answer with what is measured, and what follows from that."""
+    manifest = package.manifest
+    mask = labels.blank(volume.geometry.shape) if answer.mask is None else answer.mask
+    with clock.stage("measure"):
+        measurements = (
+            *answer.measurements,
+            *measure.measure(manifest, volume, mask, threads=threads),
+        )
+        impossible = measure.impossible(manifest, volume.geometry)
+        findings = (*answer.findings, *measure.conclude(manifest, measurements))
     return Findings(
         model=package.identity,
         geometry=volume.geometry,
@@ -70,7 +89,9 @@ def predict(
         measurements=measurements,
         findings=findings,
         impossible=impossible,
-        maps=maps,
+        maps=answer.maps,
+        boxes=answer.boxes,
+        image=answer.image,
         engine=runner.description,
         seconds=clock.seconds,
     )
@@ -78,119 +99,30 @@ def predict(
 
 def check_runner(package: ModelPackage, runner: Runner) -> None:
     """Raise OutputError where the network's inputs and outputs are not those that the manifest names."""
-    entry, output = package.manifest.inputs[0], package.manifest.outputs[0]
+    manifest, output = package.manifest, package.manifest.outputs[0]
+    wanted = list(dict.fromkeys(entry.name for entry in manifest.inputs))
     names = [spec.name for spec in runner.inputs]
-    if names != [entry.name]:
-        raise OutputError(f'the network has the inputs {names}; the manifest names "{entry.name}" alone')
+    if sorted(names) != sorted(wanted):
+        only = " alone" if len(wanted) == 1 else ""
+        named = ", ".join(f'"{name}"' for name in wanted)
+        raise OutputError(f"the network has the inputs {names}; the manifest names {named}{only}")
     shapes = {spec.name: spec.shape for spec in runner.outputs}
     if output.name not in shapes:
         raise OutputError(f'the network has the outputs {sorted(shapes)}; the manifest names "{output.name}"')
-    shape, classes = shapes[output.name], len(output.labels) + 1
-    if len(shape) != 5 or shape[1] not in (None, classes):
+    if isinstance(output, SegmentationOutput):
+        _check_channels(output, shapes[output.name])
+
+
+def _check_channels(output: SegmentationOutput, shape: tuple[int | None, ...]) -> None:
+    """Raise OutputError where the output has not one channel for each class."""
+    classes = segment.channels(output)
+    if len(shape) not in (4, 5) or shape[1] not in (None, classes):
+        needing = "labels need" if output.activation == "sigmoid" else "labels and the background need"
         raise OutputError(
-            f'output "{output.name}" has shape {shape}; the manifest\'s labels and the background need '
+            f'output "{output.name}" has shape {shape}; the manifest\'s {needing} '
             f"(1, {classes}, slices, rows, columns)"
         )
 
 
-def _segment(
-    package: ModelPackage,
-    runner: Runner,
-    prepared: Prepared,
-    volume: Volume,
-    *,
-    clock: _Clock,
-    report: Progress,
-    threads: int,
-) -> tuple[NDArray[Any], tuple[Map, ...]]:
-    """The label map on the volume's grid, and the probabilities that the manifest wants."""
-    entry, output = package.manifest.inputs[0], package.manifest.outputs[0]
-    mask = np.zeros(volume.geometry.shape, dtype=postprocess.mask_dtype(len(output.labels) + 1))
-    wanted = [label for label in output.labels if label.probability]
-    shares = {label.index: np.zeros(mask.shape, np.float32) for label in wanted}
-
-    def turned(array: NDArray[Any]) -> NDArray[Any]:
-        # A view in the model's axes: what is written to it lands where the source's voxels are.
-        return preprocess.turn(Volume(array=array, geometry=volume.geometry), entry).array
-
-    backward = postprocess.Backward(
-        turned(mask),
-        prepared.geometry.shape,
-        activation=output.activation,
-        probabilities={number: turned(share) for number, share in shares.items()},
-        threads=threads,
-    )
-    slabs = tiling.sweep(
-        runner,
-        prepared.array,
-        package.manifest.tiling,
-        input_name=entry.name,
-        output_name=output.name,
-        classes=len(output.labels) + 1,
-        progress=lambda done: report(_PREPROCESSED + (_INFERRED - _PREPROCESSED) * done),
-    )
-    for slab in clock.each("infer", slabs):
-        with clock.stage("postprocess"):
-            backward.write(slab.start, slab.logits)
-    with clock.stage("postprocess"):
-        _clean(mask, volume.geometry, output.labels)
-    return mask, tuple(_probability(label, shares[label.index]) for label in wanted)
-
-
-def _probability(label: Label, array: NDArray[np.float32]) -> Map:
-    """The map of a label's probability."""
-    return Map(key=label.key, name=PROBABILITY, unit=_NO_UNIT, segment_number=label.index, array=array)
-
-
-def _clean(mask: NDArray[Any], geometry: Geometry, declared: Sequence[Label]) -> None:
-    """Clear what the manifest does not want of each label, in place."""
-    for label in declared:
-        if label.keep_largest:
-            postprocess.keep_largest(mask, label.index)
-        # Sizes are those of volumes: the manifest of a planar model has none.
-        if label.min_component_ml and geometry.voxel_volume_mm3 is not None:
-            voxels = label.min_component_ml * 1000 / geometry.voxel_volume_mm3
-            postprocess.drop_components(mask, label.index, smaller_than=voxels)
-    if geometry.voxel_volume_mm3 is not None:
-        _drop_small(mask, geometry.voxel_volume_mm3, declared)
-
-
-def _drop_small(mask: NDArray[Any], voxel_mm3: float, declared: Sequence[Label]) -> None:
-    """Clear the labels that are smaller than the manifest wants them, in place."""
-    if not any(label.min_volume_ml for label in declared):
-        return
-    voxels = labels.counts(mask, len(declared))
-    for label in declared:
-        millilitres = voxels[label.index] * voxel_mm3 / 1000
-        if 0 < millilitres < label.min_volume_ml:
-            for plane in mask:
-                plane[plane == label.index] = 0
-
-
 def _ignore(_: float) -> None:
     """Progress that nobody watches."""
-
-
-class _Clock:
-    """Adds up the seconds of each stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Time the block."""
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
-
-    def each(self, name: str, slabs: Iterator[tiling.Slab]) -> Iterator[tiling.Slab]:
-        """Time what an iterator does to make its items, not what is done with them."""
-        while True:
-            with self.stage(name):
-                slab = next(slabs, None)
-            if slab is None:
-                return
-            yield slab

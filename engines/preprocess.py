@@ -12,7 +12,8 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
-from engines import grids, manifest
+from engines import grids
+from engines import manifest_inputs as manifest
 from engines.errors import VolumeError
 from engines.volume import Geometry, Scale, Volume
 

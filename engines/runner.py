@@ -103,6 +103,14 @@ def usable_cores() -> int:
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
+def of_rank(shape: tuple[int, ...], rank: int) -> tuple[int, ...]:
+    """(n, channels, slices, rows, columns) as a network of `rank` axes takes it: in 2D, slices are channels."""
+    if rank == len(shape) - 1 == 4:
+        number, channels, slices, rows, columns = shape
+        return (number, channels * slices, rows, columns)
+    return shape
+
+
 def _check_array(spec: TensorSpec, array: NDArray[Any]) -> None:
     """Raise InputMismatch where the array is not what `spec` declares."""
     got = f"got {array.dtype} {array.shape}"

@@ -61,5 +61,5 @@ def threshold_runner(package: ModelPackage, thresholds: Sequence[float]) -> Thre
         thresholds,
         input_name=package.manifest.inputs[0].name,
         output_name=package.manifest.outputs[0].name,
-        patch=package.manifest.tiling.patch,
+        patch=package.manifest.windows.patch,
     )

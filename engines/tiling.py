@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from engines.errors import OutputError
 from engines.manifest import Tiling
-from engines.runner import Runner
+from engines.runner import Runner, TensorSpec
 
 #: Patches per call where the network takes any number of them.
 BATCH = 4
@@ -77,31 +77,34 @@ def _starts(length: int, patch: int, overlap: float) -> tuple[int, ...]:
 
 def sweep(
     runner: Runner,
-    array: NDArray[np.float32],
+    feeds: Mapping[str, NDArray[np.float32]],
     tiling: Tiling,
     *,
-    input_name: str,
     output_name: str,
     classes: int,
     progress: Callable[[float], None] | None = None,
 ) -> Iterator[Slab]:
-    """Run the network over `array` (slices, rows, columns); yield its averaged logits in slice order.
+    """Run the network over `feeds`, (channels, slices, rows, columns) by input name, all on one grid; yield its
+    averaged logits in slice order.
 
     A slab is yielded as soon as no later window reaches it, so no more than one patch's depth of
     logits is ever held. The grid is padded with 0 where it is smaller than the patch, as nnU-Net does.
     Raises OutputError where the network answers with another shape or with NaN.
     """
-    layout = plan(_shape3(array), tiling)
-    padded = np.pad(array, layout.padding) if any(map(sum, layout.padding)) else array
-    network = _Network(runner=runner, input_name=input_name, output_name=output_name, classes=classes)
-    sums = _Sums(classes=classes, shape=_shape3(padded), layout=layout, weighting=tiling.weighting)
-    ends = (*layout.starts[0][1:], padded.shape[0])
+    layout = plan(_shape3(feeds), tiling)
+    padded = {name: _padded(array, layout, tiling.context) for name, array in feeds.items()}
+    whole = _shape3(padded, tiling.context)
+    network = _Network(
+        runner=runner, output_name=output_name, classes=classes, patch=layout.patch, context=tiling.context
+    )
+    sums = _Sums(classes=classes, shape=whole, layout=layout, weighting=tiling.weighting)
+    ends = (*layout.starts[0][1:], whole[0])
     corners = list(itertools.product(layout.starts[1], layout.starts[2]))
     done = 0
     for first, end in zip(layout.starts[0], ends, strict=True):
-        for (row, column), logits in network.patches(
-            padded[first : first + layout.patch[0]], corners, layout
-        ):
+        reach = slice(first, first + layout.patch[0] + 2 * tiling.context)
+        layer = {name: array[:, reach] for name, array in padded.items()}
+        for (row, column), logits in network.patches(layer, corners, layout.mirrors):
             sums.add(row, column, logits)
             done += 1
             if progress is not None:
@@ -111,9 +114,17 @@ def sweep(
             yield slab
 
 
-def _shape3(array: NDArray[Any]) -> tuple[int, int, int]:
-    """The array's three lengths."""
-    return (array.shape[0], array.shape[1], array.shape[2])
+def _shape3(feeds: Mapping[str, NDArray[Any]], context: int = 0) -> tuple[int, int, int]:
+    """The three lengths of the grid that all of them lie on, without the slices of context around it."""
+    _, slices, rows, columns = next(iter(feeds.values())).shape
+    return (slices - 2 * context, rows, columns)
+
+
+def _padded(array: NDArray[np.float32], layout: Plan, context: int) -> NDArray[np.float32]:
+    """The array with 0 around it where the patch is larger, and `context` more slices before and behind."""
+    if any(map(sum, layout.padding)):
+        array = np.pad(array, ((0, 0), *layout.padding))
+    return np.pad(array, ((0, 0), (context, context), (0, 0), (0, 0)), mode="edge") if context else array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,39 +132,64 @@ class _Network:
     """A runner that takes stacks of patches and returns logits that have been looked at."""
 
     runner: Runner
-    input_name: str
     output_name: str
     classes: int
+    patch: tuple[int, int, int]
+    context: int
 
     def patches(
-        self, layer: NDArray[np.float32], corners: Sequence[tuple[int, int]], layout: Plan
+        self,
+        layer: Mapping[str, NDArray[np.float32]],
+        corners: Sequence[tuple[int, int]],
+        mirrors: Sequence[tuple[int, ...]],
     ) -> Iterator[tuple[tuple[int, int], NDArray[np.float32]]]:
         """The logits of each window of a layer, mirrored back, one pass after the other."""
-        jobs = list(itertools.product(corners, layout.mirrors))
+        jobs = list(itertools.product(corners, mirrors))
         for start in range(0, len(jobs), self._batch):
             batch = jobs[start : start + self._batch]
-            tiles = [_flipped(_tile(layer, corner, layout.patch), mirror) for corner, mirror in batch]
-            for (corner, mirror), logits in zip(batch, self._infer(tiles), strict=True):
-                yield corner, _flipped(logits, tuple(axis + 1 for axis in mirror))
+            for (corner, mirror), logits in zip(batch, self._infer(layer, batch), strict=True):
+                yield corner, _flipped(logits, mirror)
 
     @property
     def _batch(self) -> int:
         """Patches per call: the network's own number where it is fixed."""
         return self.runner.inputs[0].shape[0] or BATCH
 
-    def _infer(self, tiles: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
-        """Logits (classes, slices, rows, columns) of each tile."""
-        spec = self.runner.inputs[0]
-        stack = np.zeros((spec.shape[0] or len(tiles), 1, *tiles[0].shape), dtype=spec.dtype)
-        for index, tile in enumerate(tiles):
-            stack[index, 0] = tile
-        answer = self.runner.infer({self.input_name: stack})[self.output_name]
-        expected = (len(stack), self.classes, *tiles[0].shape)
-        if answer.shape != expected:
+    def _infer(
+        self,
+        layer: Mapping[str, NDArray[np.float32]],
+        batch: Sequence[tuple[tuple[int, int], tuple[int, ...]]],
+    ) -> list[NDArray[np.float32]]:
+        """Logits (classes, slices, rows, columns) of each window of the batch."""
+        stacks = {
+            spec.name: self._stack(
+                spec, [_flipped(self._tile(layer[spec.name], at), axes) for at, axes in batch]
+            )
+            for spec in self.runner.inputs
+        }
+        answer = self.runner.infer(stacks)[self.output_name]
+        count = len(next(iter(stacks.values())))
+        space = self.patch if answer.ndim == 5 else self.patch[1:]
+        if answer.shape != (count, self.classes, *space):
+            expected = (count, self.classes, *space)
             raise OutputError(f'output "{self.output_name}" has shape {answer.shape}, not {expected}')
         if not np.isfinite(answer).all():
             raise OutputError(f'output "{self.output_name}" holds values that are not finite numbers')
-        return list(answer[: len(tiles)])
+        return list(answer.reshape(count, self.classes, *self.patch)[: len(batch)])
+
+    def _stack(self, spec: TensorSpec, tiles: Sequence[NDArray[np.float32]]) -> NDArray[Any]:
+        """Tiles (channels, slices, rows, columns) as the network takes them; slices are channels in 2D."""
+        shape = tiles[0].shape if len(spec.shape) == 5 else (-1, *tiles[0].shape[2:])
+        first = tiles[0].reshape(shape)
+        stack = np.zeros((spec.shape[0] or len(tiles), *first.shape), dtype=spec.dtype)
+        for index, tile in enumerate(tiles):
+            stack[index] = tile.reshape(shape)
+        return stack
+
+    def _tile(self, array: NDArray[np.float32], corner: tuple[int, int]) -> NDArray[np.float32]:
+        """One window of a layer (a view), with the slices around it that are its context."""
+        row, column = corner
+        return array[:, :, row : row + self.patch[1], column : column + self.patch[2]]
 
 
 class _Sums:
@@ -199,17 +235,9 @@ class _Sums:
         self._sums[:, remaining:] = 0
 
 
-def _tile(
-    layer: NDArray[np.float32], corner: tuple[int, int], patch: tuple[int, int, int]
-) -> NDArray[np.float32]:
-    """One window of a layer (a view)."""
-    row, column = corner
-    return layer[:, row : row + patch[1], column : column + patch[2]]
-
-
 def _flipped(array: NDArray[np.float32], axes: tuple[int, ...]) -> NDArray[np.float32]:
-    """The array mirrored along `axes` (a view)."""
-    return np.flip(array, axes) if axes else array
+    """(channels, slices, rows, columns) mirrored along the `axes` of the grid (a view)."""
+    return np.flip(array, tuple(axis + 1 for axis in axes)) if axes else array
 
 
 def _profile(length: int, weighting: str) -> NDArray[np.float32]:

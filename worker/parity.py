@@ -54,7 +54,7 @@ def compare(package: ModelPackage) -> Verdict:
 
 def _patch(package: ModelPackage) -> NDArray[np.float32]:
     """An input in the range that the intensity step gives: waves of several lengths and some noise."""
-    shape = package.manifest.tiling.patch
+    shape = package.manifest.windows.patch
     grid = np.meshgrid(
         *(np.linspace(0, 3 * np.pi, length, dtype=np.float32) for length in shape), indexing="ij"
     )

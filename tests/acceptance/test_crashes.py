@@ -126,6 +126,8 @@ def test_a_listener_that_dies_right_after_its_answer_forgets_nothing(
             wire.send_values(value(1, 0x03, request), value(1, 0x02, data_set_bytes(ds)))
             assert wire.status() == 0
         kill(int(process_id.split(":")[1]))
+        # Dead before the next connection is made: one that its port had taken would be broken off.
+        assert wire.receive_pdu() == b""
     # When its sender comes again with what was not
     assert fragile.dcmsend(*phantoms.write(made[6:], tmp_path / "rest")).returncode == 0
 

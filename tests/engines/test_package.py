@@ -67,7 +67,10 @@ def _probable(count: int) -> dict[str, Any]:
             "model.yaml: wieghts: Extra inputs are not permitted: remove it or correct its spelling",
         ),
         ({"version": 1.0}, "model.yaml: version: Input should be a valid string: put it in quotes"),
-        ({"task": "guess"}, "model.yaml: task: Input should be 'segmentation': correct it"),
+        (
+            {"task": "guess"},
+            "model.yaml: task: Input should be 'segmentation', 'classification', 'detection', 'regression' or 'image': correct it",
+        ),
         ({"tiling": {"patch": [8, 8]}}, "model.yaml: tiling.patch[2]: Field required: add it"),
         (
             {"inputs": [build.entry(intensity={"kind": "windw"})]},

@@ -178,7 +178,7 @@ def test_a_picture_of_it_has_its_aspect() -> None:
         ({"entry": {"min_slices": 1}}, "min_slices says nothing where planar is true"),
         ({"entry": {"spacing_mm": [1, 1, 1]}}, "spacing_mm has 2 numbers where planar is true"),
         ({"entry": {"spacing_mm": [1, 1], "size": [9, 9]}}, "spacing_mm or size, not both"),
-        ({"entry": {"planar": False, "size": [9, 9]}}, "size says nothing where planar is false"),
+        ({"entry": {"planar": False, "size": [9, 9]}}, "size has 3 numbers where planar is false"),
         (
             {"entry": {"planar": False, "spacing_mm": [1, 1]}},
             "spacing_mm has 3 numbers where planar is false",

@@ -45,7 +45,7 @@ def _twice(stack: NDArray[Any]) -> NDArray[Any]:
 def _swept(runner: Runner, array: NDArray[Any], settings: Tiling, **more: Any) -> NDArray[np.float32]:
     """All slabs together, after a check that each begins where the last one ended."""
     slabs = list(
-        tiling.sweep(runner, array, settings, input_name="image", output_name="logits", classes=2, **more)
+        tiling.sweep(runner, {"image": array[None]}, settings, output_name="logits", classes=2, **more)
     )
     expected = 0
     for slab in slabs:
@@ -122,9 +122,7 @@ def test_patches_go_in_stacks_of_the_network(batch: int | None, stacks: list[int
 def test_no_more_than_a_patch_of_slices_is_held() -> None:
     runner = _Function(_twice)
     settings = Tiling(patch=(8, 16, 16), overlap=0.5)
-    sweep = tiling.sweep(
-        runner, _array(64, 16, 16), settings, input_name="image", output_name="logits", classes=2
-    )
+    sweep = tiling.sweep(runner, {"image": _array(1, 64, 16, 16)}, settings, output_name="logits", classes=2)
     depths = [slab.logits.shape[1] for slab in sweep]
     runner.close()
     assert max(depths) == 8
@@ -156,9 +154,8 @@ def test_an_answer_that_cannot_be_used_is_refused(function: Any, complaint: str)
         list(
             tiling.sweep(
                 runner,
-                _array(8, 16, 16),
+                {"image": _array(1, 8, 16, 16)},
                 Tiling(patch=(8, 16, 16)),
-                input_name="image",
                 output_name="logits",
                 classes=2,
             )

@@ -1,0 +1,100 @@
+"""What `model.yaml` may say of the inputs of a network: which series, on which grid, in which intensities."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from engines.manifest_entries import Strict
+
+
+class Window(Strict):
+    """Clip to [low, high] and scale linearly to [0, 1]."""
+
+    kind: Literal["window"]
+    low: float
+    high: float
+
+
+class CTNormalisation(Strict):
+    """nnU-Net's CT scheme: clip to the training set's percentiles, then (x - mean) / std."""
+
+    kind: Literal["ct"]
+    low: float
+    high: float
+    mean: float
+    std: Annotated[float, Field(gt=0)]
+
+
+class ZScore(Strict):
+    """(x - mean) / std of the image itself."""
+
+    kind: Literal["z-score"]
+    #: Statistics over non-zero voxels only.
+    nonzero: bool = False
+
+
+class Percentile(Strict):
+    """Clip to two percentiles of the image and scale linearly to [0, 1]."""
+
+    kind: Literal["percentile"]
+    low: Annotated[float, Field(ge=0, lt=100)] = 0.5
+    high: Annotated[float, Field(gt=0, le=100)] = 99.5
+
+
+class MinMax(Strict):
+    """Scale the image's own range linearly to [0, 1]."""
+
+    kind: Literal["min-max"]
+
+
+Intensity = Annotated[Window | CTNormalisation | ZScore | Percentile | MinMax, Field(discriminator="kind")]
+_Length = Annotated[float, Field(gt=0)]
+Spacing = tuple[_Length, _Length, _Length]
+_Count = Annotated[int, Field(gt=0)]
+Shape = tuple[_Count, _Count, _Count]
+
+
+class Input(Strict):
+    """One series that the network looks at, and how it becomes an input or a channel of one."""
+
+    #: The ONNX graph's input name; its shape is (1, channels, slices, rows, columns), or without slices where
+    #: the patch has one. Several entries of one name are its channels, in their order.
+    name: str
+    #: What this series is to the model, e.g. "t1c"; the name where it is the only one of that.
+    role: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$", max_length=32)] | None = None
+    #: Which series fits, in the same language as a route's `when`.
+    series: dict[str, Any]
+    #: Whether the model looks at single images (X-rays, ultrasound, photographs, one slice) as they were
+    #: acquired: volumes of one slice, with or without a place in the patient, instead of stacks.
+    planar: bool = False
+    #: Patient directions of the (slice, row, column) axes that the network was trained on.
+    orientation: Annotated[str, Field(pattern=r"^[LRAPHF]{3}$")] = "HPL"
+    #: Voxel spacing the network was trained on, mm along (slice, row, column), or (row, column) where
+    #: `planar`; null: as acquired.
+    spacing_mm: Spacing | tuple[_Length, _Length] | None = None
+    #: Instead of a spacing: (slices, rows, columns), or (rows, columns) where `planar`, that every image is
+    #: brought to, whatever its shape.
+    size: Shape | tuple[_Count, _Count] | None = None
+    intensity: Intensity
+    #: Fewest slices along the scan that the model accepts.
+    min_slices: Annotated[int, Field(ge=1)] = 2
+
+    @model_validator(mode="after")
+    def _fits_its_dimensions(self) -> Input:
+        length = 2 if self.planar else 3
+        for key, given in (("spacing_mm", self.spacing_mm), ("size", self.size)):
+            if given is not None and len(given) != length:
+                raise ValueError(f"{key} has {length} numbers where planar is {str(self.planar).lower()}")
+        unfit = {"orientation", "min_slices"} if self.planar else set()
+        for key in sorted(unfit & self.model_fields_set):
+            raise ValueError(f"{key} says nothing where planar is {str(self.planar).lower()}: remove it")
+        if self.size is not None and self.spacing_mm is not None:
+            raise ValueError("give spacing_mm or size, not both")
+        return self
+
+    @property
+    def called(self) -> str:
+        """The role, unique among a manifest's inputs."""
+        return self.role or self.name

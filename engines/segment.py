@@ -1,0 +1,89 @@
+"""The task "segmentation": a label for each voxel of the source, and probabilities where they are wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines import labels, postprocess, preprocess, tiling
+from engines.answer import Answer, Case
+from engines.findings import PROBABILITY, Code, Map
+from engines.manifest_outputs import Label, SegmentationOutput
+from engines.volume import Geometry, Volume
+
+#: UCUM's unity (PS3.16 CID 7181).
+_NO_UNIT = Code(value="1", scheme="UCUM", meaning="no units")
+
+
+def answer(case: Case) -> Answer:
+    """The label map on the volume's grid, and the probabilities that the manifest wants."""
+    manifest, geometry = case.package.manifest, case.volume.geometry
+    output = manifest.outputs[0]
+    assert isinstance(output, SegmentationOutput)
+    mask = np.zeros(geometry.shape, dtype=postprocess.mask_dtype(len(output.labels) + 1))
+    wanted = [label for label in output.labels if label.probability]
+    shares = {label.index: np.zeros(mask.shape, np.float32) for label in wanted}
+
+    def turned(array: NDArray[Any]) -> NDArray[Any]:
+        # A view in the model's axes: what is written to it lands where the source's voxels are.
+        return preprocess.turn(Volume(array=array, geometry=geometry), manifest.reference).array
+
+    backward = postprocess.Backward(
+        turned(mask),
+        case.seen.geometry.shape,
+        activation=output.activation,
+        probabilities={number: turned(share) for number, share in shares.items()},
+        threads=case.threads,
+    )
+    slabs = tiling.sweep(
+        case.runner,
+        case.seen.arrays,
+        manifest.windows,
+        output_name=output.name,
+        classes=channels(output),
+        progress=case.report,
+    )
+    for slab in case.clock.each("infer", slabs):
+        with case.clock.stage("postprocess"):
+            backward.write(slab.start, slab.logits)
+    with case.clock.stage("postprocess"):
+        _clean(mask, geometry, output.labels)
+    return Answer(mask=mask, maps=tuple(_probability(label, shares[label.index]) for label in wanted))
+
+
+def channels(output: SegmentationOutput) -> int:
+    """How many channels the network's output has: regions have no background."""
+    return len(output.labels) + (output.activation != "sigmoid")
+
+
+def _probability(label: Label, array: NDArray[np.float32]) -> Map:
+    """The map of a label's probability."""
+    return Map(key=label.key, name=PROBABILITY, unit=_NO_UNIT, segment_number=label.index, array=array)
+
+
+def _clean(mask: NDArray[Any], geometry: Geometry, declared: Sequence[Label]) -> None:
+    """Clear what the manifest does not want of each label, in place."""
+    for label in declared:
+        if label.keep_largest:
+            postprocess.keep_largest(mask, label.index)
+        # Sizes are those of volumes: the manifest of a planar model has none.
+        if label.min_component_ml and geometry.voxel_volume_mm3 is not None:
+            voxels = label.min_component_ml * 1000 / geometry.voxel_volume_mm3
+            postprocess.drop_components(mask, label.index, smaller_than=voxels)
+    if geometry.voxel_volume_mm3 is not None:
+        _drop_small(mask, geometry.voxel_volume_mm3, declared)
+
+
+def _drop_small(mask: NDArray[Any], voxel_mm3: float, declared: Sequence[Label]) -> None:
+    """Clear the labels that are smaller than the manifest wants them, in place."""
+    if not any(label.min_volume_ml for label in declared):
+        return
+    voxels = labels.counts(mask, len(declared))
+    for label in declared:
+        millilitres = voxels[label.index] * voxel_mm3 / 1000
+        if 0 < millilitres < label.min_volume_ml:
+            for plane in mask:
+                plane[plane == label.index] = 0
