@@ -120,6 +120,19 @@ class Manifest(Strict):
         return self
 
     @model_validator(mode="after")
+    def _further_inputs_follow_the_first(self) -> Manifest:
+        first, *others = self.inputs
+        if not others and first.prefer:
+            raise ValueError("inputs[0].prefer: a model of one series takes each that fits; remove it")
+        for position, entry in enumerate(others, start=1):
+            for key in () if entry.planar else ("spacing_mm", "size", "orientation"):
+                if key in entry.model_fields_set and getattr(entry, key) != getattr(first, key):
+                    raise ValueError(
+                        f"inputs[{position}].{key}: every input is brought to the grid of the first; remove it"
+                    )
+        return self
+
+    @model_validator(mode="after")
     def _numbers_are_used_once(self) -> Manifest:
         output = self.outputs[0]
         listed: tuple[Class | Value, ...] = ()
