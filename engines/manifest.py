@@ -21,6 +21,7 @@ from engines.manifest_outputs import (
     Value,
     task_of,
 )
+from engines.manifest_steps import Crop
 
 
 class Weights(Strict):
@@ -119,6 +120,21 @@ class Manifest(Strict):
             raise ValueError("inputs: two have the same role; give each a role of its own")
         if any(step.kind == "crop" for entry in self.inputs[1:] for step in entry.steps):
             raise ValueError("inputs: the crop of the first is that of all; remove it from the others")
+        return self
+
+    @model_validator(mode="after")
+    def _further_inputs_follow_the_first(self) -> Manifest:
+        first, *others = self.inputs
+        if not others and first.prefer:
+            raise ValueError("inputs[0].prefer: a model of one series takes each that fits; remove it")
+        for position, entry in enumerate(others, start=1):
+            for key in () if entry.planar else ("spacing_mm", "size", "orientation"):
+                if key in entry.model_fields_set and getattr(entry, key) != getattr(first, key):
+                    raise ValueError(
+                        f"inputs[{position}].{key}: every input is brought to the grid of the first; remove it"
+                    )
+            if any(isinstance(step, Crop) for step in entry.steps):
+                raise ValueError(f"inputs[{position}].steps: the crop is that of the first input; remove it")
         return self
 
     @model_validator(mode="after")

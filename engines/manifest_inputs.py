@@ -67,6 +67,9 @@ class Input(Strict):
     role: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$", max_length=32)] | None = None
     #: Which series fits, in the same language as a route's `when`.
     series: dict[str, Any]
+    #: Of several series that fit: further criteria in the same language, the most wanted first. Each leaves those that
+    #: meet it, where some do.
+    prefer: tuple[dict[str, Any], ...] = ()
     #: Whether the model looks at single images (X-rays, ultrasound, photographs, one slice) as they were
     #: acquired: volumes of one slice, with or without a place in the patient, instead of stacks.
     planar: bool = False

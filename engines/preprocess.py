@@ -93,8 +93,11 @@ def turn(volume: Volume, entry: manifest.Input) -> Volume:
     return volume if entry.planar else volume.reoriented(entry.orientation)
 
 
-def check(volume: Volume, entry: manifest.Input) -> None:
-    """Raise VolumeError, saying why, where the model cannot answer about this volume."""
+def check(volume: Volume, entry: manifest.Input, *, upright: bool = True) -> None:
+    """Raise VolumeError, saying why, where the model cannot answer about this volume.
+
+    A volume that is brought to the grid of another need not be `upright` itself.
+    """
     slices = volume.array.shape[0]
     if entry.planar:
         if slices > 1:
@@ -102,7 +105,7 @@ def check(volume: Volume, entry: manifest.Input) -> None:
         if entry.spacing_mm is not None and volume.geometry.scale is Scale.NONE:
             raise VolumeError("the image does not say how large its pixels are, and the model must know")
     else:
-        _check_stack(volume, entry)
+        _check_stack(volume, entry, upright=upright)
     _check_values(volume, "")
 
 
@@ -117,13 +120,13 @@ def _check_values(volume: Volume, when: str) -> None:
         )
 
 
-def _check_stack(volume: Volume, entry: manifest.Input) -> None:
-    """Enough slices, upright in the patient."""
+def _check_stack(volume: Volume, entry: manifest.Input, *, upright: bool) -> None:
+    """Enough slices, and upright in the patient where that matters."""
     slices = volume.array.shape[0]
     if slices < entry.min_slices:
         raise VolumeError(f"the volume has {slices} slices; the model needs at least {entry.min_slices}")
     angle = obliquity(volume.geometry)
-    if angle > OBLIQUE_LIMIT_DEGREES:
+    if upright and angle > OBLIQUE_LIMIT_DEGREES:
         raise VolumeError(
             f"the volume is turned {angle:.0f} degrees away from the patient's axes; "
             f"the engine accepts up to {OBLIQUE_LIMIT_DEGREES:.0f}"
@@ -150,6 +153,16 @@ def axis_weights(n_in: int, n_out: int, *, antialias: bool) -> scipy.sparse.csr_
     factor = n_in / n_out
     extent = factor if antialias and factor > 1 else 0.0
     centres = (np.arange(n_out) + 0.5) * factor - 0.5
+    return weights_at(centres, n_in, extent=extent)
+
+
+def weights_at(
+    centres: NDArray[np.floating[Any]], n_in: int, *, extent: float
+) -> scipy.sparse.csr_matrix[np.float32]:
+    """Linear interpolation at `centres`, indices of `n_in` voxels, as a matrix; with `extent`, its mean so far around.
+
+    Beyond the first and last voxel's centre the edge value holds.
+    """
     first = np.floor(centres - extent / 2).astype(np.int64)
     taps = first[:, None] + np.arange(math.ceil(extent) + 2)
     distances = centres[:, None] - taps
@@ -159,7 +172,7 @@ def axis_weights(n_in: int, n_out: int, *, antialias: bool) -> scipy.sparse.csr_
         weights = np.clip(1 - np.abs(distances), 0, None)
     rows, columns = np.nonzero(weights)
     places = np.clip(taps[rows, columns], 0, n_in - 1)
-    matrix = scipy.sparse.coo_matrix((weights[rows, columns], (rows, places)), shape=(n_out, n_in))
+    matrix = scipy.sparse.coo_matrix((weights[rows, columns], (rows, places)), shape=(len(centres), n_in))
     return matrix.tocsr().astype(np.float32)
 
 
@@ -178,17 +191,34 @@ def resample(
     of the volume that is small in-plane. The order of the axes is that of `array`, so an answer does
     not depend on how the voxels lie in memory.
     """
-    scale = scaling or Scaling()
-    rows, columns = (axis_weights(array.shape[axis], shape[axis], antialias=True) for axis in (1, 2))
+    along, rows, columns = (
+        axis_weights(array.shape[axis], shape[axis], antialias=True) for axis in (0, 1, 2)
+    )
+    return weigh(array, (along, rows, columns), shape, scaling=scaling or Scaling(), threads=threads)
+
+
+#: How one axis is resampled; None where it is not.
+Weights = scipy.sparse.csr_matrix[np.float32] | None
+
+
+def weigh(
+    array: NDArray[Any],
+    weights: tuple[Weights, Weights, Weights],
+    shape: tuple[int, int, int],
+    *,
+    scaling: Scaling,
+    threads: int = 1,
+) -> NDArray[np.float32]:
+    """Scale `array` and resample each axis by its weights, to `shape`."""
+    along, rows, columns = weights
     flat = np.empty((array.shape[0], shape[1], shape[2]), dtype=np.float32)
 
     def shrink(start: int) -> None:
-        slab = scale(array[start : start + SLAB])
+        slab = scaling(array[start : start + SLAB])
         for offset in range(len(slab)):
             flat[start + offset] = _in_plane(slab[offset], rows, columns)
 
     spread(shrink, range(0, array.shape[0], SLAB), threads=threads)
-    along = axis_weights(array.shape[0], shape[0], antialias=True)
     return flat if along is None else np.asarray(along @ flat.reshape(len(flat), -1)).reshape(shape)
 
 
