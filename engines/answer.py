@@ -24,6 +24,8 @@ class Case:
 
     package: ModelPackage
     runner: Runner
+    #: The other networks of an ensemble, each of which sees what `runner` sees.
+    members: tuple[Runner, ...] = ()
     #: The first input's series, as it came: what is answered lies on its grid.
     volume: Volume
     seen: Seen

@@ -35,7 +35,7 @@ class VolumeError(EngineError):
 class RoleError(VolumeError):
     """One of the several series of a model cannot be used."""
 
-    def __init__(self, message: str, *, roles: tuple[str, ...]) -> None:
+    def __init__(self, message: str, *, roles: tuple[str, ...] = ()) -> None:
         super().__init__(message)
         #: What the manifest calls the series that it is about.
         self.roles = roles

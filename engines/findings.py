@@ -44,12 +44,14 @@ class ModelIdentity:
     name: str
     version: str
     manufacturer: str
-    #: SHA-256 over manifest and weights, lower-case hex.
+    #: SHA-256 over manifest and weights, lower-case hex; the manifest names the digests of `parts`.
     digest: str
     #: Whether the model is for research only (not a medical device).
     research_only: bool = True
     #: What it is made for, in its maker's words.
     intended_use: str = ""
+    #: The other models that its answers are made with, in words with their digests.
+    parts: tuple[str, ...] = ()
     #: Its words in other languages, by language ("zh").
     words: Mapping[str, Translation] = field(default_factory=dict, hash=False)
 

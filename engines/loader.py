@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Literal
 
 from engines.manifest import Manifest
@@ -38,6 +37,5 @@ def open_runner(package: ModelPackage, *, engine: Engine = "openvino", threads: 
 def _shapes(manifest: Manifest) -> dict[str, tuple[int, ...]]:
     """The shape of each input of the graph: one window of all its channels."""
     windows = manifest.windows
-    channels = Counter(entry.name for entry in manifest.inputs)
     deep = windows.patch[0] + 2 * windows.context
-    return {name: (1, count, deep, *windows.patch[1:]) for name, count in channels.items()}
+    return {name: (1, count, deep, *windows.patch[1:]) for name, count in manifest.channels.items()}

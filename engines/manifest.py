@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -21,7 +23,7 @@ from engines.manifest_outputs import (
     Value,
     task_of,
 )
-from engines.manifest_steps import Crop
+from engines.manifest_stages import After, Crop, LabelChannels, Member, Other
 
 
 class Weights(Strict):
@@ -78,6 +80,10 @@ class Manifest(Strict):
     measurements: tuple[MeasurementEntry, ...] = ()
     findings: tuple[FindingRule, ...] = ()
     results: tuple[ResultKind, ...] = ("seg", "sr")
+    #: Models that answer first, whose answers this one is given.
+    after: Annotated[tuple[After, ...], Field(max_length=8)] = ()
+    #: Models that answer too; what is said is the average of all, this one's network included.
+    ensemble: Annotated[tuple[Member, ...], Field(max_length=16)] = ()
     #: For reports in words in these languages; without them they say it as the entries above do.
     words: dict[Literal["zh"], WordsEntry] = Field(default_factory=dict)
 
@@ -99,6 +105,20 @@ class Manifest(Strict):
             return self.tiling
         size = self.reference.size or (1, 1, 1)
         return Tiling(patch=size if len(size) == 3 else (1, *size), overlap=0, weighting="uniform")
+
+    @property
+    def channels(self) -> Mapping[str, int]:
+        """How many channels each of the graph's inputs has: those of images, then those of earlier answers."""
+        count = Counter(entry.name for entry in self.inputs)
+        for entry in self.after:
+            if isinstance(entry.use, LabelChannels):
+                count[entry.use.name] += entry.use.count
+        return count
+
+    @property
+    def others(self) -> tuple[Other, ...]:
+        """The models that its answers are made with."""
+        return (*self.after, *self.ensemble)
 
     @property
     def valued(self) -> frozenset[str]:
@@ -138,8 +158,22 @@ class Manifest(Strict):
                     raise ValueError(
                         f"inputs[{position}].{key}: every input is brought to the grid of the first; remove it"
                     )
-            if any(isinstance(step, Crop) for step in entry.steps):
-                raise ValueError(f"inputs[{position}].steps: the crop is that of the first input; remove it")
+        return self
+
+    @model_validator(mode="after")
+    def _other_models_fit(self) -> Manifest:
+        for key, others in (("after", self.after), ("ensemble", self.ensemble)):
+            if self.name in {other.model for other in others}:
+                raise ValueError(f"{key}: {self.name} is this model itself; name another")
+            if len({other.model for other in others}) != len({(o.model, o.digest) for o in others}):
+                raise ValueError(f"{key}: a model is named with two digests; it can have one only")
+        crops = [entry for entry in self.after if isinstance(entry.use, Crop)]
+        if len(crops) > 1:
+            raise ValueError("after: two of them crop; give the labels of both to one model, or drop one")
+        if crops and self.task == "image":
+            raise ValueError("after: an image is made of the whole of another; it cannot be cropped")
+        if self.ensemble and self.task != "segmentation":
+            raise ValueError(f"ensemble: only segmentations are averaged, and the task is {self.task}")
         return self
 
     @model_validator(mode="after")

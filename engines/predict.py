@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from engines import fusion, labels, measure, segment
 from engines.answer import Answer, Case, Clock
 from engines.errors import OutputError
 from engines.findings import Findings
+from engines.given import NOTHING, Given
 from engines.manifest_outputs import SegmentationOutput, Task
 from engines.package import ModelPackage
 from engines.runner import Runner, usable_cores
@@ -32,37 +33,44 @@ def predict(
     volume: Volume,
     others: Mapping[str, Volume] = MappingProxyType({}),
     *,
+    given: Given = NOTHING,
+    members: Sequence[Runner] = (),
     progress: Progress | None = None,
     threads: int | None = None,
 ) -> Findings:
     """Answer about `volume` with the open network of `package`.
 
-    `others` are the series of the manifest's further inputs, by role. The mask lies on the volume's own grid
-    and the measurements are of its own values. `progress` is called with a growing fraction up to 1.
-    `threads` bounds the work outside the network; None means as many as this process may use, four at most.
+    `others` are the series of the manifest's further inputs, by role; `given` is what earlier models found,
+    and `members` are the open networks of the manifest's ensemble (`cascade` has both at hand). The mask lies
+    on the volume's own grid and the measurements are of its own values. `progress` is called with a growing
+    fraction up to 1. `threads` bounds the work outside the network; None means as many as this process may
+    use, four at most.
     Raises VolumeError where a volume cannot be used, RunnerError where the runtime fails and
     OutputError where the network's answer cannot be.
     """
-    report = progress or _ignore
+    report = progress or ignore
     count = threads or min(_MOST_THREADS, usable_cores())
     manifest = package.manifest
-    check_runner(package, runner)
+    for each in (runner, *members):
+        check_runner(package, each)
     measure.check_units(manifest, volume)
-    clock = Clock()
+    clock, part = Clock(), given.cut(volume)
     with clock.stage("preprocess"):
-        seen = fusion.prepare(manifest, volume, others, threads=count)
+        seen = given.beside(fusion.prepare(manifest, part, others, threads=count), part)
     report(_PREPROCESSED)
     answer = _TASKS[manifest.task](
         Case(
             package=package,
             runner=runner,
-            volume=volume,
+            members=tuple(members),
+            volume=part,
             seen=seen,
             clock=clock,
             report=lambda done: report(_PREPROCESSED + (_INFERRED - _PREPROCESSED) * done),
             threads=count,
         )
     )
+    answer = given.back(answer, volume.geometry)
     found = _concluded(package, runner, volume, answer, clock=clock, threads=count)
     report(1.0)
     return found
@@ -100,7 +108,7 @@ def _concluded(
 def check_runner(package: ModelPackage, runner: Runner) -> None:
     """Raise OutputError where the network's inputs and outputs are not those that the manifest names."""
     manifest, output = package.manifest, package.manifest.outputs[0]
-    wanted = list(dict.fromkeys(entry.name for entry in manifest.inputs))
+    wanted = list(manifest.channels)
     names = [spec.name for spec in runner.inputs]
     if sorted(names) != sorted(wanted):
         only = " alone" if len(wanted) == 1 else ""
@@ -124,5 +132,5 @@ def _check_channels(output: SegmentationOutput, shape: tuple[int | None, ...]) -
         )
 
 
-def _ignore(_: float) -> None:
+def ignore(_: float) -> None:
     """Progress that nobody watches."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines import components, grids, labels, postprocess, preprocess, tiling
+from engines import components, ensemble, grids, labels, postprocess, preprocess
 from engines.answer import Answer, Case
 from engines.findings import PROBABILITY, Code, Map
 from engines.manifest_outputs import Label, SegmentationOutput
@@ -41,14 +41,7 @@ def answer(case: Case) -> Answer:
         probabilities={number: turned(share) for number, share in shares.items()},
         threads=case.threads,
     )
-    slabs = tiling.sweep(
-        case.runner,
-        case.seen.arrays,
-        manifest.windows,
-        output_name=output.name,
-        classes=channels(output),
-        progress=case.report,
-    )
+    slabs = ensemble.sweep(case, output, classes=channels(output))
     for slab in case.clock.each("infer", slabs):
         with case.clock.stage("postprocess"):
             backward.write(slab.start, slab.logits)

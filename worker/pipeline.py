@@ -26,7 +26,7 @@ from dicom_node.instance import StoredInstance
 from dicom_node.results import report
 from dicom_node.results.context import ResultContext
 from dicom_node.senders import Destination, Outcome, Verdict
-from engines import predict
+from engines import cascade
 from engines.errors import EngineError
 from worker import (
     antecedents,
@@ -200,10 +200,10 @@ def _analyse(
     """Files -> volume -> findings -> objects, read back."""
     package = bench.shelf.package(job.model)
     with watch("load"):
-        runner = bench.shelf.runner(job.model)
+        stage = bench.shelf.stage(job.model)
     with watch("read"):
         source = dicom_series.read_series(paths, planar=package.manifest.inputs[0].planar)
-    findings = predict.predict(package, runner, source.volume)
+    findings = cascade.predict_all(stage, source.volume)
     watch.add(findings.seconds)
     context = ResultContext(
         source=source,

@@ -8,14 +8,14 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from dicom_node import results, series
 from dicom_node.errors import SeriesError
 from dicom_node.results import ResultFile, report
 from dicom_node.results.context import ResultContext
-from engines import loader, predict
+from engines import cascade
 from engines import package as model_package
+from engines.cascade import Stage
 from engines.errors import EngineError
 from engines.findings import Findings
 from engines.package import ModelPackage
@@ -60,23 +60,22 @@ def run(
     series under `out`. Returns the answers, and why there is none to a series, or none that may leave:
     another one's is made all the same. Raises JobError where no series fits.
     """
-    package = _package(settings, model)
+    shelf, name = _shelf(settings, model)
+    package = shelf.package(name)
     wanted = profiles.kinds(profile, package.manifest.results)
     if not wanted:
         raise JobError(
             "no-results", f"profile {profile} takes nothing that {package.manifest.name} lists as results"
         )
     chosen = _matching(package, folder.read(path))
-    with closing(
-        loader.open_runner(package, engine=settings.work.engine, threads=settings.work.threads)
-    ) as runner:
+    with closing(shelf):
+        stage = shelf.stage(name)
         runs, refused = [], []
         for number, found in enumerate(chosen, start=1):
             target = out if len(chosen) == 1 else out / f"series-{number}"
             try:
                 run = _run_series(
-                    package,
-                    runner,
+                    stage,
                     found,
                     target,
                     wanted=wanted,
@@ -96,11 +95,18 @@ def _refusal(found: FolderSeries, error: JobError | SeriesError | EngineError) -
     return JobError(reason, f"series {found.view.series_instance_uid}: {error}")
 
 
-def _package(settings: Settings, model: str) -> ModelPackage:
-    """The package by name, or by its folder."""
-    if (Path(model) / model_package.MANIFEST).exists():
-        return model_package.open_package(Path(model))
-    return Shelf(settings.models).package(model)
+def _shelf(settings: Settings, model: str) -> tuple[Shelf, str]:
+    """A shelf with the package that is meant, by name or by its folder, and all that it needs; and its name.
+
+    What a package in a folder needs is looked for among the configured models, and beside it.
+    """
+    folder = Path(model)
+    folders: tuple[Path, ...] = settings.models
+    if (folder / model_package.MANIFEST).exists():
+        manifest = model_package.open_package(folder).manifest
+        beside = (*settings.models, folder.resolve().parent) if manifest.others else ()
+        model, folders = manifest.name, (folder, *beside)
+    return Shelf(folders, engine=settings.work.engine, threads=settings.work.threads), model
 
 
 def _matching(package: ModelPackage, found: folder.Folder) -> list[FolderSeries]:
@@ -121,8 +127,7 @@ def _matching(package: ModelPackage, found: folder.Folder) -> list[FolderSeries]
 
 
 def _run_series(
-    package: ModelPackage,
-    runner: Any,
+    stage: Stage,
     found: FolderSeries,
     out: Path,
     *,
@@ -131,13 +136,11 @@ def _run_series(
     language: str,
 ) -> Run:
     """Read, predict, write, verify, draw."""
-    watch = Stopwatch()
+    package, watch = stage.package, Stopwatch()
     with watch("read"):
         source = series.read_series(found.paths, planar=package.manifest.inputs[0].planar)
     progress("read", 1.0)
-    findings = predict.predict(
-        package, runner, source.volume, progress=lambda done: progress("predict", done)
-    )
+    findings = cascade.predict_all(stage, source.volume, progress=lambda done: progress("predict", done))
     watch.add(findings.seconds)
     identity = routing.identity(
         package.digest, found.view.sop_instance_uids, {"series": found.view.series_instance_uid}

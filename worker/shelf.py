@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from engines import loader
+from engines import lineage, loader
 from engines import package as model_package
+from engines.cascade import Stage
 from engines.errors import EngineError, PackageError
 from engines.package import ModelPackage
 from engines.runner import Runner
@@ -34,7 +35,8 @@ class Shelf:
         threads: int | None = None,
     ) -> None:
         packages, problems = model_package.discover(folders)
-        self.problems: list[EngineError | CriteriaError] = list(problems)
+        packages, self._lacking = lineage.complete(packages)
+        self.problems: list[EngineError | CriteriaError] = [*problems, *self._lacking.values()]
         self.packages: dict[str, ModelPackage] = {}
         self.rules: dict[str, routing.ModelRule] = {}
         for package in packages:
@@ -49,7 +51,9 @@ class Shelf:
         self._lock = threading.Lock()
 
     def package(self, name: str) -> ModelPackage:
-        """The package with this name. Raises PackageError where there is none."""
+        """The package with this name. Raises PackageError where there is none, or not all that it needs."""
+        if name in self._lacking:
+            raise self._lacking[name]
         try:
             return self.packages[name]
         except KeyError:
@@ -65,6 +69,19 @@ class Shelf:
                 logger.info("model %s %s is loaded on %s", name, package.manifest.version, opened.description)
                 self._runners[name] = opened
             return self._runners[name]
+
+    def stage(self, name: str) -> Stage:
+        """The package with its runner and those of the models that it needs; models share what is open.
+
+        Raises EngineError.
+        """
+        package = self.package(name)
+        return Stage(
+            package=package,
+            runner=self.runner(name),
+            earlier={entry.model: self.stage(entry.model) for entry in package.manifest.after},
+            members=tuple(self.runner(member.model) for member in package.manifest.ensemble),
+        )
 
     def close(self) -> None:
         """Close every open runner."""

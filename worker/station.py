@@ -152,7 +152,7 @@ def _warm(opened: Station) -> None:
     """Load everything now rather than under the first study; a broken model only fails its jobs."""
     wanted = {name for route in opened.settings.routes for name in route.run}
     for name in sorted(wanted & set(opened.shelf.packages)):
-        opened.shelf.runner(name)
+        opened.shelf.stage(name)
     try:
         rehearsal.rehearse()
     except OSError:

@@ -121,7 +121,11 @@ def algorithm(context: ResultContext) -> sr.AlgorithmIdentification:
     return sr.AlgorithmIdentification(
         name=context.model.name,
         version=context.model.version,
-        parameters=[f"engine: {context.engine}", f"digest: sha256:{context.model.digest}"],
+        parameters=[
+            f"engine: {context.engine}",
+            f"digest: sha256:{context.model.digest}",
+            *context.model.parts,
+        ],
         manufacturer=context.model.manufacturer,
         family=codes.concept(codes.ARTIFICIAL_INTELLIGENCE),
     )

@@ -23,6 +23,8 @@ class ModelLine(BaseModel):
     task: str
     research_only: bool
     digest: str
+    #: Other models that its answers are made with.
+    needs: tuple[str, ...] = ()
     folder: Path
     problem: str = ""
 
@@ -41,12 +43,15 @@ def list_models(config: ConfigOption = None, data: DataOption = None, as_json: J
             task=package.manifest.task,
             research_only=package.manifest.research_only,
             digest=package.digest,
+            needs=tuple(dict.fromkeys(other.model for other in package.manifest.others)),
             folder=package.folder,
         )
         for package in shelf.packages.values()
     ]
     edge.show(
-        lines, as_json=as_json, columns=("name", "version", "task", "research_only", "digest", "folder")
+        lines,
+        as_json=as_json,
+        columns=("name", "version", "task", "research_only", "digest", "needs", "folder"),
     )
     for problem in shelf.problems:
         edge.errors.print(str(problem), style="red", markup=False, soft_wrap=True)
