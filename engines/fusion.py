@@ -25,6 +25,8 @@ class Seen:
     source: Geometry
     #: What of `source` the model grid covers; the rest is background.
     region: Region = WHOLE
+    #: What of the model grid is not padding.
+    inner: Region = WHOLE
 
 
 def prepare(manifest: Manifest, volume: Volume, others: Mapping[str, Volume], *, threads: int = 1) -> Seen:
@@ -34,4 +36,6 @@ def prepare(manifest: Manifest, volume: Volume, others: Mapping[str, Volume], *,
     """
     first = preprocess.prepare(volume, manifest.reference, threads=threads)
     arrays = {manifest.reference.name: first.array[None]}
-    return Seen(arrays=arrays, geometry=first.geometry, source=first.source, region=first.region)
+    return Seen(
+        arrays=arrays, geometry=first.geometry, source=first.source, region=first.region, inner=first.inner
+    )
