@@ -159,7 +159,8 @@ def test_a_bias_field_is_taken_out() -> None:
 def test_the_bias_field_is_that_of_simpleitk() -> None:
     _, biased = _biased()
     image = itk.GetImageFromArray(biased.astype(np.float32))
-    small = itk.Shrink(image, [2, 2, 2])
+    # 24 slices are too few to leave any out.
+    small = itk.Shrink(image, [2, 2, 1])
     fit = itk.N4BiasFieldCorrectionImageFilter()
     fit.SetMaximumNumberOfIterations([20, 20])
     fit.Execute(small, itk.OtsuThreshold(small, 0, 1, 200))
