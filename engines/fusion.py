@@ -30,6 +30,8 @@ class Seen:
     source: Geometry
     #: What of `source` the model grid covers; the rest is background.
     region: Region = WHOLE
+    #: What of the model grid is not padding.
+    inner: Region = WHOLE
 
 
 def prepare(manifest: Manifest, volume: Volume, others: Mapping[str, Volume], *, threads: int = 1) -> Seen:
@@ -54,7 +56,13 @@ def prepare(manifest: Manifest, volume: Volume, others: Mapping[str, Volume], *,
             array = _further(manifest, entry, others[entry.called], first=first, threads=threads)
         channels.put(entry, array)
         del array
-    return Seen(arrays=channels.arrays, geometry=first.geometry, source=first.source, region=first.region)
+    return Seen(
+        arrays=channels.arrays,
+        geometry=first.geometry,
+        source=first.source,
+        region=first.region,
+        inner=first.inner,
+    )
 
 
 def _beside(manifest: Manifest, volume: Volume, others: Mapping[str, Volume]) -> list[Volume]:
@@ -73,7 +81,7 @@ def _further(
         return preprocess.prepare(volume, entry, threads=threads).array
     preprocess.check(volume, entry, upright=False)
     _require_one_frame(manifest, entry, volume.geometry, first.source)
-    seen = steps.run(preprocess.turn(volume, entry), entry.steps, threads=threads).volume
+    seen = steps.run(preprocess.turn(volume, entry), entry.source_steps, threads=threads).volume
     return registration.onto(seen, entry, first.geometry, threads=threads)
 
 

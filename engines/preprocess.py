@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
-from engines import grids, lattice, steps
+from engines import grids, lattice, pad, steps
 from engines import manifest_inputs as manifest
 from engines.errors import VolumeError
 from engines.slabs import SLAB, spread
@@ -34,6 +34,8 @@ class Prepared:
     source: Geometry
     #: What of `source` the model grid covers.
     region: Region = WHOLE
+    #: What of the model grid is not padding.
+    inner: Region = WHOLE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,12 +82,15 @@ def prepare(
     check(volume, entry)
     turned = turn(volume, entry)
     others = [turn(other, entry).array for other in beside]
-    seen = steps.run(turned, entry.steps, region=region, beside=others, threads=threads)
+    seen = steps.run(turned, entry.source_steps, region=region, beside=others, threads=threads)
     if seen.volume is not turned:
         _check_values(seen.volume, "after its steps ")
     grid = grids.of_model(seen.volume.geometry, entry)
     array = _filled(seen.volume, entry, grid, threads=threads)
-    return Prepared(array=array, geometry=grid, source=turned.geometry, region=seen.region)
+    inner = WHOLE
+    if entry.padding is not None:
+        array, grid, inner = pad.padded(array, grid, entry.padding)
+    return Prepared(array=array, geometry=grid, source=turned.geometry, region=seen.region, inner=inner)
 
 
 def _filled(volume: Volume, entry: manifest.Input, grid: Geometry, *, threads: int) -> NDArray[np.float32]:
