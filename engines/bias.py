@@ -71,7 +71,8 @@ def _shrunken(array: NDArray[Any], most: int) -> NDArray[Any]:
     for length in array.shape:
         factor = max(1, min(most, length // _FEWEST))
         kept = length // factor
-        parts.append(slice((length - 1 - (kept - 1) * factor) // 2, None, factor))
+        # The middle of what is left is the middle of the whole, or next to it, as in ITK.
+        parts.append(slice((length - (kept - 1) * factor) // 2, None, factor))
     return array[tuple(parts)]
 
 
