@@ -117,6 +117,8 @@ class Manifest(Strict):
         roles = [entry.called for entry in self.inputs]
         if len(set(roles)) != len(roles):
             raise ValueError("inputs: two have the same role; give each a role of its own")
+        if any(step.kind == "crop" for entry in self.inputs[1:] for step in entry.steps):
+            raise ValueError("inputs: the crop of the first is that of all; remove it from the others")
         return self
 
     @model_validator(mode="after")

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from engines.manifest_entries import Strict
+from engines.manifest_steps import Step
 
 
 class Window(Strict):
@@ -77,6 +78,8 @@ class Input(Strict):
     #: Instead of a spacing: (slices, rows, columns), or (rows, columns) where `planar`, that every image is
     #: brought to, whatever its shape.
     size: Shape | tuple[_Count, _Count] | None = None
+    #: What is done to the image before that, in this order.
+    steps: tuple[Step, ...] = ()
     intensity: Intensity
     #: Fewest slices along the scan that the model accepts.
     min_slices: Annotated[int, Field(ge=1)] = 2
@@ -92,6 +95,8 @@ class Input(Strict):
             raise ValueError(f"{key} says nothing where planar is {str(self.planar).lower()}: remove it")
         if self.size is not None and self.spacing_mm is not None:
             raise ValueError("give spacing_mm or size, not both")
+        if sum(step.kind == "crop" for step in self.steps) > 1:
+            raise ValueError("steps: one crop is enough")
         return self
 
     @property

@@ -12,10 +12,8 @@ import scipy.sparse.csgraph
 from numpy.typing import NDArray
 
 from engines.errors import OutputError
-from engines.preprocess import axis_weights, spread
-
-#: Slices per piece where a whole volume is looked through.
-_SLAB = 8
+from engines.preprocess import axis_weights
+from engines.slabs import SLAB, spread
 
 #: How far a probability may be outside 0 to 1 for rounding.
 _ROUNDING = 1e-4
@@ -255,8 +253,8 @@ def _runs(mask: NDArray[Any], number: int) -> tuple[NDArray[np.int64], NDArray[n
     """First and one-past-last flat index of each run of `number` along the last axis."""
     columns = mask.shape[2]
     starts, ends = [], []
-    for first in range(0, mask.shape[0], _SLAB):
-        rows = mask[first : first + _SLAB].reshape(-1, columns) == number
+    for first in range(0, mask.shape[0], SLAB):
+        rows = mask[first : first + SLAB].reshape(-1, columns) == number
         steps = np.zeros((len(rows), columns + 1), dtype=np.bool_)
         steps[:, 1:-1] = rows[:, 1:] != rows[:, :-1]
         steps[:, 0], steps[:, -1] = rows[:, 0], rows[:, -1]

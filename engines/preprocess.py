@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,17 +11,15 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
-from engines import grids
+from engines import grids, steps
 from engines import manifest_inputs as manifest
 from engines.errors import VolumeError
-from engines.volume import Geometry, Scale, Volume
+from engines.slabs import SLAB, spread
+from engines.volume import WHOLE, Geometry, Region, Scale, Volume
 
 #: How far an axis may point away from the patient axis that it stands for. A gantry tilts up to 30
 #: degrees; a network sees a patient who is turned further than that as nothing it was trained on.
 OBLIQUE_LIMIT_DEGREES = 30.5
-
-#: Source slices that one thread works on at a time.
-_SLAB = 8
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,6 +32,8 @@ class Prepared:
     geometry: Geometry
     #: The source grid, its axes in the model's order and direction.
     source: Geometry
+    #: What of `source` the model grid covers.
+    region: Region = WHOLE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,20 +60,32 @@ class Scaling:
         return scaled
 
 
-def prepare(volume: Volume, entry: manifest.Input, *, threads: int = 1) -> Prepared:
-    """Reorient, normalise and resample `volume` as `entry` asks.
+def prepare(
+    volume: Volume,
+    entry: manifest.Input,
+    *,
+    beside: Sequence[Volume] = (),
+    region: Region = WHOLE,
+    threads: int = 1,
+) -> Prepared:
+    """Reorient, do the steps, normalise and resample `volume` as `entry` asks.
 
     Intensities are normalised before resampling, as nnU-Net does: a metal artefact or the padding
     outside the scanner's circle is clipped before it can bleed into its neighbours.
+    `beside` are further series on the grid of `volume`, which a crop looks at too; each of them is then prepared
+    with the `region` that the first was cropped to, in the model's axes.
     Raises VolumeError where the volume cannot be used: see `check`.
     """
     check(volume, entry)
     turned = turn(volume, entry)
-    grid = grids.of_model(turned.geometry, entry)
-    array = resample(
-        turned.array, grid.shape, scaling=scaling_for(entry.intensity, turned.array), threads=threads
-    )
-    return Prepared(array=array, geometry=grid, source=turned.geometry)
+    others = [turn(other, entry).array for other in beside]
+    seen = steps.run(turned, entry.steps, region=region, beside=others, threads=threads)
+    if seen.volume is not turned:
+        _check_values(seen.volume, "after its steps ")
+    grid = grids.of_model(seen.volume.geometry, entry)
+    scaling = scaling_for(entry.intensity, seen.volume.array)
+    array = resample(seen.volume.array, grid.shape, scaling=scaling, threads=threads)
+    return Prepared(array=array, geometry=grid, source=turned.geometry, region=seen.region)
 
 
 def turn(volume: Volume, entry: manifest.Input) -> Volume:
@@ -92,11 +103,18 @@ def check(volume: Volume, entry: manifest.Input) -> None:
             raise VolumeError("the image does not say how large its pixels are, and the model must know")
     else:
         _check_stack(volume, entry)
+    _check_values(volume, "")
+
+
+def _check_values(volume: Volume, when: str) -> None:
+    """Finite, and not all the same."""
     low, high = float(volume.array.min()), float(volume.array.max())
     if not (math.isfinite(low) and math.isfinite(high)):
-        raise VolumeError("the volume holds values that are not finite numbers")
+        raise VolumeError(f"{when}the volume holds values that are not finite numbers")
     if low == high:
-        raise VolumeError(f"every voxel of the volume has the same value, {low:g}: there is no image in it")
+        raise VolumeError(
+            f"{when}every voxel of the volume has the same value, {low:g}: there is no image in it"
+        )
 
 
 def _check_stack(volume: Volume, entry: manifest.Input) -> None:
@@ -165,11 +183,11 @@ def resample(
     flat = np.empty((array.shape[0], shape[1], shape[2]), dtype=np.float32)
 
     def shrink(start: int) -> None:
-        slab = scale(array[start : start + _SLAB])
+        slab = scale(array[start : start + SLAB])
         for offset in range(len(slab)):
             flat[start + offset] = _in_plane(slab[offset], rows, columns)
 
-    spread(shrink, range(0, array.shape[0], _SLAB), threads=threads)
+    spread(shrink, range(0, array.shape[0], SLAB), threads=threads)
     along = axis_weights(array.shape[0], shape[0], antialias=True)
     return flat if along is None else np.asarray(along @ flat.reshape(len(flat), -1)).reshape(shape)
 
@@ -183,17 +201,6 @@ def _in_plane(
     if rows is not None:
         plane = rows @ plane
     return plane if columns is None else np.asarray((columns @ plane.T).T)
-
-
-def spread(work: Callable[[int], None], starts: Iterable[int], *, threads: int) -> None:
-    """Call `work` for each start on `threads` threads; the first error is raised here."""
-    if threads <= 1:
-        for start in starts:
-            work(start)
-        return
-    with ThreadPoolExecutor(max_workers=threads, thread_name_prefix="engine") as pool:
-        for _ in pool.map(work, starts):
-            pass
 
 
 def scaling_for(intensity: manifest.Intensity, array: NDArray[Any]) -> Scaling:

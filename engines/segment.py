@@ -29,7 +29,8 @@ def answer(case: Case) -> Answer:
 
     def turned(array: NDArray[Any]) -> NDArray[Any]:
         # A view in the model's axes: what is written to it lands where the source's voxels are.
-        return preprocess.turn(Volume(array=array, geometry=geometry), manifest.reference).array
+        whole = preprocess.turn(Volume(array=array, geometry=geometry), manifest.reference).array
+        return whole[case.seen.region]
 
     backward = postprocess.Backward(
         turned(mask),
