@@ -38,6 +38,11 @@ class Tiling(Strict):
     #: Fraction of a patch shared with its neighbour.
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
     weighting: Literal["gaussian", "uniform"] = "gaussian"
+    #: Smallest weight in a window, whose largest is 1.
+    least_weight: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    #: "even": windows evenly spread, each sharing at least `overlap` with the next; "fixed": each as far from the
+    #: one before as `overlap` says, but the last, which ends with the image (MONAI's).
+    placement: Literal["even", "fixed"] = "even"
     #: Axes (0 slice, 1 row, 2 column) that are also inferred mirrored, and averaged.
     mirror_axes: tuple[Literal[0, 1, 2], ...] = ()
     #: 2.5D, for a patch of one slice: so many slices before and after it are channels too, edges repeated.

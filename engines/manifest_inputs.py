@@ -45,12 +45,31 @@ class Percentile(Strict):
 
 
 class MinMax(Strict):
-    """Scale the image's own range linearly to [0, 1]."""
+    """Scale the image's own range linearly to `to`."""
 
     kind: Literal["min-max"]
+    to: tuple[float, float] = (0.0, 1.0)
 
 
-Intensity = Annotated[Window | CTNormalisation | ZScore | Percentile | MinMax, Field(discriminator="kind")]
+class Linear(Strict):
+    """Scale [low, high] linearly to `to`; with `clip` also clip to it."""
+
+    kind: Literal["linear"]
+    low: float
+    high: float
+    to: tuple[float, float] = (0.0, 1.0)
+    clip: bool = False
+
+    @model_validator(mode="after")
+    def _ranges_are_wide(self) -> Linear:
+        if self.low == self.high or self.to[0] == self.to[1]:
+            raise ValueError("low and high, and the two numbers of to, must differ")
+        return self
+
+
+Intensity = Annotated[
+    Window | CTNormalisation | ZScore | Percentile | MinMax | Linear, Field(discriminator="kind")
+]
 _Length = Annotated[float, Field(gt=0)]
 Spacing = tuple[_Length, _Length, _Length]
 _Count = Annotated[int, Field(gt=0)]
@@ -80,7 +99,13 @@ class Input(Strict):
     size: Shape | tuple[_Count, _Count] | None = None
     #: What is done to the image before that, in this order.
     steps: tuple[Step, ...] = ()
+    #: How the model grid is laid and filled. "box": both grids cover the same box, and a coarser voxel is the mean
+    #: over its extent; "box-linear": the same box, linear interpolation alone; "first-voxel": both begin at the
+    #: first voxel's centre, the spacing is exactly the asked one, linear interpolation (MONAI's Spacing).
+    sampling: Literal["box", "box-linear", "first-voxel"] = "box"
     intensity: Intensity
+    #: Whether intensities are scaled, and their statistics taken, before resampling or after it.
+    scaled: Literal["before", "after"] = "before"
     #: Fewest slices along the scan that the model accepts.
     min_slices: Annotated[int, Field(ge=1)] = 2
 
@@ -97,6 +122,8 @@ class Input(Strict):
             raise ValueError("give spacing_mm or size, not both")
         if sum(step.kind == "crop" for step in self.steps) > 1:
             raise ValueError("steps: one crop is enough")
+        if self.sampling == "first-voxel" and self.size is not None:
+            raise ValueError("sampling: first-voxel goes with spacing_mm, not with size")
         return self
 
     @property

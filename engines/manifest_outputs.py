@@ -30,6 +30,8 @@ class Label(Strict):
     colour: Colour
     #: Keep only the largest connected component.
     keep_largest: bool = False
+    #: What connects the voxels of a component: faces, or also edges and corners.
+    connected_by: Literal["faces", "corners"] = "faces"
     #: Connected components of less than this are dropped: specks, and what only looks alike.
     min_component_ml: Annotated[float, Field(ge=0)] = 0.0
     #: A label of less than this in the whole image is dropped: it is not what the model is about.
@@ -46,8 +48,9 @@ class SegmentationOutput(Strict):
     #: Under softmax each voxel is of one class; under sigmoid labels are regions, and where several are beyond
     #: one half the last one listed wins (nnU-Net's region-based training).
     activation: Literal["softmax", "sigmoid", "none"] = "softmax"
-    #: What is brought from the model's grid to the source's: probabilities, or what the network gave.
-    interpolate: Literal["probabilities", "logits"] = "probabilities"
+    #: What is brought from the model's grid to the source's: probabilities, or what the network gave, both
+    #: interpolated linearly; or labels, each voxel's from its nearest neighbour.
+    interpolate: Literal["probabilities", "logits", "labels"] = "probabilities"
     labels: Annotated[tuple[Label, ...], Field(min_length=1)]
 
 

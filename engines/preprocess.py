@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
-from engines import grids, steps
+from engines import grids, lattice, steps
 from engines import manifest_inputs as manifest
 from engines.errors import VolumeError
 from engines.slabs import SLAB, spread
@@ -71,7 +71,8 @@ def prepare(
     """Reorient, do the steps, normalise and resample `volume` as `entry` asks.
 
     Intensities are normalised before resampling, as nnU-Net does: a metal artefact or the padding
-    outside the scanner's circle is clipped before it can bleed into its neighbours.
+    outside the scanner's circle is clipped before it can bleed into its neighbours. A network that was
+    trained the other way round says so.
     `beside` are further series on the grid of `volume`, which a crop looks at too; each of them is then prepared
     with the `region` that the first was cropped to, in the model's axes.
     Raises VolumeError where the volume cannot be used: see `check`.
@@ -83,9 +84,26 @@ def prepare(
     if seen.volume is not turned:
         _check_values(seen.volume, "after its steps ")
     grid = grids.of_model(seen.volume.geometry, entry)
-    scaling = scaling_for(entry.intensity, seen.volume.array)
-    array = resample(seen.volume.array, grid.shape, scaling=scaling, threads=threads)
+    array = _on_grid(seen.volume, grid, entry, threads=threads)
     return Prepared(array=array, geometry=grid, source=turned.geometry, region=seen.region)
+
+
+def _on_grid(volume: Volume, grid: Geometry, entry: manifest.Input, *, threads: int) -> NDArray[np.float32]:
+    """The volume's values on `grid`, scaled before or after that."""
+    early = entry.scaled == "before"
+    array = resample(
+        volume.array,
+        grid.shape,
+        scaling=scaling_for(entry.intensity, volume.array) if early else None,
+        antialias=entry.sampling == "box",
+        steps=grids.steps(volume.geometry, grid, entry),
+        threads=threads,
+    )
+    if not early:
+        scaling = scaling_for(entry.intensity, array)
+        for plane in array:
+            plane[...] = scaling(plane)
+    return array
 
 
 def turn(volume: Volume, entry: manifest.Input) -> Volume:
@@ -170,16 +188,27 @@ def _hat_integral(end: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def resample(
-    array: NDArray[Any], shape: tuple[int, int, int], *, scaling: Scaling | None = None, threads: int = 1
+    array: NDArray[Any],
+    shape: tuple[int, int, int],
+    *,
+    scaling: Scaling | None = None,
+    antialias: bool = True,
+    steps: Sequence[float | None] = (None, None, None),
+    threads: int = 1,
 ) -> NDArray[np.float32]:
     """Scale `array` and resample it to `shape` over the same box: separable, linear, anti-aliased.
+
+    Along an axis that has a step, in voxels of `array`, the grids share their first voxel instead: see `lattice`.
 
     Works through a few slices at a time, rows and columns first: beside the result it holds one copy
     of the volume that is small in-plane. The order of the axes is that of `array`, so an answer does
     not depend on how the voxels lie in memory.
     """
     scale = scaling or Scaling()
-    rows, columns = (axis_weights(array.shape[axis], shape[axis], antialias=True) for axis in (1, 2))
+    along, rows, columns = (
+        axis_weights(own, wanted, antialias=antialias) if step is None else lattice.linear(own, wanted, step)
+        for own, wanted, step in zip(array.shape, shape, steps, strict=True)
+    )
     flat = np.empty((array.shape[0], shape[1], shape[2]), dtype=np.float32)
 
     def shrink(start: int) -> None:
@@ -188,7 +217,6 @@ def resample(
             flat[start + offset] = _in_plane(slab[offset], rows, columns)
 
     spread(shrink, range(0, array.shape[0], SLAB), threads=threads)
-    along = axis_weights(array.shape[0], shape[0], antialias=True)
     return flat if along is None else np.asarray(along @ flat.reshape(len(flat), -1)).reshape(shape)
 
 
@@ -215,8 +243,10 @@ def scaling_for(intensity: manifest.Intensity, array: NDArray[Any]) -> Scaling:
             return Scaling(offset=mean, scale=1 / std, keep_zero=nonzero)
         case manifest.Percentile(low=low, high=high):
             return _to_unit_range(*_percentiles(array, (low, high)))
-        case manifest.MinMax():
-            return _to_unit_range(float(array.min()), float(array.max()))
+        case manifest.MinMax(to=to):
+            return _to_range(float(array.min()), float(array.max()), to, clip=True)
+        case manifest.Linear(low=low, high=high, to=to, clip=clip):
+            return _to_range(low, high, to, clip=clip)
 
 
 def _to_unit_range(low: float, high: float) -> Scaling:
@@ -226,6 +256,15 @@ def _to_unit_range(low: float, high: float) -> Scaling:
             f"the intensity range [{low:g}, {high:g}] is empty: the image has no contrast in it"
         )
     return Scaling(low=low, high=high, offset=low, scale=1 / (high - low))
+
+
+def _to_range(low: float, high: float, to: tuple[float, float], *, clip: bool) -> Scaling:
+    """Scale [low, high] linearly to `to`, which may run the other way; clip to it, or not."""
+    if high == low:
+        raise VolumeError("on the model's grid every voxel has the same value: there is no contrast in it")
+    slope = (to[1] - to[0]) / (high - low)
+    ends = sorted((low, high)) if clip else (-math.inf, math.inf)
+    return Scaling(low=ends[0], high=ends[1], offset=low - to[0] / slope, scale=slope)
 
 
 def _moments(array: NDArray[Any], *, nonzero: bool) -> tuple[float, float]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines import labels, postprocess, preprocess, tiling
+from engines import components, grids, labels, postprocess, preprocess, tiling
 from engines.answer import Answer, Case
 from engines.findings import PROBABILITY, Code, Map
 from engines.manifest_outputs import Label, SegmentationOutput
@@ -36,6 +36,8 @@ def answer(case: Case) -> Answer:
         turned(mask),
         case.seen.geometry.shape,
         activation=output.activation,
+        interpolate=output.interpolate,
+        steps=grids.steps(case.seen.source, case.seen.geometry, manifest.reference),
         probabilities={number: turned(share) for number, share in shares.items()},
         threads=case.threads,
     )
@@ -69,11 +71,13 @@ def _clean(mask: NDArray[Any], geometry: Geometry, declared: Sequence[Label]) ->
     """Clear what the manifest does not want of each label, in place."""
     for label in declared:
         if label.keep_largest:
-            postprocess.keep_largest(mask, label.index)
+            components.keep_largest(mask, label.index, corners=label.connected_by == "corners")
         # Sizes are those of volumes: the manifest of a planar model has none.
         if label.min_component_ml and geometry.voxel_volume_mm3 is not None:
             voxels = label.min_component_ml * 1000 / geometry.voxel_volume_mm3
-            postprocess.drop_components(mask, label.index, smaller_than=voxels)
+            components.drop_components(
+                mask, label.index, smaller_than=voxels, corners=label.connected_by == "corners"
+            )
     if geometry.voxel_volume_mm3 is not None:
         _drop_small(mask, geometry.voxel_volume_mm3, declared)
 
