@@ -15,6 +15,7 @@ from engines.manifest_outputs import (
     Class,
     ClassificationOutput,
     DetectionOutput,
+    ImageOutput,
     Label,
     Output,
     RegressionOutput,
@@ -97,6 +98,12 @@ class Manifest(Strict):
         """What a mask can hold; none where the task makes no mask."""
         output = self.outputs[0]
         return output.labels if isinstance(output, SegmentationOutput) else ()
+
+    @property
+    def image_label(self) -> str:
+        """What the image that is made is called; "" where the task makes none."""
+        output = self.outputs[0]
+        return output.image.label if isinstance(output, ImageOutput) else ""
 
     @property
     def windows(self) -> Tiling:
