@@ -41,7 +41,8 @@ class Tiling(Strict):
     patch: Shape
     #: Fraction of a patch shared with its neighbour.
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    weighting: Literal["gaussian", "uniform"] = "gaussian"
+    #: "nnunet": the same gaussian about the voxel behind the middle, as nnU-Net has it.
+    weighting: Literal["gaussian", "uniform", "nnunet"] = "gaussian"
     #: Smallest weight in a window, whose largest is 1.
     least_weight: Annotated[float, Field(ge=0, lt=1)] = 0.0
     #: "even": windows evenly spread, each sharing at least `overlap` with the next; "fixed": each as far from the

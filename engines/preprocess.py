@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
-from engines import grids, lattice, pad, steps
+from engines import body, grids, lattice, pad, splines, steps
 from engines import manifest_inputs as manifest
 from engines.errors import VolumeError
 from engines.slabs import SLAB, spread
@@ -86,15 +86,24 @@ def prepare(
     if seen.volume is not turned:
         _check_values(seen.volume, "after its steps ")
     grid = grids.of_model(seen.volume.geometry, entry)
-    array = _filled(seen.volume, entry, grid, threads=threads)
+    if _is_filled(entry):
+        parts = [other[seen.region] for other in others]
+        array = _on_grid(body.normalised(seen.volume, parts), grid, entry, threads=threads)
+    else:
+        array = _on_grid(seen.volume, grid, entry, threads=threads)
     inner = WHOLE
     if entry.padding is not None:
         array, grid, inner = pad.padded(array, grid, entry.padding)
     return Prepared(array=array, geometry=grid, source=turned.geometry, region=seen.region, inner=inner)
 
 
-def _filled(volume: Volume, entry: manifest.Input, grid: Geometry, *, threads: int) -> NDArray[np.float32]:
-    """The model grid with what the volume has there, normalised before resampling or after it."""
+def _on_grid(volume: Volume, grid: Geometry, entry: manifest.Input, *, threads: int) -> NDArray[np.float32]:
+    """The volume's values on `grid`, scaled before or after that."""
+    if entry.sampling == "nnunet":
+        wanted = grids.asked_spacing(volume.geometry, entry) or volume.geometry.spacing
+        axes = splines.axes(volume.array.shape, grid.shape, (volume.geometry.spacing, wanted), entry.splines)
+        scaling = Scaling() if _is_filled(entry) else scaling_for(entry.intensity, volume.array)
+        return splines.resample(volume.array, axes, scaling=scaling, threads=threads)
     early = entry.scaled == "before"
     array = resample(
         volume.array,
@@ -109,6 +118,11 @@ def _filled(volume: Volume, entry: manifest.Input, grid: Geometry, *, threads: i
         for plane in array:
             plane[...] = scaling(plane)
     return array
+
+
+def _is_filled(entry: manifest.Input) -> bool:
+    """Whether intensities are scaled within the body only."""
+    return isinstance(entry.intensity, manifest.ZScore) and entry.intensity.nonzero == "filled"
 
 
 def turn(volume: Volume, entry: manifest.Input) -> Volume:
@@ -273,8 +287,10 @@ def scaling_for(intensity: manifest.Intensity, array: NDArray[Any]) -> Scaling:
         case manifest.CTNormalisation(low=low, high=high, mean=mean, std=std):
             return Scaling(low=low, high=high, offset=mean, scale=1 / std)
         case manifest.ZScore(nonzero=nonzero):
-            mean, std = _moments(array, nonzero=nonzero)
-            return Scaling(offset=mean, scale=1 / std, keep_zero=nonzero)
+            mean, std = _moments(array, nonzero=bool(nonzero))
+            return Scaling(offset=mean, scale=1 / std, keep_zero=bool(nonzero))
+        case manifest.Unchanged():
+            return Scaling()
         case manifest.Percentile(low=low, high=high):
             return _to_unit_range(*_percentiles(array, (low, high)))
         case manifest.MinMax(to=to):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines import components, ensemble, grids, labels, pad, postprocess, preprocess
+from engines import components, ensemble, grids, labels, pad, postprocess, preprocess, splines
 from engines.answer import Answer, Case
 from engines.findings import PROBABILITY, Code, Map
 from engines.manifest_outputs import Label, SegmentationOutput
@@ -38,6 +38,8 @@ def answer(case: Case) -> Answer:
         activation=output.activation,
         interpolate=output.interpolate,
         steps=grids.steps(case.seen.source, case.seen.geometry, manifest.reference),
+        matrices=_matrices(case, output, turned(mask).shape),
+        numbers=[label.index for label in output.labels],
         probabilities={number: turned(share) for number, share in shares.items()},
         threads=case.threads,
     )
@@ -50,6 +52,17 @@ def answer(case: Case) -> Answer:
     with case.clock.stage("postprocess"):
         _clean(mask, geometry, output.labels)
     return Answer(mask=mask, maps=tuple(_probability(label, shares[label.index]) for label in wanted))
+
+
+def _matrices(
+    case: Case, output: SegmentationOutput, shape: tuple[int, ...]
+) -> Sequence[postprocess.Weights] | None:
+    """How nnU-Net brings an output back to a source of `shape`; None where the manifest asks for no such way."""
+    if output.splines is None:
+        return None
+    own = case.seen.source.spacing
+    asked = grids.asked_spacing(case.seen.source, case.package.manifest.reference) or own
+    return splines.axes(case.seen.geometry.shape, shape, (asked, own), output.splines).matrices
 
 
 def channels(output: SegmentationOutput) -> int:
