@@ -23,18 +23,21 @@ _SAME = 1e-6
 
 def of_model(source: Geometry, entry: manifest.Input) -> Geometry:
     """The grid that the network sees `source` on; the one slice of a planar image stays as it is."""
+    if entry.sampling == "nnunet":
+        return _as_nnunet(source, asked_spacing(source, entry))
     if entry.sampling == "first-voxel":
-        return _from_first_voxel(source, _wanted(source, entry))
+        return _from_first_voxel(source, asked_spacing(source, entry))
     if entry.size is not None:
         return _over_the_box(source, entry.size if len(entry.size) == 3 else (1, *entry.size))
-    return at_spacing(source, _wanted(source, entry))
+    return at_spacing(source, asked_spacing(source, entry))
 
 
-def _wanted(source: Geometry, entry: manifest.Input) -> tuple[float, float, float] | None:
+def asked_spacing(source: Geometry, entry: manifest.Input) -> tuple[float, float, float] | None:
     """The three spacings that the model asks for, mm."""
-    if entry.spacing_mm is not None and len(entry.spacing_mm) == 2:
-        return (source.spacing[0], *entry.spacing_mm)
-    return entry.spacing_mm
+    if entry.spacing_mm is None:
+        return None
+    *slices, rows, columns = entry.spacing_mm
+    return ((slices[0] if slices else None) or source.spacing[0], rows, columns)
 
 
 def steps(source: Geometry, grid: Geometry, entry: manifest.Input) -> tuple[float | None, ...]:
@@ -61,6 +64,18 @@ def at_spacing(source: Geometry, spacing_mm: tuple[float, float, float] | None) 
         n * own / asked for n, own, asked in zip(source.shape, source.spacing, spacing_mm, strict=True)
     ]
     slices, rows, columns = (max(1, math.floor(length + 0.5 + _ROUNDING)) for length in lengths)
+    return _over_the_box(source, (slices, rows, columns))
+
+
+def _as_nnunet(source: Geometry, spacing_mm: tuple[float, float, float] | None) -> Geometry:
+    """The grid over the same box that nnU-Net makes: a half is rounded to the even number of voxels."""
+    if spacing_mm is None:
+        return source
+    # Noise of the affine must not decide which half it is.
+    slices, rows, columns = (
+        max(1, round(round(n * own / asked, 6)))
+        for n, own, asked in zip(source.shape, source.spacing, spacing_mm, strict=True)
+    )
     return _over_the_box(source, (slices, rows, columns))
 
 

@@ -37,7 +37,8 @@ class Tiling(Strict):
     patch: Shape
     #: Fraction of a patch shared with its neighbour.
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    weighting: Literal["gaussian", "uniform"] = "gaussian"
+    #: "nnunet": the same gaussian about the voxel behind the middle, as nnU-Net has it.
+    weighting: Literal["gaussian", "uniform", "nnunet"] = "gaussian"
     #: Smallest weight in a window, whose largest is 1.
     least_weight: Annotated[float, Field(ge=0, lt=1)] = 0.0
     #: "even": windows evenly spread, each sharing at least `overlap` with the next; "fixed": each as far from the
@@ -122,6 +123,8 @@ class Manifest(Strict):
         roles = [entry.called for entry in self.inputs]
         if len(set(roles)) != len(roles):
             raise ValueError("inputs: two have the same role; give each a role of its own")
+        if any(step.kind == "crop" for entry in self.inputs[1:] for step in entry.steps):
+            raise ValueError("inputs: the crop of the first is that of all; remove it from the others")
         return self
 
     @model_validator(mode="after")

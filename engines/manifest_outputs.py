@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from engines.findings import Urgency
-from engines.manifest_entries import CodeEntry, LongText, Strict
+from engines.manifest_entries import CodeEntry, LongText, Splines, Strict
 
 Key = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 _Byte = Annotated[int, Field(ge=0, le=255)]
@@ -40,6 +40,13 @@ class Label(Strict):
     probability: bool = False
 
 
+def _stays_in_range(splines: Splines) -> Splines:
+    """Higher orders overshoot, and what wins could not be said before interpolating."""
+    if max(splines.order, splines.order_apart) > 1:
+        raise ValueError("an output is interpolated with order 0 or 1")
+    return splines
+
+
 class SegmentationOutput(Strict):
     """A value for each class at each voxel."""
 
@@ -51,6 +58,8 @@ class SegmentationOutput(Strict):
     #: What is brought from the model's grid to the source's: probabilities, or what the network gave, both
     #: interpolated linearly; or labels, each voxel's from its nearest neighbour.
     interpolate: Literal["probabilities", "logits", "labels"] = "probabilities"
+    #: How, where that is nnU-Net's way; null: linearly along all axes.
+    splines: Annotated[Splines, AfterValidator(_stays_in_range)] | None = None
     labels: Annotated[tuple[Label, ...], Field(min_length=1)]
 
 

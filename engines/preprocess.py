@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,17 +11,15 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
-from engines import grids, lattice
+from engines import body, grids, lattice, splines, steps
 from engines import manifest_inputs as manifest
 from engines.errors import VolumeError
-from engines.volume import Geometry, Scale, Volume
+from engines.slabs import SLAB, spread
+from engines.volume import WHOLE, Geometry, Region, Scale, Volume
 
 #: How far an axis may point away from the patient axis that it stands for. A gantry tilts up to 30
 #: degrees; a network sees a patient who is turned further than that as nothing it was trained on.
 OBLIQUE_LIMIT_DEGREES = 30.5
-
-#: Source slices that one thread works on at a time.
-_SLAB = 8
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,6 +32,8 @@ class Prepared:
     geometry: Geometry
     #: The source grid, its axes in the model's order and direction.
     source: Geometry
+    #: What of `source` the model grid covers.
+    region: Region = WHOLE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,31 +60,64 @@ class Scaling:
         return scaled
 
 
-def prepare(volume: Volume, entry: manifest.Input, *, threads: int = 1) -> Prepared:
-    """Reorient, normalise and resample `volume` as `entry` asks.
+def prepare(
+    volume: Volume,
+    entry: manifest.Input,
+    *,
+    beside: Sequence[Volume] = (),
+    region: Region = WHOLE,
+    threads: int = 1,
+) -> Prepared:
+    """Reorient, do the steps, normalise and resample `volume` as `entry` asks.
 
     Intensities are normalised before resampling, as nnU-Net does: a metal artefact or the padding
     outside the scanner's circle is clipped before it can bleed into its neighbours. A network that was
     trained the other way round says so.
+    `beside` are further series on the grid of `volume`, which a crop looks at too; each of them is then prepared
+    with the `region` that the first was cropped to, in the model's axes.
     Raises VolumeError where the volume cannot be used: see `check`.
     """
     check(volume, entry)
     turned = turn(volume, entry)
-    grid = grids.of_model(turned.geometry, entry)
+    others = [turn(other, entry).array for other in beside]
+    seen = steps.run(turned, entry.steps, region=region, beside=others, threads=threads)
+    if seen.volume is not turned:
+        _check_values(seen.volume, "after its steps ")
+    grid = grids.of_model(seen.volume.geometry, entry)
+    if _is_filled(entry):
+        parts = [other[seen.region] for other in others]
+        array = _on_grid(body.normalised(seen.volume, parts), grid, entry, threads=threads)
+    else:
+        array = _on_grid(seen.volume, grid, entry, threads=threads)
+    return Prepared(array=array, geometry=grid, source=turned.geometry, region=seen.region)
+
+
+def _on_grid(volume: Volume, grid: Geometry, entry: manifest.Input, *, threads: int) -> NDArray[np.float32]:
+    """The volume's values on `grid`, scaled before or after that."""
+    if entry.sampling == "nnunet":
+        wanted = grids.asked_spacing(volume.geometry, entry) or volume.geometry.spacing
+        axes = splines.axes(volume.array.shape, grid.shape, (volume.geometry.spacing, wanted), entry.splines)
+        scaling = Scaling() if _is_filled(entry) else scaling_for(entry.intensity, volume.array)
+        return splines.resample(volume.array, axes, scaling=scaling, threads=threads)
     early = entry.scaled == "before"
     array = resample(
-        turned.array,
+        volume.array,
         grid.shape,
-        scaling=scaling_for(entry.intensity, turned.array) if early else None,
+        scaling=scaling_for(entry.intensity, volume.array) if early else None,
         antialias=entry.sampling == "box",
-        steps=grids.steps(turned.geometry, grid, entry),
+        steps=grids.steps(volume.geometry, grid, entry),
         threads=threads,
     )
     if not early:
         scaling = scaling_for(entry.intensity, array)
         for plane in array:
             plane[...] = scaling(plane)
-    return Prepared(array=array, geometry=grid, source=turned.geometry)
+    return array
+
+
+def _is_filled(entry: manifest.Input) -> bool:
+    """Whether intensities are scaled within the body only."""
+    return isinstance(entry.intensity, manifest.ZScore) and entry.intensity.nonzero == "filled"
 
 
 def turn(volume: Volume, entry: manifest.Input) -> Volume:
@@ -103,11 +135,18 @@ def check(volume: Volume, entry: manifest.Input) -> None:
             raise VolumeError("the image does not say how large its pixels are, and the model must know")
     else:
         _check_stack(volume, entry)
+    _check_values(volume, "")
+
+
+def _check_values(volume: Volume, when: str) -> None:
+    """Finite, and not all the same."""
     low, high = float(volume.array.min()), float(volume.array.max())
     if not (math.isfinite(low) and math.isfinite(high)):
-        raise VolumeError("the volume holds values that are not finite numbers")
+        raise VolumeError(f"{when}the volume holds values that are not finite numbers")
     if low == high:
-        raise VolumeError(f"every voxel of the volume has the same value, {low:g}: there is no image in it")
+        raise VolumeError(
+            f"{when}every voxel of the volume has the same value, {low:g}: there is no image in it"
+        )
 
 
 def _check_stack(volume: Volume, entry: manifest.Input) -> None:
@@ -187,11 +226,11 @@ def resample(
     flat = np.empty((array.shape[0], shape[1], shape[2]), dtype=np.float32)
 
     def shrink(start: int) -> None:
-        slab = scale(array[start : start + _SLAB])
+        slab = scale(array[start : start + SLAB])
         for offset in range(len(slab)):
             flat[start + offset] = _in_plane(slab[offset], rows, columns)
 
-    spread(shrink, range(0, array.shape[0], _SLAB), threads=threads)
+    spread(shrink, range(0, array.shape[0], SLAB), threads=threads)
     return flat if along is None else np.asarray(along @ flat.reshape(len(flat), -1)).reshape(shape)
 
 
@@ -206,17 +245,6 @@ def _in_plane(
     return plane if columns is None else np.asarray((columns @ plane.T).T)
 
 
-def spread(work: Callable[[int], None], starts: Iterable[int], *, threads: int) -> None:
-    """Call `work` for each start on `threads` threads; the first error is raised here."""
-    if threads <= 1:
-        for start in starts:
-            work(start)
-        return
-    with ThreadPoolExecutor(max_workers=threads, thread_name_prefix="engine") as pool:
-        for _ in pool.map(work, starts):
-            pass
-
-
 def scaling_for(intensity: manifest.Intensity, array: NDArray[Any]) -> Scaling:
     """What `intensity` means for this image; statistics are those of the whole source image."""
     match intensity:
@@ -225,8 +253,10 @@ def scaling_for(intensity: manifest.Intensity, array: NDArray[Any]) -> Scaling:
         case manifest.CTNormalisation(low=low, high=high, mean=mean, std=std):
             return Scaling(low=low, high=high, offset=mean, scale=1 / std)
         case manifest.ZScore(nonzero=nonzero):
-            mean, std = _moments(array, nonzero=nonzero)
-            return Scaling(offset=mean, scale=1 / std, keep_zero=nonzero)
+            mean, std = _moments(array, nonzero=bool(nonzero))
+            return Scaling(offset=mean, scale=1 / std, keep_zero=bool(nonzero))
+        case manifest.Unchanged():
+            return Scaling()
         case manifest.Percentile(low=low, high=high):
             return _to_unit_range(*_percentiles(array, (low, high)))
         case manifest.MinMax(to=to):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines import components, grids, labels, postprocess, preprocess, tiling
+from engines import components, grids, labels, postprocess, preprocess, splines, tiling
 from engines.answer import Answer, Case
 from engines.findings import PROBABILITY, Code, Map
 from engines.manifest_outputs import Label, SegmentationOutput
@@ -29,7 +29,8 @@ def answer(case: Case) -> Answer:
 
     def turned(array: NDArray[Any]) -> NDArray[Any]:
         # A view in the model's axes: what is written to it lands where the source's voxels are.
-        return preprocess.turn(Volume(array=array, geometry=geometry), manifest.reference).array
+        whole = preprocess.turn(Volume(array=array, geometry=geometry), manifest.reference).array
+        return whole[case.seen.region]
 
     backward = postprocess.Backward(
         turned(mask),
@@ -37,6 +38,8 @@ def answer(case: Case) -> Answer:
         activation=output.activation,
         interpolate=output.interpolate,
         steps=grids.steps(case.seen.source, case.seen.geometry, manifest.reference),
+        matrices=_matrices(case, output, turned(mask).shape),
+        numbers=[label.index for label in output.labels],
         probabilities={number: turned(share) for number, share in shares.items()},
         threads=case.threads,
     )
@@ -54,6 +57,17 @@ def answer(case: Case) -> Answer:
     with case.clock.stage("postprocess"):
         _clean(mask, geometry, output.labels)
     return Answer(mask=mask, maps=tuple(_probability(label, shares[label.index]) for label in wanted))
+
+
+def _matrices(
+    case: Case, output: SegmentationOutput, shape: tuple[int, ...]
+) -> Sequence[postprocess.Weights] | None:
+    """How nnU-Net brings an output back to a source of `shape`; None where the manifest asks for no such way."""
+    if output.splines is None:
+        return None
+    own = case.seen.source.spacing
+    asked = grids.asked_spacing(case.seen.source, case.package.manifest.reference) or own
+    return splines.axes(case.seen.geometry.shape, shape, (asked, own), output.splines).matrices
 
 
 def channels(output: SegmentationOutput) -> int:

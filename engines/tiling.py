@@ -72,8 +72,9 @@ def _starts(length: int, patch: int, overlap: float) -> tuple[int, ...]:
     room = length - patch
     if room == 0:
         return (0,)
-    steps = math.ceil(room / max(1, int(patch * (1 - overlap))))
-    return tuple(round(room * step / steps) for step in range(steps + 1))
+    steps = math.ceil(room / max(1, patch * (1 - overlap)))
+    # In this order of operations: the rounding is then nnU-Net's to the last bit.
+    return tuple(round(room / steps * step) for step in range(steps + 1))
 
 
 def _fixed_starts(length: int, patch: int, overlap: float) -> tuple[int, ...]:
@@ -264,7 +265,8 @@ def _profile(length: int, weighting: str) -> NDArray[np.float32]:
     """A window's weights along one axis: trust in the middle, little at the edge."""
     if weighting == "uniform":
         return np.ones(length, dtype=np.float32)
-    distance = (np.arange(length) - (length - 1) / 2) / (SIGMA * length)
+    middle = length // 2 if weighting == "nnunet" else (length - 1) / 2
+    distance = (np.arange(length) - middle) / (SIGMA * length)
     return np.asarray(np.exp(-0.5 * np.square(distance)), dtype=np.float32)
 
 
