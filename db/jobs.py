@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session, selectinload
 
-from db import states, studies, supersession
+from db import job_series, states, studies, supersession
 from db.base import insert_missing
 from db.errors import NotFound
 from db.models import Delivery, Instance, Job, ResultObject
@@ -17,17 +18,20 @@ from db.models.answers import ANNOUNCEMENT
 from db.states import JOB_ENDED, UNDELIVERED, DeliveryState, JobState
 
 
-def create(session: Session, values: dict[str, Any]) -> Job:
+def create(session: Session, values: dict[str, Any], roles: Mapping[str, int] = MappingProxyType({})) -> Job:
     """The job with this identity, made unless it exists: one study, one answer.
 
     One that an earlier revision made goes over to the newer one, for late images did not change its own;
     where it had been superseded in between, or skipped for what is put right since, it waits again. So does
     one that failed, where files of its series were replaced since: its identity names all images, so a newer
     row is one of the same image. And so does one whose model had made way to another, and is back.
+
+    `roles` are the ids of its series by role, where they are several.
     """
     insert_missing(session, Job, [values], ["identity"])
     job = session.scalar(select(Job).where(Job.identity == values["identity"]))
     assert job is not None
+    job_series.record(session, job.id, roles)
     newer = job.revision < values["revision"]
     again = values["state"] == JobState.QUEUED and _waits_again(session, job, newer=newer)
     if newer:
@@ -52,8 +56,9 @@ def _waits_again(session: Session, job: Job, *, newer: bool) -> bool:
 
 def _has_replaced_files(session: Session, job: Job) -> bool:
     """Whether a file of the job's series is newer than the job's revision."""
+    own = [series.id for series in job_series.of(session, job).values()]
     newer = select(Instance.id).where(
-        Instance.series_id == job.series_id,
+        Instance.series_id.in_(own),
         Instance.revision > job.revision,
         Instance.conflicting.is_(False),
     )

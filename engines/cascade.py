@@ -88,7 +88,7 @@ def _answer(
         stage.package,
         stage.runner,
         volume,
-        {entry.called: others[entry.called] for entry in manifest.inputs[1:] if entry.called in others},
+        others,
         given=given.Given(part=part, channels=_channels(stage, found)),
         members=stage.members,
         progress=progress,

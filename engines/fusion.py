@@ -37,7 +37,8 @@ class Seen:
 def prepare(manifest: Manifest, volume: Volume, others: Mapping[str, Volume], *, threads: int = 1) -> Seen:
     """Preprocess `volume`, the first input's, and `others`, by role, onto its model grid.
 
-    Each is looked up in `others` once and let go before the next, so that a mapping may read it just then.
+    Each is looked up in `others` once and let go before the next, so that a mapping may read it just then; but
+    where the first is cropped, all are held.
     Planar images are not registered: each is brought to its own size.
 
     Raises VolumeError where one of them cannot be used: a RoleError, which names it, where there are several.
@@ -45,9 +46,12 @@ def prepare(manifest: Manifest, volume: Volume, others: Mapping[str, Volume], *,
     lacking = [entry.called for entry in manifest.inputs[1:] if entry.called not in others]
     if lacking:
         raise RoleError(f"the model needs further series: {', '.join(lacking)}", roles=tuple(lacking))
+    if any(isinstance(step, Crop) for step in manifest.reference.steps):
+        # A crop looks at all of them, so they are held together.
+        others = {entry.called: others[entry.called] for entry in manifest.inputs[1:]}
     with _about(manifest, manifest.reference):
         first = preprocess.prepare(
-            volume, manifest.reference, beside=_beside(manifest, volume, others), threads=threads
+            volume, manifest.reference, beside=_beside(volume, others), threads=threads
         )
     channels = _Channels(manifest)
     channels.put(manifest.reference, first.array)
@@ -65,12 +69,10 @@ def prepare(manifest: Manifest, volume: Volume, others: Mapping[str, Volume], *,
     )
 
 
-def _beside(manifest: Manifest, volume: Volume, others: Mapping[str, Volume]) -> list[Volume]:
-    """The further series that a crop of the first looks at too: those that are on its very grid."""
-    if not any(isinstance(step, Crop) for step in manifest.reference.steps):
-        return []
-    further = [others[entry.called] for entry in manifest.inputs[1:]]
-    return [other for other in further if other.geometry.agrees_with(volume.geometry)]
+def _beside(volume: Volume, others: Mapping[str, Volume]) -> list[Volume]:
+    """The further series that a crop of the first looks at too: those that are held, and on its very grid."""
+    held = others.values() if isinstance(others, dict) else ()
+    return [other for other in held if other.geometry.agrees_with(volume.geometry)]
 
 
 def _further(

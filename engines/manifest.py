@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from engines.manifest_entries import LongText, ResultKind, Strict, WordsEntry
 from engines.manifest_findings import FindingRule, MeasurementEntry
-from engines.manifest_inputs import Input, Shape
+from engines.manifest_inputs import ROLE_LENGTH, Input, Shape
 from engines.manifest_outputs import (
     Class,
     ClassificationOutput,
@@ -162,6 +162,9 @@ class Manifest(Strict):
         first, *others = self.inputs
         if not others and first.prefer:
             raise ValueError("inputs[0].prefer: a model of one series takes each that fits; remove it")
+        for entry in self.inputs if others else ():
+            if len(entry.called) > ROLE_LENGTH:
+                raise ValueError(f"inputs: give {entry.name} a `role` of at most {ROLE_LENGTH} characters")
         for position, entry in enumerate(others, start=1):
             for key in () if entry.planar else ("spacing_mm", "size", "orientation"):
                 if key in entry.model_fields_set and getattr(entry, key) != getattr(first, key):

@@ -83,6 +83,10 @@ _Count = Annotated[int, Field(gt=0)]
 Shape = tuple[_Count, _Count, _Count]
 
 
+#: Of a role, as a job remembers it.
+ROLE_LENGTH = 32
+
+
 class Input(Strict):
     """One series that the network looks at, and how it becomes an input or a channel of one."""
 
@@ -90,7 +94,7 @@ class Input(Strict):
     #: the patch has one. Several entries of one name are its channels, in their order.
     name: str
     #: What this series is to the model, e.g. "t1c"; the name where it is the only one of that.
-    role: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$", max_length=32)] | None = None
+    role: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$", max_length=ROLE_LENGTH)] | None = None
     #: Which series fits, in the same language as a route's `when`.
     series: dict[str, Any]
     #: Of several series that fit: further criteria in the same language, the most wanted first. Each leaves those that

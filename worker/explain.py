@@ -77,7 +77,7 @@ def decision_label(decision: views.DecisionLine) -> str:
 def add_decided(branch: Tree, decision: views.DecisionLine) -> None:
     """A decision's whole trace: the route's tests, and where it matched, its model's beside them."""
     tests = decision.trace.get("children", [])
-    if decision.model and [test["subject"] for test in tests] == ["all", "all"]:
+    if decision.model and [test["subject"] for test in tests] in (["all", "all"], ["all", "roles"]):
         for test, whose in zip(tests, ("route", "model"), strict=True):
             add_trace(branch.add(f"{_YES if test['verdict'] else _NO} {whose}"), test)
     else:
@@ -88,7 +88,7 @@ def add_trace(branch: Tree, trace: dict[str, Any]) -> None:
     """A trace's tests, each with the value that was found."""
     mark = _YES if trace["verdict"] else _NO
     if "children" in trace:
-        inner = branch if trace["subject"] == "all" else branch.add(f"{mark} {trace['subject']}")
+        inner = branch if trace["subject"] in ("all", "roles") else branch.add(f"{mark} {trace['subject']}")
         for child in trace["children"]:
             add_trace(inner, child)
         return
@@ -109,6 +109,8 @@ def job_tree(job: views.JobDetail, *, present: int | None = None) -> Tree:
         tree.add(f"[red]{escape(job.reason)}: {escape(job.error)}[/]")
     for note in [*_next(job), *(f"note: {escape(note)}" for note in job.notes)]:
         tree.add(note)
+    if job.roles:
+        tree.add("looks at " + ", ".join(f"{escape(role)} {uid}" for role, uid in job.roles.items()))
     if job.engine:
         seconds = ", ".join(f"{stage} {value:.2f}" for stage, value in job.seconds.items())
         tree.add(f"engine {escape(job.engine)}; seconds: {seconds}")

@@ -116,7 +116,7 @@ def _matching(package: ModelPackage, found: folder.Folder) -> list[FolderSeries]
     chosen = [entry for entry, trace in traces if trace.verdict]
     if not chosen:
         lines = [
-            f"  series {entry.view.series_instance_uid or 'without UID'}: {routing.in_words(trace)}"
+            f"  series {entry.view.series_instance_uid or 'without UID'}: {criteria.in_words(trace)}"
             for entry, trace in traces
         ]
         lines += [f"  {file.name}: {reason}" for file, reason in found.others[:5]]

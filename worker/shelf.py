@@ -91,6 +91,24 @@ class Shelf:
             self._runners.clear()
 
 
+def input_rules(package: ModelPackage) -> tuple[routing.InputRule, ...]:
+    """Which series the package's inputs take. Raises CriteriaError."""
+    rules = []
+    for position, entry in enumerate(package.manifest.inputs):
+        place = f"{package.folder / 'model.yaml'}: inputs[{position}]"
+        rules.append(
+            routing.InputRule(
+                role=entry.called,
+                series=criteria.parse(entry.series, f"{place}.series"),
+                prefer=tuple(
+                    criteria.parse(wish, f"{place}.prefer[{number}]")
+                    for number, wish in enumerate(entry.prefer)
+                ),
+            )
+        )
+    return tuple(rules)
+
+
 def _rule(package: ModelPackage) -> routing.ModelRule:
     """What routing must know of a package. Raises CriteriaError."""
     manifest = package.manifest
@@ -98,8 +116,6 @@ def _rule(package: ModelPackage) -> routing.ModelRule:
         name=manifest.name,
         version=manifest.version,
         digest=package.digest,
-        series=criteria.parse(
-            manifest.inputs[0].series, f"{package.folder / 'model.yaml'}: inputs[0].series"
-        ),
+        inputs=input_rules(package),
         results=manifest.results,
     )

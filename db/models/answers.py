@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 class Decision(Base):
-    """What one route said about one series: the whole trace, rule by rule, value by value."""
+    """What one route said about one series: the whole trace, rule by rule, value by value.
+
+    Without a series: whether a model that looks at several has one for each of its roles.
+    """
 
     __tablename__ = "decisions"
     __table_args__ = (Index("ix_decisions_study_revision", "study_id", "revision"),)
@@ -42,7 +45,7 @@ _UNANNOUNCED = text(UNANNOUNCED.replace("jobs.", ""))
 
 
 class Job(Base):
-    """One model on one series of one revision."""
+    """One model on one series of one revision, or on several in its roles (`JobSeries`)."""
 
     __tablename__ = "jobs"
     __table_args__ = (
@@ -55,6 +58,7 @@ class Job(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"), index=True)
+    #: That of the model's first input: results lie on it.
     series_id: Mapped[int] = mapped_column(ForeignKey("series.id"))
     revision: Mapped[int]
     route: Mapped[str] = mapped_column(String(64))
@@ -103,6 +107,19 @@ class Job(Base):
 
     study: Mapped[Study] = relationship(back_populates="jobs")
     results: Mapped[list[ResultObject]] = relationship(back_populates="job", order_by="ResultObject.id")
+
+
+class JobSeries(Base):
+    """One of the several series of a job: all of them have a row, that of the first input too."""
+
+    __tablename__ = "job_series"
+    __table_args__ = (UniqueConstraint("job_id", "role"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"))
+    #: What the model's manifest calls it.
+    role: Mapped[str] = mapped_column(String(32))
+    series_id: Mapped[int] = mapped_column(ForeignKey("series.id"))
 
 
 class Segment(Base):

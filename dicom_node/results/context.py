@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone, tzinfo
 from functools import cached_property
 from typing import get_args
@@ -174,6 +174,8 @@ class ResultContext(Provenance):
     """Where a job's results belong and where they come from."""
 
     source: SeriesImages
+    #: Of the model's further series, which lie beside the source: a header for each image, by role.
+    others: Mapping[str, Sequence[Dataset]] = field(default_factory=dict)
     #: The backend that answered, e.g. "openvino 2026.4 CPU float32".
     engine: str
     #: Documents at a destination that say that this model was not performed on this series; no longer true.
@@ -212,6 +214,10 @@ class ResultContext(Provenance):
     def source_uids(self) -> list[str]:
         """SOP Instance UIDs of the source, each once."""
         return [str(ds.SOPInstanceUID) for ds in self.source.instances]
+
+    def looked_at(self) -> list[Sequence[Dataset]]:
+        """Every series that the model looked at, the source first: a header for each image."""
+        return [self.source.instances, *self.others.values()]
 
 
 def _offset(text: str) -> timezone | None:

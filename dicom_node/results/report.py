@@ -131,7 +131,21 @@ def _about(context: ResultContext, phrases: Phrases) -> str:
         phrases.study(elements.text(header, "StudyDate"), elements.text(header, "SeriesDescription")),
     ]
     images, what = len(context.source.datasets), words.comma.join(part for part in parts if part)
-    return phrases.line((words.about if images > 1 else words.about_one).format(images=images, what=what))
+    said = (words.about if images > 1 else words.about_one).format(images=images, what=what)
+    return phrases.line(words.gap.join([said, *_beside(context, words)]))
+
+
+def _beside(context: ResultContext, words: Wording) -> Iterator[str]:
+    """The further series that were looked at."""
+    for role, instances in context.others.items():
+        header = instances[0]
+        description = elements.text(header, "SeriesDescription")
+        parts = [
+            elements.text(header, "Modality"),
+            words.series.format(description=description) if description else "",
+        ]
+        what = "".join(words.comma + part for part in parts if part)
+        yield words.beside.format(role=role, images=len(instances), what=what)
 
 
 def _conclusions(context: ResultContext, findings: Findings, phrases: Phrases) -> Iterator[Conclusion]:

@@ -84,8 +84,8 @@ def separate(container: Dataset) -> None:
 
 
 def _evidence(context: ResultContext, segmentation: Dataset | None) -> bytes:
-    """The study's evidence: all source images, and the Segmentation (PS3.3 C.17.2.3)."""
-    series = [references.of_series(context.source.instances)]
+    """The study's evidence: all images that were looked at, and the Segmentation (PS3.3 C.17.2.3)."""
+    series = [references.of_series(instances) for instances in context.looked_at()]
     if segmentation is not None:
         series.append(references.of_series([segmentation]))
     return references.study(context, series)

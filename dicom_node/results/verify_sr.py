@@ -201,13 +201,13 @@ def _check_box(read: Group, wanted: outline.Group, context: ResultContext) -> No
 
 
 def _check_evidence(ds: Dataset, context: ResultContext, segmentation: str | None) -> None:
-    """The evidence must be the source images, and the Segmentation where there is one."""
-    expected = set(context.source_uids())
+    """The evidence must be the images that were looked at, and the Segmentation where there is one."""
+    expected = {str(image.SOPInstanceUID) for series in context.looked_at() for image in series}
     if segmentation is not None:
         expected.add(segmentation)
     listed = [uids[-1] for uids in references.read(ds, "CurrentRequestedProcedureEvidenceSequence")]
     if set(listed) != expected or len(listed) != len(expected):
-        raise GateError("the evidence is not the source images and the Segmentation")
+        raise GateError("the evidence is not the images that were looked at and the Segmentation")
 
 
 def _check_predecessor(ds: Dataset, context: ResultContext) -> None:

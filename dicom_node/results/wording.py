@@ -25,6 +25,8 @@ class Wording:
     research_only: str
     about: str
     about_one: str
+    #: Of each further series.
+    beside: str
     study_of: str
     undated: str
     series: str
@@ -97,6 +99,7 @@ _ENGLISH = Wording(
     research_only="For research only, not for diagnosis.",
     about="Analysed: {images} images, {what}",
     about_one="Analysed: 1 image, {what}",
+    beside="With {role}, images: {images}{what}",
     study_of="study of {date}",
     undated="without a date",
     series='series "{description}"',
@@ -160,6 +163,7 @@ _CHINESE = Wording(
     research_only="仅供研究，不得用于诊断。",
     about="分析对象：{images} 幅图像，{what}",
     about_one="分析对象：1 幅图像，{what}",
+    beside="另有 {role}：{images} 幅图像{what}",
     study_of="{date} 的检查",
     undated="日期不详",
     series="序列“{description}”",
