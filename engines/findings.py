@@ -164,6 +164,13 @@ class Box:
         if not all(low < high for low, high in zip(self.low, self.high, strict=True)):
             raise OutputError(f'box "{self.key}" from {self.low} to {self.high} holds nothing')
 
+    def touches(self, shape: tuple[int, int, int]) -> bool:
+        """Whether some of it lies on a grid of this shape."""
+        return all(
+            low < length - 0.5 and high > -0.5
+            for low, high, length in zip(self.low, self.high, shape, strict=True)
+        )
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Findings:
@@ -183,8 +190,9 @@ class Findings:
     maps: tuple[Map, ...] = ()
     #: Those that a detector found, the highest score first.
     boxes: tuple[Box, ...] = ()
-    #: What an image-to-image model made, on the grid of the findings.
+    #: What an image-to-image model made, on the grid of the findings, and what its manifest calls it.
     image: Volume | None = None
+    image_label: str = ""
     #: The backend that answered, e.g. "openvino 2026.4 CPU float32".
     engine: str = ""
     #: Seconds per stage: preprocess, infer, postprocess, measure.
@@ -198,6 +206,9 @@ class Findings:
         numbers = [segment.number for segment in self.segments]
         if numbers != list(range(1, len(numbers) + 1)):
             raise OutputError(f"segment numbers must run 1..N without gaps, not {numbers}")
+        for box in self.boxes:
+            if not box.touches(self.geometry.shape):
+                raise OutputError(f'box "{box.key}" from {box.low} to {box.high} lies outside the image')
         if self.image is not None and not self.image.geometry.agrees_with(self.geometry):
             raise OutputError("the image that was made does not lie on the grid of the findings")
         for item in self.maps:

@@ -15,6 +15,7 @@ from engines.manifest_outputs import (
     Class,
     ClassificationOutput,
     DetectionOutput,
+    ImageOutput,
     Label,
     Output,
     RegressionOutput,
@@ -40,7 +41,13 @@ class Tiling(Strict):
     patch: Shape
     #: Fraction of a patch shared with its neighbour.
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    weighting: Literal["gaussian", "uniform"] = "gaussian"
+    #: "nnunet": the same gaussian about the voxel behind the middle, as nnU-Net has it.
+    weighting: Literal["gaussian", "uniform", "nnunet"] = "gaussian"
+    #: Smallest weight in a window, whose largest is 1.
+    least_weight: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    #: "even": windows evenly spread, each sharing at least `overlap` with the next; "fixed": each as far from the
+    #: one before as `overlap` says, but the last, which ends with the image (MONAI's).
+    placement: Literal["even", "fixed"] = "even"
     #: Axes (0 slice, 1 row, 2 column) that are also inferred mirrored, and averaged.
     mirror_axes: tuple[Literal[0, 1, 2], ...] = ()
     #: 2.5D, for a patch of one slice: so many slices before and after it are channels too, edges repeated.
@@ -94,6 +101,12 @@ class Manifest(Strict):
         return output.labels if isinstance(output, SegmentationOutput) else ()
 
     @property
+    def image_label(self) -> str:
+        """What the image that is made is called; "" where the task makes none."""
+        output = self.outputs[0]
+        return output.image.label if isinstance(output, ImageOutput) else ""
+
+    @property
     def windows(self) -> Tiling:
         """The sliding window; one as large as the image where the manifest has none."""
         if self.tiling is not None:
@@ -138,6 +151,23 @@ class Manifest(Strict):
         roles = [entry.called for entry in self.inputs]
         if len(set(roles)) != len(roles):
             raise ValueError("inputs: two have the same role; give each a role of its own")
+        if any(step.kind in ("crop", "pad") for entry in self.inputs[1:] for step in entry.steps):
+            raise ValueError(
+                "inputs: crop and pad of the first are those of all; remove them from the others"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _further_inputs_follow_the_first(self) -> Manifest:
+        first, *others = self.inputs
+        if not others and first.prefer:
+            raise ValueError("inputs[0].prefer: a model of one series takes each that fits; remove it")
+        for position, entry in enumerate(others, start=1):
+            for key in () if entry.planar else ("spacing_mm", "size", "orientation"):
+                if key in entry.model_fields_set and getattr(entry, key) != getattr(first, key):
+                    raise ValueError(
+                        f"inputs[{position}].{key}: every input is brought to the grid of the first; remove it"
+                    )
         return self
 
     @model_validator(mode="after")

@@ -100,6 +100,7 @@ def _concluded(
         maps=answer.maps,
         boxes=answer.boxes,
         image=answer.image,
+        image_label=manifest.image_label,
         engine=runner.description,
         seconds=clock.seconds,
     )

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,17 +11,15 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
-from engines import grids
+from engines import body, grids, lattice, pad, splines, steps
 from engines import manifest_inputs as manifest
 from engines.errors import VolumeError
-from engines.volume import Geometry, Scale, Volume
+from engines.slabs import SLAB, spread
+from engines.volume import WHOLE, Geometry, Region, Scale, Volume
 
 #: How far an axis may point away from the patient axis that it stands for. A gantry tilts up to 30
 #: degrees; a network sees a patient who is turned further than that as nothing it was trained on.
 OBLIQUE_LIMIT_DEGREES = 30.5
-
-#: Source slices that one thread works on at a time.
-_SLAB = 8
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,6 +32,10 @@ class Prepared:
     geometry: Geometry
     #: The source grid, its axes in the model's order and direction.
     source: Geometry
+    #: What of `source` the model grid covers.
+    region: Region = WHOLE
+    #: What of the model grid is not padding.
+    inner: Region = WHOLE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,20 +62,67 @@ class Scaling:
         return scaled
 
 
-def prepare(volume: Volume, entry: manifest.Input, *, threads: int = 1) -> Prepared:
-    """Reorient, normalise and resample `volume` as `entry` asks.
+def prepare(
+    volume: Volume,
+    entry: manifest.Input,
+    *,
+    beside: Sequence[Volume] = (),
+    region: Region = WHOLE,
+    threads: int = 1,
+) -> Prepared:
+    """Reorient, do the steps, normalise and resample `volume` as `entry` asks.
 
     Intensities are normalised before resampling, as nnU-Net does: a metal artefact or the padding
-    outside the scanner's circle is clipped before it can bleed into its neighbours.
+    outside the scanner's circle is clipped before it can bleed into its neighbours. A network that was
+    trained the other way round says so.
+    `beside` are further series on the grid of `volume`, which a crop looks at too; each of them is then prepared
+    with the `region` that the first was cropped to, in the model's axes.
     Raises VolumeError where the volume cannot be used: see `check`.
     """
     check(volume, entry)
     turned = turn(volume, entry)
-    grid = grids.of_model(turned.geometry, entry)
+    others = [turn(other, entry).array for other in beside]
+    seen = steps.run(turned, entry.source_steps, region=region, beside=others, threads=threads)
+    if seen.volume is not turned:
+        _check_values(seen.volume, "after its steps ")
+    grid = grids.of_model(seen.volume.geometry, entry)
+    if _is_filled(entry):
+        parts = [other[seen.region] for other in others]
+        array = _on_grid(body.normalised(seen.volume, parts), grid, entry, threads=threads)
+    else:
+        array = _on_grid(seen.volume, grid, entry, threads=threads)
+    inner = WHOLE
+    if entry.padding is not None:
+        array, grid, inner = pad.padded(array, grid, entry.padding)
+    return Prepared(array=array, geometry=grid, source=turned.geometry, region=seen.region, inner=inner)
+
+
+def _on_grid(volume: Volume, grid: Geometry, entry: manifest.Input, *, threads: int) -> NDArray[np.float32]:
+    """The volume's values on `grid`, scaled before or after that."""
+    if entry.sampling == "nnunet":
+        wanted = grids.asked_spacing(volume.geometry, entry) or volume.geometry.spacing
+        axes = splines.axes(volume.array.shape, grid.shape, (volume.geometry.spacing, wanted), entry.splines)
+        scaling = Scaling() if _is_filled(entry) else scaling_for(entry.intensity, volume.array)
+        return splines.resample(volume.array, axes, scaling=scaling, threads=threads)
+    early = entry.scaled == "before"
     array = resample(
-        turned.array, grid.shape, scaling=scaling_for(entry.intensity, turned.array), threads=threads
+        volume.array,
+        grid.shape,
+        scaling=scaling_for(entry.intensity, volume.array) if early else None,
+        antialias=entry.sampling == "box",
+        steps=grids.steps(volume.geometry, grid, entry),
+        threads=threads,
     )
-    return Prepared(array=array, geometry=grid, source=turned.geometry)
+    if not early:
+        scaling = scaling_for(entry.intensity, array)
+        for plane in array:
+            plane[...] = scaling(plane)
+    return array
+
+
+def _is_filled(entry: manifest.Input) -> bool:
+    """Whether intensities are scaled within the body only."""
+    return isinstance(entry.intensity, manifest.ZScore) and entry.intensity.nonzero == "filled"
 
 
 def turn(volume: Volume, entry: manifest.Input) -> Volume:
@@ -82,8 +130,11 @@ def turn(volume: Volume, entry: manifest.Input) -> Volume:
     return volume if entry.planar else volume.reoriented(entry.orientation)
 
 
-def check(volume: Volume, entry: manifest.Input) -> None:
-    """Raise VolumeError, saying why, where the model cannot answer about this volume."""
+def check(volume: Volume, entry: manifest.Input, *, upright: bool = True) -> None:
+    """Raise VolumeError, saying why, where the model cannot answer about this volume.
+
+    A volume that is brought to the grid of another need not be `upright` itself.
+    """
     slices = volume.array.shape[0]
     if entry.planar:
         if slices > 1:
@@ -91,21 +142,28 @@ def check(volume: Volume, entry: manifest.Input) -> None:
         if entry.spacing_mm is not None and volume.geometry.scale is Scale.NONE:
             raise VolumeError("the image does not say how large its pixels are, and the model must know")
     else:
-        _check_stack(volume, entry)
+        _check_stack(volume, entry, upright=upright)
+    _check_values(volume, "")
+
+
+def _check_values(volume: Volume, when: str) -> None:
+    """Finite, and not all the same."""
     low, high = float(volume.array.min()), float(volume.array.max())
     if not (math.isfinite(low) and math.isfinite(high)):
-        raise VolumeError("the volume holds values that are not finite numbers")
+        raise VolumeError(f"{when}the volume holds values that are not finite numbers")
     if low == high:
-        raise VolumeError(f"every voxel of the volume has the same value, {low:g}: there is no image in it")
+        raise VolumeError(
+            f"{when}every voxel of the volume has the same value, {low:g}: there is no image in it"
+        )
 
 
-def _check_stack(volume: Volume, entry: manifest.Input) -> None:
-    """Enough slices, upright in the patient."""
+def _check_stack(volume: Volume, entry: manifest.Input, *, upright: bool) -> None:
+    """Enough slices, and upright in the patient where that matters."""
     slices = volume.array.shape[0]
     if slices < entry.min_slices:
         raise VolumeError(f"the volume has {slices} slices; the model needs at least {entry.min_slices}")
     angle = obliquity(volume.geometry)
-    if angle > OBLIQUE_LIMIT_DEGREES:
+    if upright and angle > OBLIQUE_LIMIT_DEGREES:
         raise VolumeError(
             f"the volume is turned {angle:.0f} degrees away from the patient's axes; "
             f"the engine accepts up to {OBLIQUE_LIMIT_DEGREES:.0f}"
@@ -132,6 +190,16 @@ def axis_weights(n_in: int, n_out: int, *, antialias: bool) -> scipy.sparse.csr_
     factor = n_in / n_out
     extent = factor if antialias and factor > 1 else 0.0
     centres = (np.arange(n_out) + 0.5) * factor - 0.5
+    return weights_at(centres, n_in, extent=extent)
+
+
+def weights_at(
+    centres: NDArray[np.floating[Any]], n_in: int, *, extent: float
+) -> scipy.sparse.csr_matrix[np.float32]:
+    """Linear interpolation at `centres`, indices of `n_in` voxels, as a matrix; with `extent`, its mean so far around.
+
+    Beyond the first and last voxel's centre the edge value holds.
+    """
     first = np.floor(centres - extent / 2).astype(np.int64)
     taps = first[:, None] + np.arange(math.ceil(extent) + 2)
     distances = centres[:, None] - taps
@@ -141,7 +209,7 @@ def axis_weights(n_in: int, n_out: int, *, antialias: bool) -> scipy.sparse.csr_
         weights = np.clip(1 - np.abs(distances), 0, None)
     rows, columns = np.nonzero(weights)
     places = np.clip(taps[rows, columns], 0, n_in - 1)
-    matrix = scipy.sparse.coo_matrix((weights[rows, columns], (rows, places)), shape=(n_out, n_in))
+    matrix = scipy.sparse.coo_matrix((weights[rows, columns], (rows, places)), shape=(len(centres), n_in))
     return matrix.tocsr().astype(np.float32)
 
 
@@ -152,25 +220,51 @@ def _hat_integral(end: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def resample(
-    array: NDArray[Any], shape: tuple[int, int, int], *, scaling: Scaling | None = None, threads: int = 1
+    array: NDArray[Any],
+    shape: tuple[int, int, int],
+    *,
+    scaling: Scaling | None = None,
+    antialias: bool = True,
+    steps: Sequence[float | None] = (None, None, None),
+    threads: int = 1,
 ) -> NDArray[np.float32]:
     """Scale `array` and resample it to `shape` over the same box: separable, linear, anti-aliased.
+
+    Along an axis that has a step, in voxels of `array`, the grids share their first voxel instead: see `lattice`.
 
     Works through a few slices at a time, rows and columns first: beside the result it holds one copy
     of the volume that is small in-plane. The order of the axes is that of `array`, so an answer does
     not depend on how the voxels lie in memory.
     """
-    scale = scaling or Scaling()
-    rows, columns = (axis_weights(array.shape[axis], shape[axis], antialias=True) for axis in (1, 2))
+    along, rows, columns = (
+        axis_weights(own, wanted, antialias=antialias) if step is None else lattice.linear(own, wanted, step)
+        for own, wanted, step in zip(array.shape, shape, steps, strict=True)
+    )
+    return weigh(array, (along, rows, columns), shape, scaling=scaling or Scaling(), threads=threads)
+
+
+#: How one axis is resampled; None where it is not.
+Weights = scipy.sparse.csr_matrix[np.float32] | None
+
+
+def weigh(
+    array: NDArray[Any],
+    weights: tuple[Weights, Weights, Weights],
+    shape: tuple[int, int, int],
+    *,
+    scaling: Scaling,
+    threads: int = 1,
+) -> NDArray[np.float32]:
+    """Scale `array` and resample each axis by its weights, to `shape`."""
+    along, rows, columns = weights
     flat = np.empty((array.shape[0], shape[1], shape[2]), dtype=np.float32)
 
     def shrink(start: int) -> None:
-        slab = scale(array[start : start + _SLAB])
+        slab = scaling(array[start : start + SLAB])
         for offset in range(len(slab)):
             flat[start + offset] = _in_plane(slab[offset], rows, columns)
 
-    spread(shrink, range(0, array.shape[0], _SLAB), threads=threads)
-    along = axis_weights(array.shape[0], shape[0], antialias=True)
+    spread(shrink, range(0, array.shape[0], SLAB), threads=threads)
     return flat if along is None else np.asarray(along @ flat.reshape(len(flat), -1)).reshape(shape)
 
 
@@ -185,17 +279,6 @@ def _in_plane(
     return plane if columns is None else np.asarray((columns @ plane.T).T)
 
 
-def spread(work: Callable[[int], None], starts: Iterable[int], *, threads: int) -> None:
-    """Call `work` for each start on `threads` threads; the first error is raised here."""
-    if threads <= 1:
-        for start in starts:
-            work(start)
-        return
-    with ThreadPoolExecutor(max_workers=threads, thread_name_prefix="engine") as pool:
-        for _ in pool.map(work, starts):
-            pass
-
-
 def scaling_for(intensity: manifest.Intensity, array: NDArray[Any]) -> Scaling:
     """What `intensity` means for this image; statistics are those of the whole source image."""
     match intensity:
@@ -204,12 +287,16 @@ def scaling_for(intensity: manifest.Intensity, array: NDArray[Any]) -> Scaling:
         case manifest.CTNormalisation(low=low, high=high, mean=mean, std=std):
             return Scaling(low=low, high=high, offset=mean, scale=1 / std)
         case manifest.ZScore(nonzero=nonzero):
-            mean, std = _moments(array, nonzero=nonzero)
-            return Scaling(offset=mean, scale=1 / std, keep_zero=nonzero)
+            mean, std = _moments(array, nonzero=bool(nonzero))
+            return Scaling(offset=mean, scale=1 / std, keep_zero=bool(nonzero))
+        case manifest.Unchanged():
+            return Scaling()
         case manifest.Percentile(low=low, high=high):
             return _to_unit_range(*_percentiles(array, (low, high)))
-        case manifest.MinMax():
-            return _to_unit_range(float(array.min()), float(array.max()))
+        case manifest.MinMax(to=to):
+            return _to_range(float(array.min()), float(array.max()), to, clip=True)
+        case manifest.Linear(low=low, high=high, to=to, clip=clip):
+            return _to_range(low, high, to, clip=clip)
 
 
 def _to_unit_range(low: float, high: float) -> Scaling:
@@ -219,6 +306,15 @@ def _to_unit_range(low: float, high: float) -> Scaling:
             f"the intensity range [{low:g}, {high:g}] is empty: the image has no contrast in it"
         )
     return Scaling(low=low, high=high, offset=low, scale=1 / (high - low))
+
+
+def _to_range(low: float, high: float, to: tuple[float, float], *, clip: bool) -> Scaling:
+    """Scale [low, high] linearly to `to`, which may run the other way; clip to it, or not."""
+    if high == low:
+        raise VolumeError("on the model's grid every voxel has the same value: there is no contrast in it")
+    slope = (to[1] - to[0]) / (high - low)
+    ends = sorted((low, high)) if clip else (-math.inf, math.inf)
+    return Scaling(low=ends[0], high=ends[1], offset=low - to[0] / slope, scale=slope)
 
 
 def _moments(array: NDArray[Any], *, nonzero: bool) -> tuple[float, float]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines import ensemble, labels, postprocess, preprocess
+from engines import components, ensemble, grids, labels, pad, postprocess, preprocess, splines
 from engines.answer import Answer, Case
 from engines.findings import PROBABILITY, Code, Map
 from engines.manifest_outputs import Label, SegmentationOutput
@@ -29,22 +29,40 @@ def answer(case: Case) -> Answer:
 
     def turned(array: NDArray[Any]) -> NDArray[Any]:
         # A view in the model's axes: what is written to it lands where the source's voxels are.
-        return preprocess.turn(Volume(array=array, geometry=geometry), manifest.reference).array
+        whole = preprocess.turn(Volume(array=array, geometry=geometry), manifest.reference).array
+        return whole[case.seen.region]
 
     backward = postprocess.Backward(
         turned(mask),
-        case.seen.geometry.shape,
+        case.seen.geometry.within(case.seen.inner).shape,
         activation=output.activation,
+        interpolate=output.interpolate,
+        steps=grids.steps(case.seen.source, case.seen.geometry, manifest.reference),
+        matrices=_matrices(case, output, turned(mask).shape),
+        numbers=[label.index for label in output.labels],
         probabilities={number: turned(share) for number, share in shares.items()},
         threads=case.threads,
     )
     slabs = ensemble.sweep(case, output, classes=channels(output))
     for slab in case.clock.each("infer", slabs):
         with case.clock.stage("postprocess"):
-            backward.write(slab.start, slab.logits)
+            start, logits = pad.trimmed(slab.start, slab.logits, case.seen.inner)
+            if logits.shape[1]:
+                backward.write(start, logits)
     with case.clock.stage("postprocess"):
         _clean(mask, geometry, output.labels)
     return Answer(mask=mask, maps=tuple(_probability(label, shares[label.index]) for label in wanted))
+
+
+def _matrices(
+    case: Case, output: SegmentationOutput, shape: tuple[int, ...]
+) -> Sequence[postprocess.Weights] | None:
+    """How nnU-Net brings an output back to a source of `shape`; None where the manifest asks for no such way."""
+    if output.splines is None:
+        return None
+    own = case.seen.source.spacing
+    asked = grids.asked_spacing(case.seen.source, case.package.manifest.reference) or own
+    return splines.axes(case.seen.geometry.shape, shape, (asked, own), output.splines).matrices
 
 
 def channels(output: SegmentationOutput) -> int:
@@ -61,11 +79,13 @@ def _clean(mask: NDArray[Any], geometry: Geometry, declared: Sequence[Label]) ->
     """Clear what the manifest does not want of each label, in place."""
     for label in declared:
         if label.keep_largest:
-            postprocess.keep_largest(mask, label.index)
+            components.keep_largest(mask, label.index, corners=label.connected_by == "corners")
         # Sizes are those of volumes: the manifest of a planar model has none.
         if label.min_component_ml and geometry.voxel_volume_mm3 is not None:
             voxels = label.min_component_ml * 1000 / geometry.voxel_volume_mm3
-            postprocess.drop_components(mask, label.index, smaller_than=voxels)
+            components.drop_components(
+                mask, label.index, smaller_than=voxels, corners=label.connected_by == "corners"
+            )
     if geometry.voxel_volume_mm3 is not None:
         _drop_small(mask, geometry.voxel_volume_mm3, declared)
 

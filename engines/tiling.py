@@ -51,10 +51,11 @@ class Plan:
 
 
 def plan(shape: tuple[int, int, int], tiling: Tiling) -> Plan:
-    """Windows that cover `shape`, evenly spread, each sharing at least `overlap` with the next."""
+    """Windows that cover `shape`, placed as `tiling` says."""
     padding = tuple(_padding(length, patch) for length, patch in zip(shape, tiling.patch, strict=True))
     padded = [length + sum(pad) for length, pad in zip(shape, padding, strict=True)]
-    starts = tuple(_starts(n, patch, tiling.overlap) for n, patch in zip(padded, tiling.patch, strict=True))
+    place = _starts if tiling.placement == "even" else _fixed_starts
+    starts = tuple(place(n, patch, tiling.overlap) for n, patch in zip(padded, tiling.patch, strict=True))
     axes = sorted(set(tiling.mirror_axes))
     mirrors = tuple(m for n in range(len(axes) + 1) for m in itertools.combinations(axes, n))
     return Plan(patch=tiling.patch, padding=padding, starts=starts, mirrors=mirrors)
@@ -71,8 +72,15 @@ def _starts(length: int, patch: int, overlap: float) -> tuple[int, ...]:
     room = length - patch
     if room == 0:
         return (0,)
-    steps = math.ceil(room / max(1, int(patch * (1 - overlap))))
-    return tuple(round(room * step / steps) for step in range(steps + 1))
+    steps = math.ceil(room / max(1, patch * (1 - overlap)))
+    # In this order of operations: the rounding is then nnU-Net's to the last bit.
+    return tuple(round(room / steps * step) for step in range(steps + 1))
+
+
+def _fixed_starts(length: int, patch: int, overlap: float) -> tuple[int, ...]:
+    """First indices at the step that `overlap` says; the last window is drawn back to end at `length`."""
+    room = length - patch
+    return (*range(0, room, max(1, int(patch * (1 - overlap)))), room)
 
 
 def sweep(
@@ -97,7 +105,7 @@ def sweep(
     network = _Network(
         runner=runner, output_name=output_name, classes=classes, patch=layout.patch, context=tiling.context
     )
-    sums = _Sums(classes=classes, shape=whole, layout=layout, weighting=tiling.weighting)
+    sums = _Sums(classes=classes, shape=whole, layout=layout, tiling=tiling)
     ends = (*layout.starts[0][1:], whole[0])
     corners = list(itertools.product(layout.starts[1], layout.starts[2]))
     done = 0
@@ -195,9 +203,9 @@ class _Network:
 class _Sums:
     """Weighted sums of logits over one patch's depth of slices."""
 
-    def __init__(self, *, classes: int, shape: tuple[int, int, int], layout: Plan, weighting: str) -> None:
+    def __init__(self, *, classes: int, shape: tuple[int, int, int], layout: Plan, tiling: Tiling) -> None:
         self._layout = layout
-        self._profile = [_profile(length, weighting) for length in layout.patch]
+        self._profile = [_profile(length, tiling.weighting) for length in layout.patch]
         # The weights of all windows form a grid, so their sum is a product of one sum per axis.
         self._total = [
             _total(n, starts, profile)
@@ -206,11 +214,18 @@ class _Sums:
         depth, rows, columns = self._profile
         self._weights = depth[:, None, None] * rows[:, None] * columns / np.float32(len(layout.mirrors))
         self._sums = np.zeros((classes, layout.patch[0], *shape[1:]), dtype=np.float32)
+        # Weights that are kept from falling are no product any more: their sum is kept voxel by voxel.
+        self._counts: NDArray[np.float32] | None = None
+        if tiling.least_weight:
+            np.maximum(self._weights, tiling.least_weight / len(layout.mirrors), out=self._weights)
+            self._counts = np.zeros(self._sums.shape[1:], dtype=np.float32)
 
     def add(self, row: int, column: int, logits: NDArray[np.float32]) -> None:
         """Add one window's logits at (row, column) of the current layer."""
         _, rows, columns = self._layout.patch
         self._sums[:, :, row : row + rows, column : column + columns] += logits * self._weights
+        if self._counts is not None:
+            self._counts[:, row : row + rows, column : column + columns] += self._weights
 
     def take(self, first: int, end: int) -> Slab:
         """The averages of slices [first, end), without padding; what remains moves up to the front."""
@@ -223,8 +238,11 @@ class _Sums:
         )
         depth, rows, columns = self._total[0][low:high], self._total[1][cut[0]], self._total[2][cut[1]]
         logits = self._sums[(slice(None), slice(low - first, high - first), *cut)].copy()
-        logits /= depth[:, None, None]
-        logits /= rows[:, None] * columns
+        if self._counts is not None:
+            logits /= self._counts[(slice(low - first, high - first), *cut)]
+        else:
+            logits /= depth[:, None, None]
+            logits /= rows[:, None] * columns
         self._advance(end - first)
         return Slab(start=low - front, logits=logits)
 
@@ -233,6 +251,9 @@ class _Sums:
         remaining = self._sums.shape[1] - slices
         self._sums[:, :remaining] = self._sums[:, slices:].copy()
         self._sums[:, remaining:] = 0
+        if self._counts is not None:
+            self._counts[:remaining] = self._counts[slices:].copy()
+            self._counts[remaining:] = 0
 
 
 def _flipped(array: NDArray[np.float32], axes: tuple[int, ...]) -> NDArray[np.float32]:
@@ -244,7 +265,8 @@ def _profile(length: int, weighting: str) -> NDArray[np.float32]:
     """A window's weights along one axis: trust in the middle, little at the edge."""
     if weighting == "uniform":
         return np.ones(length, dtype=np.float32)
-    distance = (np.arange(length) - (length - 1) / 2) / (SIGMA * length)
+    middle = length // 2 if weighting == "nnunet" else (length - 1) / 2
+    distance = (np.arange(length) - middle) / (SIGMA * length)
     return np.asarray(np.exp(-0.5 * np.square(distance)), dtype=np.float32)
 
 

@@ -52,6 +52,11 @@ class Wording:
     above: str
     below: str
     between: str
+    #: Of a class; of a box; and what a detector or an image-to-image model made.
+    probability: str
+    certainty: str
+    found: str
+    derived: str
     #: Of segments together that are too many to name.
     more: str
     whole_image: str
@@ -115,6 +120,10 @@ _ENGLISH = Wording(
     above="above {value}",
     below="below {value}",
     between="between {low} and {high}",
+    probability="probability of {about}",
+    certainty="certainty {value}",
+    found="Found: {things}.",
+    derived="The model made a derived series of the images: {label}.",
     more="{count} more",
     whole_image="whole image",
     not_computed="could not be computed",
@@ -174,6 +183,10 @@ _CHINESE = Wording(
     above="高于 {value}",
     below="低于 {value}",
     between="{low} 至 {high} 之间",
+    probability="{about}的概率",
+    certainty="置信度 {value}",
+    found="检出：{things}。",
+    derived="本模型生成了一个派生图像序列：{label}。",
     more="另 {count} 项",
     whole_image="整幅图像",
     not_computed="无法计算",
