@@ -8,7 +8,17 @@ from pathlib import Path
 
 from pydicom.dataset import Dataset
 
-from dicom_node import elements, encoding, geometry, headers, multiframe, pixels, selection, single_image
+from dicom_node import (
+    clip,
+    elements,
+    encoding,
+    geometry,
+    headers,
+    multiframe,
+    pixels,
+    selection,
+    single_image,
+)
 from dicom_node.decoding import Decoders
 from dicom_node.encoding import Encoding
 from dicom_node.errors import DataSetError, SeriesError
@@ -41,10 +51,13 @@ class SeriesImages:
         return tuple(first.values())
 
 
-def read_series(paths: Sequence[Path], *, planar: bool = False, threads: int = 2) -> SeriesImages:
+def read_series(
+    paths: Sequence[Path], *, planar: bool = False, frames: clip.Choice | None = None, threads: int = 2
+) -> SeriesImages:
     """Read the files of one CT, MR or PET series as a volume: classic images, or frames that are described.
 
-    With `planar`, read the one image of a series of any kind as a volume of one slice (`single_image`).
+    With `planar`, read the one image of a series of any kind as a volume of one slice (`single_image`); with `frames`
+    too, as a clip of those of its frames that it chooses (`clip`).
 
     Of a multi-frame image each frame is a slice, as if it had come as a classic one. The slices ascend along
     the normal of their orientation, row x column (PS3.3 C.7.6.2.1.1); Instance Number, frame numbers, file
@@ -58,9 +71,9 @@ def read_series(paths: Sequence[Path], *, planar: bool = False, threads: int = 2
     "missing-slice", "irregular-spacing", "implausible-spacing", "gantry-tilt", "non-finite", "several-images".
     """
     with headers.quietly(), Decoders() as decoders:
-        images, notes = _chosen(_opened(paths), decoders, planar=planar)
+        images, notes = _chosen(_opened(paths), decoders, planar=planar, clips=frames is not None)
         if planar:
-            return _alone(images, notes, decoders)
+            return _alone(images, notes, decoders, frames)
         stack = geometry.stack([image.ds for image in images])
         images, copies = selection.without_copies(stack, images, decoders)
         if copies:
@@ -95,14 +108,19 @@ def _volume(
     return Volume(array=array, geometry=grid, unit=unit), notes
 
 
-def _alone(images: Sequence[ImageFile], notes: Sequence[str], decoders: Decoders) -> SeriesImages:
+def _alone(
+    images: Sequence[ImageFile], notes: Sequence[str], decoders: Decoders, frames: clip.Choice | None
+) -> SeriesImages:
     """The one image that is to be looked at."""
     image, aside = single_image.only(images)
     stored = encoding.of(image.ds)
     unit, unit_notes = _unit([image], [stored])
-    volume, odd = single_image.read(
-        image, stored, unit=unit, fill_padding=_is_ct(image.ds), decoders=decoders
-    )
+    if frames is not None:
+        volume, odd = clip.read(image, stored, frames, unit=unit, decoders=decoders)
+    else:
+        volume, odd = single_image.read(
+            image, stored, unit=unit, fill_padding=_is_ct(image.ds), decoders=decoders
+        )
     return SeriesImages(volume=volume, datasets=(image.ds,), notes=(*notes, *aside, *unit_notes, *odd))
 
 
@@ -123,7 +141,7 @@ def _opened(paths: Sequence[Path]) -> list[ImageFile]:
 
 
 def _chosen(
-    opened: list[ImageFile], decoders: Decoders, *, planar: bool
+    opened: list[ImageFile], decoders: Decoders, *, planar: bool, clips: bool
 ) -> tuple[list[ImageFile], list[str]]:
     """The images that make the volume, and what was odd about the others."""
     notes = []
@@ -132,7 +150,7 @@ def _chosen(
         notes.append(f"{repaired} images have no SOP UIDs; those of the file meta are used")
     images, localizers = selection.without_localizers(opened)
     # First what a file cut off at an unlucky place would look like: it lacks a patient, too.
-    selection.refuse_unusable(images, planar=planar)
+    selection.refuse_unusable(images, planar=planar, clip=clips)
     selection.refuse_mixture(opened)
     images, single = selection.without_localizers(multiframe.split(images))
     images, repeats = selection.without_repeats(images, decoders)

@@ -175,8 +175,12 @@ class Volume:
     unit: str = "1"
     #: Values that the source wants shown black and white; None where it does not say so of the whole volume.
     window: tuple[float, float] | None = None
+    #: Of a clip: (frames, rows, columns), of which `array` is the middle one; None for what does not move.
+    frames: NDArray[Any] | None = None
 
     def __post_init__(self) -> None:
+        if self.frames is not None and self.frames.shape[1:] != self.array.shape[1:]:
+            raise VolumeError(f"frames {self.frames.shape} and array {self.array.shape} differ in shape")
         if self.array.shape != self.geometry.shape:
             raise VolumeError(f"array {self.array.shape} and geometry {self.geometry.shape} differ in shape")
 
