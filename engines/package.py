@@ -218,12 +218,17 @@ def _verified_weights(folder: Path, path: Path, expected: str) -> bytes:
             f"{folder / MANIFEST}: weights.sha256: {path.name} has {found}, not {expected}: "
             "fetch the package again, or write the new digest after a retraining"
         )
+    refuse_further_files(path, content)
+    return content
+
+
+def refuse_further_files(path: Path, content: bytes) -> None:
+    """Raise PackageError where the ONNX file at `path` is not the whole network."""
     if _FURTHER_FILE in content:
         raise PackageError(
             f"{path}: the network keeps tensors in further files, which no digest covers: "
             "save it as a single ONNX file"
         )
-    return content
 
 
 def _digest(manifest: bytes, weights_sha256: str) -> str:

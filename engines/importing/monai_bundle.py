@@ -34,8 +34,6 @@ def import_bundle(folder: Path, out: Path, *, weights: str | None = None) -> Mod
         unsupported.add("inferer", "it is missing: add a SlidingWindowInferer")
         unsupported.settle()
     tiling = monai_answer.window(monai_chain.step(config, "inferer"), seen.size, unsupported)
-    if seen.intensity is None:
-        unsupported.add("preprocessing", "it does not scale intensities: add e.g. ScaleIntensityRanged")
     unsupported.settle()
     assert tiling is not None
     content, channels = _network(config, folder, metadata, tiling["patch"], weights)
@@ -120,8 +118,14 @@ def _inputs(metadata: Metadata, seen: Seen) -> Iterator[dict[str, Any]]:
             entry["spacing_mm"] = list(seen.spacing_mm)
         if seen.size is not None:
             entry["size"] = list(seen.size)
+        if seen.crop is not None:
+            entry["steps"] = [package_writer.Flow(seen.crop)]
         entry["sampling"] = seen.sampling
-        yield {**entry, "intensity": package_writer.Flow(seen.intensity or {}), "scaled": seen.scaled}
+        yield {
+            **entry,
+            "intensity": package_writer.Flow(seen.intensity or {"kind": "none"}),
+            "scaled": seen.scaled,
+        }
 
 
 def _output(metadata: Metadata, answered: Answered, channels: int) -> dict[str, Any]:

@@ -29,6 +29,8 @@ class Seen:
     spacing_mm: tuple[float, ...] | None = None
     size: tuple[int, ...] | None = None
     sampling: str = "box"
+    #: The step that leaves the background away.
+    crop: dict[str, Any] | None = None
     intensity: dict[str, Any] | None = None
     #: Whether intensities are scaled before resampling or after it.
     scaled: str = "before"
@@ -121,6 +123,27 @@ def _once(found: Seen, step: Step, unsupported: Unsupported) -> None:
         unsupported.add(step.where, "the image is resampled twice; once is supported")
 
 
+def _foreground(found: Seen, step: Step, arguments: Arguments, unsupported: Unsupported) -> Seen:
+    """CropForeground(d), of what is above 0 in the image itself."""
+    margin = arguments.take("margin", 0)
+    source = arguments.take("source_key")
+    arguments.refuse("select_fn", (None,), None)
+    arguments.refuse("channel_indices", (None,), None)
+    arguments.refuse("k_divisible", (1,), 1)
+    # Without a margin no box leaves the image, whatever would be done there.
+    for key in ("allow_smaller", "mode", "start_coord_key", "end_coord_key", "lazy", "return_coords"):
+        arguments.take(key)
+    if source is not None and source not in _keys(step):
+        unsupported.add(step.where, f"source_key: {source} is not the image")
+    if margin != 0:
+        unsupported.add(step.where, f"margin: {margin} is not supported; 0 is")
+    if found.resampled or found.intensity is not None or found.crop is not None:
+        unsupported.add(
+            step.where, "it is supported once, before the image is resampled and its intensities scaled"
+        )
+    return replace(found, crop={"kind": "crop", "above": 0.0})
+
+
 def _range(found: Seen, step: Step, arguments: Arguments, unsupported: Unsupported) -> Seen:
     """ScaleIntensityRange(d): linear, and clipped to the target range where it is."""
     low, high = arguments.take("a_min"), arguments.take("a_max")
@@ -177,6 +200,7 @@ def _scaled(found: Seen, step: Step, entry: dict[str, Any], unsupported: Unsuppo
 _STEPS = {
     "Orientation": _orientation,
     "Spacing": _spacing,
+    "CropForeground": _foreground,
     "Resize": _resize,
     "ScaleIntensityRange": _range,
     "NormalizeIntensity": _normalise,

@@ -9,10 +9,13 @@ import typer
 from pydantic import BaseModel
 
 from worker import edge
+from worker.commands import adding
 from worker.edge import ConfigOption, DataOption, JsonOption
 from worker.errors import WorkerError
 
 app = typer.Typer(no_args_is_help=True)
+app.command("import-monai")(adding.import_monai)
+app.command("add")(adding.add)
 
 
 class ModelLine(BaseModel):
@@ -67,11 +70,13 @@ def check(
     as_json: JsonOption = False,
 ) -> None:
     """Check packages: digests, and every engine's answer against the reference engine's."""
+    from engines.importing import package_writer
     from worker import parity
     from worker.shelf import Shelf
 
     shelf = Shelf(edge.load(config, data).models)
-    verdicts = [parity.compare(shelf.package(name)) for name in (names or [*shelf.packages])]
+    chosen = [shelf.package(name) for name in (names or [*shelf.packages])]
+    verdicts = [parity.compare(package) for package in chosen]
     edge.show(verdicts, as_json=as_json, columns=tuple(parity.Verdict.model_fields))
     problems = [str(problem) for problem in shelf.problems] if not names else []
     problems += [
@@ -79,5 +84,6 @@ def check(
         for verdict in verdicts
         if not verdict.agrees
     ]
+    problems += [line for package in chosen for line in package_writer.unfinished(package.folder)]
     if problems:
         raise WorkerError("\n".join(problems))
