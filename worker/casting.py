@@ -92,6 +92,8 @@ def cast(
 
     `barred` are series that may not take part, each with the reason: where a role has none, they are named.
     """
+    # In whatever order they came, it is said in one.
+    views = sorted(views, key=lambda view: view.series_instance_uid)
     chosen = {entry.role: entry.chosen(views) for entry in inputs}
     problems = [
         problem for entry in inputs if (problem := _not_one(entry, chosen[entry.role], views, barred))

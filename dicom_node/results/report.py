@@ -132,7 +132,7 @@ def _about(context: ResultContext, phrases: Phrases) -> str:
     ]
     images, what = len(context.source.datasets), words.comma.join(part for part in parts if part)
     said = (words.about if images > 1 else words.about_one).format(images=images, what=what)
-    return phrases.line(words.gap.join([said, *_beside(context, words)]))
+    return phrases.line("".join([said, *_beside(context, words)]))
 
 
 def _beside(context: ResultContext, words: Wording) -> Iterator[str]:

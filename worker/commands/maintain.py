@@ -79,12 +79,14 @@ def test_routes(
     found = folder.read(path)
     shelf = Shelf(settings.models)
     guard = ConfiguredGuard.of(settings.guard)
-    views = [
-        replace(series.view, guarded=guard.reason_of_file(series.paths[0], series.view.attributes))
-        for series in found.series
-    ]
-    decisions = routing.decide(station.route_rules(settings), shelf.rules, views)
-    lines = [status.tried(decision) for decision in decisions]
+    lines = []
+    for study in found.studies():
+        views = [
+            replace(series.view, guarded=guard.reason_of_file(series.paths[0], series.view.attributes))
+            for series in study
+        ]
+        decisions = routing.decide(station.route_rules(settings), shelf.rules, views)
+        lines += [status.tried(decision) for decision in decisions]
     if as_json:
         edge.show(lines, as_json=True)
         return

@@ -66,11 +66,13 @@ def run(
 
 
 def _print_run(finished: object) -> None:
-    """What one series gave."""
+    """What one series gave, or several."""
     from worker.run import REPORT, Run
 
     assert isinstance(finished, Run)
     edge.console.print(f"[bold]series {finished.series_instance_uid}[/]  {finished.findings.engine}")
+    if len(finished.roles) > 1:
+        edge.console.print("  looks at " + ", ".join(f"{role} {uid}" for role, uid in finished.roles.items()))
     for note in finished.notes:
         edge.console.print(f"  note: {note}", markup=False)
     labels = {segment.number: segment.label for segment in finished.findings.segments}
