@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from engines import preprocess
 from engines.manifest import Manifest
+from engines.preprocess import Scaling
 from engines.volume import Geometry, Volume
 
 
@@ -23,6 +24,8 @@ class Seen:
     geometry: Geometry
     #: The grid of the first series, its axes in the model's order and direction.
     source: Geometry
+    #: What was done to the intensities of the first series.
+    scaling: Scaling
 
 
 def prepare(manifest: Manifest, volume: Volume, others: Mapping[str, Volume], *, threads: int = 1) -> Seen:
@@ -32,4 +35,4 @@ def prepare(manifest: Manifest, volume: Volume, others: Mapping[str, Volume], *,
     """
     first = preprocess.prepare(volume, manifest.reference, threads=threads)
     arrays = {manifest.reference.name: first.array[None]}
-    return Seen(arrays=arrays, geometry=first.geometry, source=first.source)
+    return Seen(arrays=arrays, geometry=first.geometry, source=first.source, scaling=first.scaling)

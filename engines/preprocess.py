@@ -35,6 +35,8 @@ class Prepared:
     geometry: Geometry
     #: The source grid, its axes in the model's order and direction.
     source: Geometry
+    #: What was done to the intensities.
+    scaling: Scaling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +62,10 @@ class Scaling:
             scaled[zero] = 0
         return scaled
 
+    def undone(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scaled values in the unit that they came from; what was clipped does not come back."""
+        return np.asarray(values * np.float32(1 / self.scale) + np.float32(self.offset), dtype=np.float32)
+
 
 def prepare(volume: Volume, entry: manifest.Input, *, threads: int = 1) -> Prepared:
     """Reorient, normalise and resample `volume` as `entry` asks.
@@ -71,10 +77,9 @@ def prepare(volume: Volume, entry: manifest.Input, *, threads: int = 1) -> Prepa
     check(volume, entry)
     turned = turn(volume, entry)
     grid = grids.of_model(turned.geometry, entry)
-    array = resample(
-        turned.array, grid.shape, scaling=scaling_for(entry.intensity, turned.array), threads=threads
-    )
-    return Prepared(array=array, geometry=grid, source=turned.geometry)
+    scaling = scaling_for(entry.intensity, turned.array)
+    array = resample(turned.array, grid.shape, scaling=scaling, threads=threads)
+    return Prepared(array=array, geometry=grid, source=turned.geometry, scaling=scaling)
 
 
 def turn(volume: Volume, entry: manifest.Input) -> Volume:

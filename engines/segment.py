@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines import labels, postprocess, preprocess, tiling
+from engines import fit, labels, postprocess, preprocess, tiling
 from engines.answer import Answer, Case
-from engines.findings import PROBABILITY, Code, Map
+from engines.findings import NO_UNIT, PROBABILITY, Map
 from engines.manifest_outputs import Label, SegmentationOutput
 from engines.volume import Geometry, Volume
 
-#: UCUM's unity (PS3.16 CID 7181).
-_NO_UNIT = Code(value="1", scheme="UCUM", meaning="no units")
+#: A logit that leaves no doubt, and is still a number to interpolate with.
+_SURE = 20.0
 
 
 def answer(case: Case) -> Answer:
@@ -43,7 +43,9 @@ def answer(case: Case) -> Answer:
         case.seen.arrays,
         manifest.windows,
         output_name=output.name,
-        classes=channels(output),
+        classes=fit.channels(output),
+        constants=case.prompts,
+        background=_background(output),
         progress=case.report,
     )
     for slab in case.clock.each("infer", slabs):
@@ -54,14 +56,17 @@ def answer(case: Case) -> Answer:
     return Answer(mask=mask, maps=tuple(_probability(label, shares[label.index]) for label in wanted))
 
 
-def channels(output: SegmentationOutput) -> int:
-    """How many channels the network's output has: regions have no background."""
-    return len(output.labels) + (output.activation != "sigmoid")
+def _background(output: SegmentationOutput) -> list[float]:
+    """What the network would say of each channel where there is nothing."""
+    if output.activation == "sigmoid":
+        return [-_SURE] * len(output.labels)
+    other = 0.0 if output.activation == "none" else -_SURE
+    return [1.0 if output.activation == "none" else 0.0, *[other] * len(output.labels)]
 
 
 def _probability(label: Label, array: NDArray[np.float32]) -> Map:
     """The map of a label's probability."""
-    return Map(key=label.key, name=PROBABILITY, unit=_NO_UNIT, segment_number=label.index, array=array)
+    return Map(key=label.key, name=PROBABILITY, unit=NO_UNIT, segment_number=label.index, array=array)
 
 
 def _clean(mask: NDArray[Any], geometry: Geometry, declared: Sequence[Label]) -> None:
