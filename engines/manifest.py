@@ -39,7 +39,13 @@ class Tiling(Strict):
     patch: Shape
     #: Fraction of a patch shared with its neighbour.
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    weighting: Literal["gaussian", "uniform"] = "gaussian"
+    #: "nnunet": the same gaussian about the voxel behind the middle, as nnU-Net has it.
+    weighting: Literal["gaussian", "uniform", "nnunet"] = "gaussian"
+    #: Smallest weight in a window, whose largest is 1.
+    least_weight: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    #: "even": windows evenly spread, each sharing at least `overlap` with the next; "fixed": each as far from the
+    #: one before as `overlap` says, but the last, which ends with the image (MONAI's).
+    placement: Literal["even", "fixed"] = "even"
     #: Axes (0 slice, 1 row, 2 column) that are also inferred mirrored, and averaged.
     mirror_axes: tuple[Literal[0, 1, 2], ...] = ()
     #: 2.5D, for a patch of one slice: so many slices before and after it are channels too, edges repeated.
@@ -132,6 +138,8 @@ class Manifest(Strict):
         given = [*{entry.name for entry in self.inputs}, *(prompt.name for prompt in self.prompts)]
         if len(set(given)) != len(given):
             raise ValueError("prompts: two inputs of the graph have the same name")
+        if any(step.kind == "crop" for entry in self.inputs[1:] for step in entry.steps):
+            raise ValueError("inputs: the crop of the first is that of all; remove it from the others")
         return self
 
     @model_validator(mode="after")
@@ -148,6 +156,14 @@ class Manifest(Strict):
                 "tiling.skip_at_most: what is not seen keeps the source's values, which an image with a scale of "
                 "its own cannot: remove it"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _intensities_can_be_undone(self) -> Manifest:
+        output = self.outputs[0]
+        filled = getattr(self.reference.intensity, "nonzero", False) == "filled"
+        if filled and isinstance(output, ImageOutput) and output.image.scale is None:
+            raise ValueError("outputs[0].image.scale: give one; a z-score of the filled body is not undone")
         return self
 
     @model_validator(mode="after")

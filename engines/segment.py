@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines import fit, labels, postprocess, preprocess, tiling
+from engines import components, fit, grids, labels, postprocess, preprocess, splines, tiling
 from engines.answer import Answer, Case
 from engines.findings import NO_UNIT, PROBABILITY, Map
 from engines.manifest_outputs import Label, SegmentationOutput
@@ -29,12 +29,17 @@ def answer(case: Case) -> Answer:
 
     def turned(array: NDArray[Any]) -> NDArray[Any]:
         # A view in the model's axes: what is written to it lands where the source's voxels are.
-        return preprocess.turn(Volume(array=array, geometry=geometry), manifest.reference).array
+        whole = preprocess.turn(Volume(array=array, geometry=geometry), manifest.reference).array
+        return whole[case.seen.region]
 
     backward = postprocess.Backward(
         turned(mask),
         case.seen.geometry.shape,
         activation=output.activation,
+        interpolate=output.interpolate,
+        steps=grids.steps(case.seen.source, case.seen.geometry, manifest.reference),
+        matrices=_matrices(case, output, turned(mask).shape),
+        numbers=[label.index for label in output.labels],
         probabilities={number: turned(share) for number, share in shares.items()},
         threads=case.threads,
     )
@@ -64,6 +69,17 @@ def _background(output: SegmentationOutput) -> list[float]:
     return [1.0 if output.activation == "none" else 0.0, *[other] * len(output.labels)]
 
 
+def _matrices(
+    case: Case, output: SegmentationOutput, shape: tuple[int, ...]
+) -> Sequence[postprocess.Weights] | None:
+    """How nnU-Net brings an output back to a source of `shape`; None where the manifest asks for no such way."""
+    if output.splines is None:
+        return None
+    own = case.seen.source.spacing
+    asked = grids.asked_spacing(case.seen.source, case.package.manifest.reference) or own
+    return splines.axes(case.seen.geometry.shape, shape, (asked, own), output.splines).matrices
+
+
 def _probability(label: Label, array: NDArray[np.float32]) -> Map:
     """The map of a label's probability."""
     return Map(key=label.key, name=PROBABILITY, unit=NO_UNIT, segment_number=label.index, array=array)
@@ -73,11 +89,13 @@ def _clean(mask: NDArray[Any], geometry: Geometry, declared: Sequence[Label]) ->
     """Clear what the manifest does not want of each label, in place."""
     for label in declared:
         if label.keep_largest:
-            postprocess.keep_largest(mask, label.index)
+            components.keep_largest(mask, label.index, corners=label.connected_by == "corners")
         # Sizes are those of volumes: the manifest of a planar model has none.
         if label.min_component_ml and geometry.voxel_volume_mm3 is not None:
             voxels = label.min_component_ml * 1000 / geometry.voxel_volume_mm3
-            postprocess.drop_components(mask, label.index, smaller_than=voxels)
+            components.drop_components(
+                mask, label.index, smaller_than=voxels, corners=label.connected_by == "corners"
+            )
     if geometry.voxel_volume_mm3 is not None:
         _drop_small(mask, geometry.voxel_volume_mm3, declared)
 

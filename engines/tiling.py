@@ -61,10 +61,11 @@ class Plan:
 
 
 def plan(shape: tuple[int, int, int], tiling: Tiling) -> Plan:
-    """Windows that cover `shape`, evenly spread, each sharing at least `overlap` with the next."""
+    """Windows that cover `shape`, placed as `tiling` says."""
     padding = tuple(_padding(length, patch) for length, patch in zip(shape, tiling.patch, strict=True))
     padded = [length + sum(pad) for length, pad in zip(shape, padding, strict=True)]
-    starts = tuple(_starts(n, patch, tiling.overlap) for n, patch in zip(padded, tiling.patch, strict=True))
+    place = _starts if tiling.placement == "even" else _fixed_starts
+    starts = tuple(place(n, patch, tiling.overlap) for n, patch in zip(padded, tiling.patch, strict=True))
     axes = sorted(set(tiling.mirror_axes))
     mirrors = tuple(m for n in range(len(axes) + 1) for m in itertools.combinations(axes, n))
     return Plan(patch=tiling.patch, padding=padding, starts=starts, mirrors=mirrors)
@@ -81,8 +82,15 @@ def _starts(length: int, patch: int, overlap: float) -> tuple[int, ...]:
     room = length - patch
     if room == 0:
         return (0,)
-    steps = math.ceil(room / max(1, int(patch * (1 - overlap))))
-    return tuple(round(room * step / steps) for step in range(steps + 1))
+    steps = math.ceil(room / max(1, patch * (1 - overlap)))
+    # In this order of operations: the rounding is then nnU-Net's to the last bit.
+    return tuple(round(room / steps * step) for step in range(steps + 1))
+
+
+def _fixed_starts(length: int, patch: int, overlap: float) -> tuple[int, ...]:
+    """First indices at the step that `overlap` says; the last window is drawn back to end at `length`."""
+    room = length - patch
+    return (*range(0, room, max(1, int(patch * (1 - overlap)))), room)
 
 
 def sweep(
@@ -109,9 +117,7 @@ def sweep(
     padded = padded_for(feeds, layout, tiling)
     whole = _shape3(padded, tiling.context)
     network = network_for(runner, tiling, constants)
-    sums = _Sums(classes=classes, shape=whole, layout=layout, weighting=tiling.weighting)
-    if tiling.skip_at_most is not None:
-        sums.expect_gaps(background)
+    sums = _Sums(classes=classes, shape=whole, layout=layout, tiling=tiling, background=background)
     layers = zip(layout.starts[0], (*layout.starts[0][1:], whole[0]), strict=True)
     first, end = next(layers)
     for answers in network.answers(padded, layout.windows, progress=progress):
@@ -174,9 +180,17 @@ def _looked_at(answers: Answers, name: str, classes: int, patch: tuple[int, int,
 class _Sums:
     """Weighted sums of logits over one patch's depth of slices."""
 
-    def __init__(self, *, classes: int, shape: tuple[int, int, int], layout: Plan, weighting: str) -> None:
+    def __init__(
+        self,
+        *,
+        classes: int,
+        shape: tuple[int, int, int],
+        layout: Plan,
+        tiling: Tiling,
+        background: Sequence[float],
+    ) -> None:
         self._layout = layout
-        self._profile = [_profile(length, weighting) for length in layout.patch]
+        self._profile = [_profile(length, tiling.weighting) for length in layout.patch]
         # The weights of all windows form a grid, so their sum is a product of one sum per axis.
         self._total = [
             _total(n, starts, profile)
@@ -185,20 +199,22 @@ class _Sums:
         depth, rows, columns = self._profile
         self._weights = depth[:, None, None] * rows[:, None] * columns / np.float32(len(layout.mirrors))
         self._sums = np.zeros((classes, layout.patch[0], *shape[1:]), dtype=np.float32)
-        self._there: NDArray[np.float32] | None = None
-
-    def expect_gaps(self, background: Sequence[float]) -> None:
-        """Windows may be missing: remember the weights of those that are there."""
-        self._background = np.array(background, dtype=np.float32)[:, None, None, None]
-        self._there = np.zeros(self._sums.shape[1:], dtype=np.float32)
+        # Weights that are kept from falling, or are missing, are no product: their sum is kept voxel by voxel.
+        self._counts: NDArray[np.float32] | None = None
+        if tiling.least_weight:
+            np.maximum(self._weights, tiling.least_weight / len(layout.mirrors), out=self._weights)
+        if tiling.least_weight or tiling.skip_at_most is not None:
+            self._counts = np.zeros(self._sums.shape[1:], dtype=np.float32)
+        given = np.array(background or [0.0] * classes, dtype=np.float32)
+        self._background = given[:, None, None, None]
 
     def add(self, window: Window, logits: NDArray[np.float32]) -> None:
         """Add the logits of a window of the current layer."""
         (_, row, column), (_, rows, columns) = window.corner, self._layout.patch
         place = (slice(None), slice(row, row + rows), slice(column, column + columns))
         self._sums[(slice(None), *place)] += logits * self._weights
-        if self._there is not None:
-            self._there[place] += self._weights
+        if self._counts is not None:
+            self._counts[place] += self._weights
 
     def take(self, first: int, end: int) -> Iterator[Slab]:
         """The averages of slices [first, end), without padding; what remains moves up to the front."""
@@ -217,19 +233,19 @@ class _Sums:
         """The sums of `slices`, held from `first` on, divided by the weights of their windows."""
         place = (slice(slices.start - first, slices.stop - first), *cut)
         logits = self._sums[(slice(None), *place)].copy()
-        if self._there is None:
+        if self._counts is None:
             depth, rows, columns = self._total[0][slices], self._total[1][cut[0]], self._total[2][cut[1]]
             logits /= depth[:, None, None]
             logits /= rows[:, None] * columns
             return logits
-        weights = self._there[place]
+        weights = self._counts[place]
         np.divide(logits, weights, out=logits, where=weights > 0)
         np.copyto(logits, self._background, where=weights == 0)
         return logits
 
     def _advance(self, slices: int) -> None:
         """Make slice `slices` of the window its first, and the freed end zero."""
-        held = [self._sums] if self._there is None else [self._sums, self._there[None]]
+        held = [self._sums] if self._counts is None else [self._sums, self._counts[None]]
         for array in held:
             remaining = array.shape[1] - slices
             array[:, :remaining] = array[:, slices:].copy()
@@ -240,7 +256,8 @@ def _profile(length: int, weighting: str) -> NDArray[np.float32]:
     """A window's weights along one axis: trust in the middle, little at the edge."""
     if weighting == "uniform":
         return np.ones(length, dtype=np.float32)
-    distance = (np.arange(length) - (length - 1) / 2) / (SIGMA * length)
+    middle = length // 2 if weighting == "nnunet" else (length - 1) / 2
+    distance = (np.arange(length) - middle) / (SIGMA * length)
     return np.asarray(np.exp(-0.5 * np.square(distance)), dtype=np.float32)
 
 

@@ -7,10 +7,10 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from engines import preprocess, tiling
+from engines import grids, lattice, preprocess, slabs, tiling
 from engines.answer import Answer, Case
 from engines.manifest_outputs import ImageOutput
-from engines.volume import Geometry, Volume
+from engines.volume import Volume
 
 
 def answer(case: Case) -> Answer:
@@ -30,7 +30,7 @@ def answer(case: Case) -> Answer:
         if own:
             # Where the network sees a part of the image only, the rest stays as it is.
             np.copyto(array, volume.array, casting="unsafe")
-        _bring_back(made, turned[_covered(case.seen.geometry, case.seen.source)], threads=case.threads)
+        _bring_back(case, made, turned[case.seen.region])
         if own and case.seen.scaling.keep_zero:
             # Background that was not measured is none of the network's business, as it was none of the z-score's.
             array[volume.array == 0] = 0
@@ -49,7 +49,7 @@ def _on_model_grid(case: Case, output: ImageOutput) -> NDArray[np.float32]:
     """What the network makes, in the image's unit, on the model grid."""
     shown = case.seen.arrays[case.package.manifest.reference.name][0]
     made = np.empty(case.seen.geometry.shape, dtype=np.float32)
-    slabs = tiling.sweep(
+    swept = tiling.sweep(
         case.runner,
         case.seen.arrays,
         case.package.manifest.windows,
@@ -60,7 +60,7 @@ def _on_model_grid(case: Case, output: ImageOutput) -> NDArray[np.float32]:
         background=[math.nan],
         progress=case.report,
     )
-    for slab in case.clock.each("infer", slabs):
+    for slab in case.clock.each("infer", swept):
         with case.clock.stage("postprocess"):
             values = slab.logits[0]
             place = slice(slab.start, slab.start + len(values))
@@ -72,17 +72,18 @@ def _on_model_grid(case: Case, output: ImageOutput) -> NDArray[np.float32]:
     return made
 
 
-def _covered(grid: Geometry, source: Geometry) -> tuple[slice, slice, slice]:
-    """The voxels of `source` that `grid` lies over; their outer faces coincide."""
-    faces = np.array([[-0.5, -0.5, -0.5], np.array(grid.shape) - 0.5])
-    ends = np.rint(source.to_index(grid.to_patient(faces)) + 0.5).astype(int).tolist()
-    slices, rows, columns = (slice(low, high) for low, high in zip(*ends, strict=True))
-    return (slices, rows, columns)
-
-
-def _bring_back(made: NDArray[np.float32], target: NDArray[np.float32], *, threads: int) -> None:
-    """Fill `target` with `made`, resampled as the source was on its way there, slice by slice."""
-    along = preprocess.axis_weights(len(made), len(target), antialias=True)
+def _bring_back(case: Case, made: NDArray[np.float32], target: NDArray[np.float32]) -> None:
+    """Fill `target` with `made`, resampled linearly, slice by slice."""
+    reference, seen = case.package.manifest.reference, case.seen
+    steps = grids.steps(seen.source, seen.geometry, reference)
+    back, *in_plane = (None if step is None else 1 / step for step in steps)
+    antialias = reference.sampling == "box"
+    count = len(target)
+    along = (
+        preprocess.axis_weights(len(made), count, antialias=antialias)
+        if back is None
+        else lattice.linear(len(made), count, back)
+    )
     shape = (1, target.shape[1], target.shape[2])
 
     def fill(index: int) -> None:
@@ -91,6 +92,7 @@ def _bring_back(made: NDArray[np.float32], target: NDArray[np.float32], *, threa
         else:
             taps = slice(along.indptr[index], along.indptr[index + 1])
             plane = np.tensordot(along.data[taps], made[along.indices[taps]], axes=1)
-        target[index] = preprocess.resample(plane[None], shape)[0]
+        resampled = preprocess.resample(plane[None], shape, antialias=antialias, steps=(None, *in_plane))
+        target[index] = resampled[0]
 
-    preprocess.spread(fill, range(len(target)), threads=threads)
+    slabs.spread(fill, range(count), threads=case.threads)
