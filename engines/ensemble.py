@@ -15,7 +15,9 @@ from engines.manifest_outputs import SegmentationOutput
 _LEAST = np.float32(1e-30)
 
 
-def sweep(case: Case, output: SegmentationOutput, *, classes: int) -> Iterator[tiling.Slab]:
+def sweep(
+    case: Case, output: SegmentationOutput, *, classes: int, background: Sequence[float]
+) -> Iterator[tiling.Slab]:
     """The slabs of `case`'s network; of an ensemble, those whose activation is the members' average.
 
     All members see the same grid through the same windows, so that their slabs run in step: one patch's depth of
@@ -29,6 +31,8 @@ def sweep(case: Case, output: SegmentationOutput, *, classes: int) -> Iterator[t
             case.package.manifest.windows,
             output_name=output.name,
             classes=classes,
+            constants=case.prompts,
+            background=background,
             # They run in step, so the first one's progress is that of all.
             progress=case.report if number == 0 else None,
         )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from engines import preprocess, registration, steps
 from engines.errors import RoleError, VolumeError
+from engines.intensity import Scaling
 from engines.manifest import Manifest
 from engines.manifest_inputs import Input
 from engines.manifest_steps import Crop
@@ -28,6 +29,8 @@ class Seen:
     geometry: Geometry
     #: The grid of the first series, its axes in the model's order and direction.
     source: Geometry
+    #: What was done to the intensities of the first series.
+    scaling: Scaling
     #: What of `source` the model grid covers; the rest is background.
     region: Region = WHOLE
     #: What of the model grid is not padding.
@@ -64,6 +67,7 @@ def prepare(manifest: Manifest, volume: Volume, others: Mapping[str, Volume], *,
         arrays=channels.arrays,
         geometry=first.geometry,
         source=first.source,
+        scaling=first.scaling,
         region=first.region,
         inner=first.inner,
     )

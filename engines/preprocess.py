@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from engines import body, grids, lattice, pad, splines, steps
 from engines import manifest_inputs as manifest
 from engines.errors import VolumeError
+from engines.intensity import Scaling, scaling_for
 from engines.slabs import SLAB, spread
 from engines.volume import WHOLE, Geometry, Region, Scale, Volume
 
@@ -32,34 +33,12 @@ class Prepared:
     geometry: Geometry
     #: The source grid, its axes in the model's order and direction.
     source: Geometry
+    #: What was done to the intensities.
+    scaling: Scaling
     #: What of `source` the model grid covers.
     region: Region = WHOLE
     #: What of the model grid is not padding.
     inner: Region = WHOLE
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scaling:
-    """Clip to [low, high], subtract `offset`, multiply by `scale`."""
-
-    low: float = -math.inf
-    high: float = math.inf
-    offset: float = 0.0
-    scale: float = 1.0
-    #: Leave zero as it is: background, not measured.
-    keep_zero: bool = False
-
-    def __call__(self, slab: NDArray[Any]) -> NDArray[np.float32]:
-        """The slab scaled, as new contiguous float32."""
-        scaled = np.array(slab, dtype=np.float32, order="C")
-        zero = scaled == 0 if self.keep_zero else None
-        if self.low > -math.inf or self.high < math.inf:
-            np.clip(scaled, np.float32(self.low), np.float32(self.high), out=scaled)
-        scaled -= np.float32(self.offset)
-        scaled *= np.float32(self.scale)
-        if zero is not None:
-            scaled[zero] = 0
-        return scaled
 
 
 def prepare(
@@ -88,27 +67,37 @@ def prepare(
     grid = grids.of_model(seen.volume.geometry, entry)
     if _is_filled(entry):
         parts = [other[seen.region] for other in others]
-        array = _on_grid(body.normalised(seen.volume, parts), grid, entry, threads=threads)
+        array, scaling = _on_grid(body.normalised(seen.volume, parts), grid, entry, threads=threads)
     else:
-        array = _on_grid(seen.volume, grid, entry, threads=threads)
+        array, scaling = _on_grid(seen.volume, grid, entry, threads=threads)
     inner = WHOLE
     if entry.padding is not None:
         array, grid, inner = pad.padded(array, grid, entry.padding)
-    return Prepared(array=array, geometry=grid, source=turned.geometry, region=seen.region, inner=inner)
+    return Prepared(
+        array=array,
+        geometry=grid,
+        source=turned.geometry,
+        scaling=scaling,
+        region=seen.region,
+        inner=inner,
+    )
 
 
-def _on_grid(volume: Volume, grid: Geometry, entry: manifest.Input, *, threads: int) -> NDArray[np.float32]:
-    """The volume's values on `grid`, scaled before or after that."""
+def _on_grid(
+    volume: Volume, grid: Geometry, entry: manifest.Input, *, threads: int
+) -> tuple[NDArray[np.float32], Scaling]:
+    """The volume's values on `grid`, scaled before or after that, and how."""
     if entry.sampling == "nnunet":
         wanted = grids.asked_spacing(volume.geometry, entry) or volume.geometry.spacing
         axes = splines.axes(volume.array.shape, grid.shape, (volume.geometry.spacing, wanted), entry.splines)
         scaling = Scaling() if _is_filled(entry) else scaling_for(entry.intensity, volume.array)
-        return splines.resample(volume.array, axes, scaling=scaling, threads=threads)
+        return splines.resample(volume.array, axes, scaling=scaling, threads=threads), scaling
     early = entry.scaled == "before"
+    scaling = scaling_for(entry.intensity, volume.array) if early else Scaling()
     array = resample(
         volume.array,
         grid.shape,
-        scaling=scaling_for(entry.intensity, volume.array) if early else None,
+        scaling=scaling,
         antialias=entry.sampling == "box",
         steps=grids.steps(volume.geometry, grid, entry),
         threads=threads,
@@ -117,7 +106,7 @@ def _on_grid(volume: Volume, grid: Geometry, entry: manifest.Input, *, threads: 
         scaling = scaling_for(entry.intensity, array)
         for plane in array:
             plane[...] = scaling(plane)
-    return array
+    return array, scaling
 
 
 def _is_filled(entry: manifest.Input) -> bool:
@@ -277,83 +266,3 @@ def _in_plane(
     if rows is not None:
         plane = rows @ plane
     return plane if columns is None else np.asarray((columns @ plane.T).T)
-
-
-def scaling_for(intensity: manifest.Intensity, array: NDArray[Any]) -> Scaling:
-    """What `intensity` means for this image; statistics are those of the whole source image."""
-    match intensity:
-        case manifest.Window(low=low, high=high):
-            return _to_unit_range(low, high)
-        case manifest.CTNormalisation(low=low, high=high, mean=mean, std=std):
-            return Scaling(low=low, high=high, offset=mean, scale=1 / std)
-        case manifest.ZScore(nonzero=nonzero):
-            mean, std = _moments(array, nonzero=bool(nonzero))
-            return Scaling(offset=mean, scale=1 / std, keep_zero=bool(nonzero))
-        case manifest.Unchanged():
-            return Scaling()
-        case manifest.Percentile(low=low, high=high):
-            return _to_unit_range(*_percentiles(array, (low, high)))
-        case manifest.MinMax(to=to):
-            return _to_range(float(array.min()), float(array.max()), to, clip=True)
-        case manifest.Linear(low=low, high=high, to=to, clip=clip):
-            return _to_range(low, high, to, clip=clip)
-
-
-def _to_unit_range(low: float, high: float) -> Scaling:
-    """Clip to [low, high] and scale to [0, 1]."""
-    if not high > low:
-        raise VolumeError(
-            f"the intensity range [{low:g}, {high:g}] is empty: the image has no contrast in it"
-        )
-    return Scaling(low=low, high=high, offset=low, scale=1 / (high - low))
-
-
-def _to_range(low: float, high: float, to: tuple[float, float], *, clip: bool) -> Scaling:
-    """Scale [low, high] linearly to `to`, which may run the other way; clip to it, or not."""
-    if high == low:
-        raise VolumeError("on the model's grid every voxel has the same value: there is no contrast in it")
-    slope = (to[1] - to[0]) / (high - low)
-    ends = sorted((low, high)) if clip else (-math.inf, math.inf)
-    return Scaling(low=ends[0], high=ends[1], offset=low - to[0] / slope, scale=slope)
-
-
-def _moments(array: NDArray[Any], *, nonzero: bool) -> tuple[float, float]:
-    """Mean and standard deviation, of all voxels or of those that are not zero."""
-    count, total, squares = 0, 0.0, 0.0
-    # Sums about a value of the image itself: about zero, a large offset would cost the digits.
-    middle = (float(array.min()) + float(array.max())) / 2
-    for plane in array:
-        values = plane[plane != 0] if nonzero else plane
-        centred = np.asarray(values, dtype=np.float64) - middle
-        count += centred.size
-        total += float(centred.sum())
-        squares += float(np.square(centred).sum())
-    mean = total / count
-    deviation = math.sqrt(max(squares / count - mean * mean, 0.0))
-    if deviation == 0:
-        raise VolumeError("the voxels that the z-score is made of all have the same value")
-    return mean + middle, deviation
-
-
-def _percentiles(array: NDArray[Any], percents: tuple[float, float]) -> tuple[float, float]:
-    """Two percentiles of all voxels, interpolated linearly between ranks."""
-    if np.issubdtype(array.dtype, np.integer) and int(array.max()) - int(array.min()) < 2**20:
-        return _percentiles_of_integers(array, percents)
-    low, high = np.percentile(np.array(array, dtype=np.float32), percents, overwrite_input=True)
-    return float(low), float(high)
-
-
-def _percentiles_of_integers(array: NDArray[Any], percents: tuple[float, float]) -> tuple[float, float]:
-    """The same from a histogram with one bin per value: exact, and no second copy of the image."""
-    lowest = int(array.min())
-    counts = np.zeros(int(array.max()) - lowest + 1, dtype=np.int64)
-    for plane in array:
-        counts += np.bincount((plane.astype(np.int64) - lowest).ravel(), minlength=len(counts))
-    cumulated = np.cumsum(counts)
-
-    def at(percent: float) -> float:
-        rank = percent / 100 * (array.size - 1)
-        below, above = np.searchsorted(cumulated, [math.floor(rank), math.ceil(rank)], side="right")
-        return lowest + float(below) + (rank - math.floor(rank)) * float(above - below)
-
-    return at(percents[0]), at(percents[1])

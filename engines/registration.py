@@ -13,7 +13,8 @@ from scipy import ndimage
 from engines import manifest_inputs as manifest
 from engines import preprocess
 from engines.errors import VolumeError
-from engines.preprocess import Scaling, Weights
+from engines.intensity import Scaling, scaling_for
+from engines.preprocess import Weights
 from engines.slabs import spread
 from engines.volume import Geometry, Volume
 
@@ -49,7 +50,7 @@ def onto(volume: Volume, entry: manifest.Input, grid: Geometry, *, threads: int 
         raise VolumeError(
             f"it covers {covered:.0%} of what the first series shows; at least {LEAST_COVERED:.0%} are needed"
         )
-    scaling = preprocess.scaling_for(entry.intensity, turned.array)
+    scaling = scaling_for(entry.intensity, turned.array)
     outside = scaling(np.array([turned.array.min()]))[0]
     move = _along_axes if _is_parallel(to_source, grid.shape) else _across_axes
     return move(turned.array, _Aim(to_source, grid.shape, outside), scaling=scaling, threads=threads)
