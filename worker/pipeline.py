@@ -202,7 +202,9 @@ def _analyse(
     with watch("load"):
         runner = bench.shelf.runner(job.model)
     with watch("read"):
-        source = dicom_series.read_series(paths, planar=package.manifest.inputs[0].planar)
+        source = dicom_series.read_series(
+            paths, planar=package.manifest.reference.planar, values=package.manifest.reference.values
+        )
     findings = predict.predict(package, runner, source.volume)
     watch.add(findings.seconds)
     context = ResultContext(

@@ -133,7 +133,9 @@ def _run_series(
     """Read, predict, write, verify, draw."""
     watch = Stopwatch()
     with watch("read"):
-        source = series.read_series(found.paths, planar=package.manifest.inputs[0].planar)
+        source = series.read_series(
+            found.paths, planar=package.manifest.reference.planar, values=package.manifest.reference.values
+        )
     progress("read", 1.0)
     findings = predict.predict(
         package, runner, source.volume, progress=lambda done: progress("predict", done)
