@@ -48,8 +48,8 @@ def read_series(
 ) -> SeriesImages:
     """Read the files of one CT, MR or PET series as a volume: classic images, or frames that are described.
 
-    With `planar`, read the one image of a series of any kind as a volume of one slice (`single_image`), "displayed"
-    on demand. With "SUVbw", the values of a PET are SUV by body weight (`suv`).
+    With `planar`, read the one image of a series of any kind as a volume of one slice (`single_image`), as displayed
+    where `values` says so. With SUVbw there, those of a PET are SUV by body weight (`suv`).
 
     Of a multi-frame image each frame is a slice, as if it had come as a classic one. The slices ascend along
     the normal of their orientation, row x column (PS3.3 C.7.6.2.1.1); Instance Number, frame numbers, file
