@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from engines.manifest_entries import Splines, Strict
 from engines.manifest_steps import Pad, SourceStep, Step, check_order
+from engines.volume import Values
 
 
 class Window(Strict):
@@ -103,6 +104,8 @@ class Input(Strict):
     #: Whether the model looks at single images (X-rays, ultrasound, photographs, one slice) as they were
     #: acquired: volumes of one slice, with or without a place in the patient, instead of stacks.
     planar: bool = False
+    #: What its values are, before anything is done to them; measurements are of these too.
+    values: Values = "source"
     #: Patient directions of the (slice, row, column) axes that the network was trained on.
     orientation: Annotated[str, Field(pattern=r"^[LRAPHF]{3}$")] = "HPL"
     #: Voxel spacing the network was trained on, mm along (slice, row, column), or (row, column) where
@@ -134,6 +137,8 @@ class Input(Strict):
         unfit = {"orientation", "min_slices"} if self.planar else set()
         for key in sorted(unfit & self.model_fields_set):
             raise ValueError(f"{key} says nothing where planar is {str(self.planar).lower()}: remove it")
+        if self.values == ("SUVbw" if self.planar else "displayed"):
+            raise ValueError(f"values: {self.values} is not for planar: {str(self.planar).lower()}")
         if self.size is not None and self.spacing_mm is not None:
             raise ValueError("give spacing_mm or size, not both")
         if self.sampling in ("first-voxel", "nnunet") and self.size is not None:

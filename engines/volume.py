@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,13 @@ _DIRECTIONS = (("R", "L"), ("A", "P"), ("F", "H"))
 #: A box of voxels: first and one-past-last along (slice, row, column).
 Region = tuple[slice, slice, slice]
 WHOLE: Region = (slice(None), slice(None), slice(None))
+
+#: What a model looks at: the source's own values, a single image as it is displayed (0 black to 1 white), or
+#: a PET's standardised uptake value by body weight.
+Values = Literal["source", "displayed", "SUVbw"]
+
+#: UCUM code of the last (PS3.16 CID 85).
+SUV = "g/ml{SUVbw}"
 
 
 class Scale(StrEnum):

@@ -110,7 +110,7 @@ def _read(manifest: Manifest, position: int, files: Mapping[str, Files]) -> Seri
     alone = len(manifest.inputs) == 1
     own = next(iter(files.values())) if alone else files[entry.called]
     try:
-        return dicom_series.read_series(own.paths, planar=entry.planar)
+        return dicom_series.read_series(own.paths, planar=entry.planar, values=entry.values)
     except SeriesError as error:
         if alone:
             raise

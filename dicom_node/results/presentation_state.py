@@ -69,6 +69,8 @@ def build(context: ResultContext, findings: Findings, made: Mapping[str, Dataset
 def unfit(context: ResultContext) -> str:
     """Why there can be no presentation state of this source; "" where there can."""
     first = context.source.datasets[0]
+    if context.source.values != "source":
+        return f"the model looked at other values ({context.source.values}) than viewers show of the source"
     if elements.text(first, "PhotometricInterpretation") != "MONOCHROME2" or "ModalityLUTSequence" in first:
         return (
             "the source's values are not shown as they are read: colour, a look-up table, or black for most"
