@@ -17,10 +17,9 @@ from sqlalchemy.orm import Session
 
 from db import decisions, deliveries, intake, jobs, leases, parents, purging, studies, supersession
 from db.base import Database
-from db.models import Delivery, Job
+from db.models import Delivery, Instance, Job
 from db.states import JobState
 from dicom_node import results as dicom_results
-from dicom_node import series as dicom_series
 from dicom_node.errors import CommitmentRefused, SendError, SeriesError
 from dicom_node.instance import StoredInstance
 from dicom_node.results import report
@@ -39,6 +38,7 @@ from worker import (
     receipts,
     records,
     routing,
+    turns,
     version,
 )
 from worker import commitment_ledger as ledger
@@ -136,6 +136,7 @@ def _route(
         route, model = by_name[decision.route], models[decision.model]
         sends = profiles.sends(route.send_to, route.terms, model.results)
         values = records.job(study, decision, model, sends=sends, announce_to=route.announce_to, now=now)
+        values["priority"] = turns.of(route.priority, decision.series.attributes)
         if problem:
             values = records.skipped(values, "study-problem", problem, now)
         # Two routes that ask the same of the same images get one job, which serves both.
@@ -174,9 +175,8 @@ def analyse(bench: Bench, job_id: int, *, send: Callable[[list[int]], None] | No
     logger.info("job %s: %s on study %s", job.id, job.model, job.study.study_instance_uid)
     watch = Stopwatch()
     try:
-        with Lease(bench, job, allowed):
-            paths = [bench.spool_root / row.path for row in images]
-            analysis = _analyse(bench, job, paths, before, watch)
+        with Lease(bench, job, allowed), bench.shelf.at_work():
+            analysis = _analyse(bench, job, images, before, watch)
     except SeriesError as error:
         return outcomes.fail(bench, job, error.reason, str(error), watch)
     except EngineError as error:
@@ -195,14 +195,14 @@ def analyse(bench: Bench, job_id: int, *, send: Callable[[list[int]], None] | No
 
 
 def _analyse(
-    bench: Bench, job: Job, paths: Sequence[Path], before: Antecedents, watch: Stopwatch
+    bench: Bench, job: Job, images: Sequence[Instance], before: Antecedents, watch: Stopwatch
 ) -> Analysis:
     """Files -> volume -> findings -> objects, read back."""
     package = bench.shelf.package(job.model)
     with watch("load"):
         runner = bench.shelf.runner(job.model)
     with watch("read"):
-        source = dicom_series.read_series(paths, planar=package.manifest.inputs[0].planar)
+        source = bench.lightbox.read(bench.spool_root, images, planar=package.manifest.inputs[0].planar)
     findings = predict.predict(package, runner, source.volume)
     watch.add(findings.seconds)
     context = ResultContext(

@@ -63,7 +63,7 @@ def _follow(
     sends = profiles.sends_of_another(job.sends, rule.results)
     values = records.job(job.study, said, rule, sends=sends, announce_to=job.announce_to, now=now)
     # Newer images than these may be there: the routes decide about those when they are complete.
-    successor = jobs.create(session, values | {"revision": job.revision})
+    successor = jobs.create(session, values | {"revision": job.revision, "priority": job.priority})
     return f"{present}: see job {successor.id}"
 
 

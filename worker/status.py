@@ -23,6 +23,7 @@ from db import (
     supersession,
 )
 from db.models import Decision, Delivery, Event, Job, Series, Study
+from db.priorities import Priority
 from db.states import DeliveryState, JobState, StudyState
 from worker import completeness, evidence, heartbeat, routing, views
 from worker.report_views import ReportView
@@ -80,6 +81,7 @@ def _job_values(row: Job) -> dict[str, Any]:
         "revision": row.revision,
         "supersedes": row.supersedes_id,
         "state": row.state,
+        "priority": Priority(row.priority).word,
         "attempts": row.attempts,
         "created_at": row.created_at,
         "started_at": row.started_at,
