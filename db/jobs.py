@@ -7,7 +7,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import or_, select, text, update
 from sqlalchemy.orm import Session, selectinload
 
 from db import job_series, states, studies, supersession
@@ -36,10 +36,19 @@ def create(session: Session, values: dict[str, Any], roles: Mapping[str, int] = 
     again = values["state"] == JobState.QUEUED and _waits_again(session, job, newer=newer)
     if newer:
         job.revision = values["revision"]
+    _hasten(job, values.get("priority", job.priority))
     if again:
         _begin_anew(session, job.id, JobState.FAILED, JobState.CANCELLED, JobState.SKIPPED)
         return get(session, job.id)
     return job
+
+
+def _hasten(job: Job, priority: int) -> None:
+    """What is asked for again, and more urgently, waits in front; its message is sent anew."""
+    if priority < job.priority:
+        job.priority = priority
+        if job.state == JobState.QUEUED:
+            job.nudged_at = None
 
 
 def _waits_again(session: Session, job: Job, *, newer: bool) -> bool:
@@ -66,16 +75,17 @@ def _has_replaced_files(session: Session, job: Job) -> bool:
 
 
 def unheard(session: Session, *, now: datetime, nudged_before: datetime, limit: int = 1000) -> list[int]:
-    """Ids of due, queued jobs whose message was never sent, or long ago: it may be lost."""
+    """Ids of due, queued jobs whose message was never sent, or long ago: it may be lost. In the order of their turn."""
     return list(
         session.scalars(
             select(Job.id)
             .where(
-                Job.state == JobState.QUEUED.value,
+                # In the words of the index of those that wait.
+                text("jobs.state = 'queued'"),
                 or_(Job.not_before.is_(None), Job.not_before <= now),
                 or_(Job.nudged_at.is_(None), Job.nudged_at < nudged_before),
             )
-            .order_by(Job.id)
+            .order_by(Job.priority, Job.id)
             .limit(limit)
         )
     )

@@ -103,7 +103,7 @@ def job_tree(job: views.JobDetail, *, present: int | None = None) -> Tree:
     older += f", [yellow]replaced by job {job.replaced_by}[/]" if job.replaced_by else ""
     tree = Tree(
         f"[bold]job {job.id}[/] {job.model} {job.model_version}  "
-        f"{_state(job.state)}, attempt {job.attempts}{older}"
+        f"{_state(job.state)}, {job.priority}, attempt {job.attempts}{older}"
     )
     if job.error:
         tree.add(f"[red]{escape(job.reason)}: {escape(job.error)}[/]")

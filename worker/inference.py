@@ -17,6 +17,7 @@ from engines.cascade import Stage
 from engines.errors import EngineError, RoleError
 from engines.findings import Findings
 from engines.manifest import Manifest
+from engines.manifest_inputs import Input
 from engines.volume import Volume
 from worker.stopwatch import Stopwatch
 
@@ -27,6 +28,17 @@ class Files:
 
     series_instance_uid: str
     paths: Sequence[Path]
+    #: The SHA-256 of each, where it is known.
+    digests: Sequence[str] = ()
+
+
+#: Reads the files of a series as an input wants them. Raises SeriesError, and OSError where one cannot be read.
+Read = Callable[[Files, Input], SeriesImages]
+
+
+def read_files(files: Files, entry: Input) -> SeriesImages:
+    """What is in the files, read now."""
+    return dicom_series.read_series(files.paths, planar=entry.planar, values=entry.values)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -45,6 +57,7 @@ def answer(
     files: Mapping[str, Files],
     watch: Stopwatch,
     *,
+    read: Read = read_files,
     progress: Callable[[str, float], None] | None = None,
 ) -> Answered:
     """Files -> volumes -> findings. `files` are by role, in the order of the manifest's inputs.
@@ -54,9 +67,9 @@ def answer(
     report = progress or _ignore
     manifest = stage.package.manifest
     with watch("read"):
-        source = _read(manifest, 0, files)
+        source = _read(manifest, 0, files, read)
     report("read", 1.0)
-    others = _Others(manifest, files)
+    others = _Others(manifest, files, read)
     try:
         findings = cascade.predict_all(
             stage, source.volume, others, progress=lambda done: report("predict", done)
@@ -73,9 +86,10 @@ def answer(
 class _Others(Mapping[str, Volume]):
     """The volumes of a model's further series by role: each is read when it is asked for, and not kept."""
 
-    def __init__(self, manifest: Manifest, files: Mapping[str, Files]) -> None:
+    def __init__(self, manifest: Manifest, files: Mapping[str, Files], read: Read) -> None:
         self._manifest = manifest
         self._files = files
+        self._read = read
         self._positions = {entry.called: place for place, entry in enumerate(manifest.inputs) if place}
         self.headers: dict[str, Sequence[Dataset]] = {}
         self.notes: list[str] = []
@@ -83,7 +97,7 @@ class _Others(Mapping[str, Volume]):
 
     def __getitem__(self, role: str) -> Volume:
         began = time.perf_counter()
-        images = _read(self._manifest, self._positions[role], self._files)
+        images = _read(self._manifest, self._positions[role], self._files, self._read)
         self.headers[role] = images.instances
         self.notes += [f"{role}: {note}" for note in images.notes]
         self._seconds += time.perf_counter() - began
@@ -104,13 +118,13 @@ class _Others(Mapping[str, Volume]):
         return {"read": self._seconds, "preprocess": -self._seconds} if self.headers else {}
 
 
-def _read(manifest: Manifest, position: int, files: Mapping[str, Files]) -> SeriesImages:
+def _read(manifest: Manifest, position: int, files: Mapping[str, Files], read: Read) -> SeriesImages:
     """The series of one input; of several, a refusal says which it is."""
     entry = manifest.inputs[position]
     alone = len(manifest.inputs) == 1
     own = next(iter(files.values())) if alone else files[entry.called]
     try:
-        return dicom_series.read_series(own.paths, planar=entry.planar, values=entry.values)
+        return read(own, entry)
     except SeriesError as error:
         if alone:
             raise

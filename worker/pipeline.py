@@ -39,6 +39,7 @@ from worker import (
     records,
     routing,
     subjects,
+    turns,
     version,
 )
 from worker import commitment_ledger as ledger
@@ -139,6 +140,8 @@ def _route(
         route, model = by_name[decision.route], models[decision.model]
         sends = profiles.sends(route.send_to, route.terms, model.results)
         values = records.job(study, decision, model, sends=sends, announce_to=route.announce_to, now=now)
+        views = decision.taken.values()
+        values["priority"] = min(turns.of(route.priority, view.attributes) for view in views)
         if problem:
             values = records.skipped(values, "study-problem", problem, now)
         # Two routes that ask the same of the same images get one job, which serves both.
@@ -178,7 +181,7 @@ def analyse(bench: Bench, job_id: int, *, send: Callable[[list[int]], None] | No
     logger.info("job %s: %s on study %s", job.id, job.model, job.study.study_instance_uid)
     watch = Stopwatch()
     try:
-        with Lease(bench, job, allowed):
+        with Lease(bench, job, allowed), bench.shelf.at_work():
             series = {role: subject.files(bench.spool_root) for role, subject in about.items()}
             analysis = _analyse(bench, job, series, before, watch)
     except SeriesError as error:
@@ -205,7 +208,7 @@ def _analyse(
     package = bench.shelf.package(job.model)
     with watch("load"):
         stage = bench.shelf.stage(job.model)
-    answered = inference.answer(stage, series, watch)
+    answered = inference.answer(stage, series, watch, read=bench.lightbox.read)
     source, findings = answered.source, answered.findings
     context = ResultContext(
         source=source,

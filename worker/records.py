@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from db import announcements, supersession
 from db.models import Job, ResultObject, Study
 from db.new_instance import NewInstance
+from db.priorities import Priority
 from db.states import JobState
 from dicom_node import attributes as dicom_attributes
 from dicom_node.errors import DataSetError
@@ -96,6 +97,7 @@ def job(
         "announce_to": list(announce_to),
         "unannounced": bool(announce_to),
         "state": JobState.QUEUED.value,
+        "priority": Priority.ROUTINE,
         "attempts": 0,
         "created_at": now,
         "lease_owner": "",
@@ -139,7 +141,8 @@ def serve_both(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
     """The row of one job for two routes that ask the same of the same images."""
     both = {name: sorted({*first[name], *second[name]}) for name in ("destinations", "announce_to")}
     sends = {**second["sends"], **first["sends"]}
-    return first | both | {"unannounced": bool(both["announce_to"]), "sends": sends}
+    first_turn = min(first["priority"], second["priority"])
+    return first | both | {"unannounced": bool(both["announce_to"]), "sends": sends, "priority": first_turn}
 
 
 def skipped(values: dict[str, Any], reason: str, error: str, now: datetime) -> dict[str, Any]:

@@ -71,7 +71,8 @@ def _follow(
     sends = profiles.sends_of_another(job.sends, rule.results)
     values = records.job(job.study, said, rule, sends=sends, announce_to=job.announce_to, now=now)
     # Newer images than these may be there: the routes decide about those when they are complete.
-    successor = jobs.create(session, values | {"revision": job.revision}, records.roles(said))
+    values |= {"revision": job.revision, "priority": job.priority}
+    successor = jobs.create(session, values, records.roles(said))
     return f"{present}: see job {successor.id}"
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from worker import casting, criteria, profiles
+from worker import casting, criteria, profiles, turns
 from worker.casting import InputRule, SeriesView
 
 __all__ = ["Decision", "InputRule", "ModelRule", "RouteRule", "SeriesView", "decide", "identity"]
@@ -28,6 +28,8 @@ class RouteRule:
     announce_to: tuple[str, ...] = ()
     #: What each of them takes; the default terms where it is not named.
     terms: Mapping[str, profiles.Terms] = field(default_factory=dict)
+    #: Whose turn its jobs have; None: as the images say.
+    priority: turns.Word | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

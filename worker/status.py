@@ -24,8 +24,9 @@ from db import (
     supersession,
 )
 from db.models import Decision, Delivery, Event, Job, Series, Study
+from db.priorities import Priority
 from db.states import DeliveryState, JobState, StudyState
-from worker import completeness, evidence, heartbeat, routing, views
+from worker import completeness, evidence, heartbeat, views
 from worker.report_views import ReportView
 
 
@@ -81,6 +82,7 @@ def _job_values(row: Job) -> dict[str, Any]:
         "revision": row.revision,
         "supersedes": row.supersedes_id,
         "state": row.state,
+        "priority": Priority(row.priority).word,
         "attempts": row.attempts,
         "created_at": row.created_at,
         "started_at": row.started_at,
@@ -285,15 +287,3 @@ def since(text: str, now: datetime) -> datetime:
         return datetime.fromisoformat(text).astimezone(UTC)
     except OverflowError as error:
         raise ValueError(f"{text} is before the first year") from error
-
-
-def tried(decision: routing.Decision) -> views.DecisionLine:
-    """A decision about files that were only tried."""
-    return views.DecisionLine(
-        route=decision.route,
-        model=decision.model,
-        series_instance_uid=decision.series.series_instance_uid if decision.series else "",
-        matched=decision.matched,
-        reason=decision.reason,
-        trace=decision.trace.as_dict(),
-    )

@@ -93,7 +93,11 @@ class Subject:
     def files(self, spool_root: Path) -> inference.Files:
         """As a model reads it."""
         paths = [spool_root / row.path for row in self.images]
-        return inference.Files(series_instance_uid=self.series.series_instance_uid, paths=paths)
+        return inference.Files(
+            series_instance_uid=self.series.series_instance_uid,
+            paths=paths,
+            digests=[row.sha256 for row in self.images],
+        )
 
 
 def of_job(session: Session, job: Job) -> dict[str, Subject] | None:

@@ -74,6 +74,8 @@ class JobLine(View):
     #: The job whose results this one's take the place of; None where there are none.
     supersedes: int | None
     state: str
+    #: stat, routine or background: whose turn it is among those that wait.
+    priority: str
     attempts: int
     created_at: datetime
     started_at: datetime | None

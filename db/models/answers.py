@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import BigInteger, ForeignKey, Index, String, Text, UniqueConstraint, text
+from sqlalchemy import BigInteger, ForeignKey, Index, SmallInteger, String, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from db.base import Base
@@ -42,6 +42,10 @@ ANNOUNCEMENT = "not-performed"
 #: Failed jobs that are to be announced still, just as the index of those few has it.
 UNANNOUNCED = "jobs.state = 'failed' AND jobs.unannounced"
 _UNANNOUNCED = text(UNANNOUNCED.replace("jobs.", ""))
+_QUEUED = text("state = 'queued'")
+#: Jobs whose results leave before all others', just as the index of those few has it.
+URGENT = "jobs.state = 'delivering' AND jobs.priority = 0"
+_URGENT = text(URGENT.replace("jobs.", ""))
 
 
 class Job(Base):
@@ -54,6 +58,9 @@ class Job(Base):
         Index("ix_jobs_model_id", "model", "id"),
         Index("ix_jobs_created_at_id", "created_at", "id"),
         Index("ix_jobs_unannounced", "id", sqlite_where=_UNANNOUNCED, postgresql_where=_UNANNOUNCED),
+        # Those that wait, in the order of their turn.
+        Index("ix_jobs_queued", "state", "priority", "id", sqlite_where=_QUEUED, postgresql_where=_QUEUED),
+        Index("ix_jobs_urgent", "id", sqlite_where=_URGENT, postgresql_where=_URGENT),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -78,6 +85,8 @@ class Job(Base):
     #: Whether they are to be told still, should it fail.
     unannounced: Mapped[bool] = mapped_column(default=False)
     state: Mapped[str] = mapped_column(String(16))
+    #: Whose turn it is: `db.priorities.Priority`; 1 is routine.
+    priority: Mapped[int] = mapped_column(SmallInteger, default=1, server_default="1")
     attempts: Mapped[int] = mapped_column(default=0)
     created_at: Mapped[datetime]
     #: When its message was last sent.
