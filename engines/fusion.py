@@ -28,6 +28,8 @@ class Seen:
     scaling: Scaling
     #: What of `source` the model grid covers; the rest is background.
     region: Region = WHOLE
+    #: What of the model grid is not padding.
+    inner: Region = WHOLE
 
 
 def prepare(manifest: Manifest, volume: Volume, others: Mapping[str, Volume], *, threads: int = 1) -> Seen:
@@ -43,4 +45,5 @@ def prepare(manifest: Manifest, volume: Volume, others: Mapping[str, Volume], *,
         source=first.source,
         scaling=first.scaling,
         region=first.region,
+        inner=first.inner,
     )

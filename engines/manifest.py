@@ -138,8 +138,10 @@ class Manifest(Strict):
         given = [*{entry.name for entry in self.inputs}, *(prompt.name for prompt in self.prompts)]
         if len(set(given)) != len(given):
             raise ValueError("prompts: two inputs of the graph have the same name")
-        if any(step.kind == "crop" for entry in self.inputs[1:] for step in entry.steps):
-            raise ValueError("inputs: the crop of the first is that of all; remove it from the others")
+        if any(step.kind in ("crop", "pad") for entry in self.inputs[1:] for step in entry.steps):
+            raise ValueError(
+                "inputs: crop and pad of the first are those of all; remove them from the others"
+            )
         return self
 
     @model_validator(mode="after")

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from engines.manifest_entries import Splines, Strict
-from engines.manifest_steps import Step
+from engines.manifest_steps import Pad, SourceStep, Step, check_order
 
 
 class Window(Strict):
@@ -129,13 +129,22 @@ class Input(Strict):
             raise ValueError(f"{key} says nothing where planar is {str(self.planar).lower()}: remove it")
         if self.size is not None and self.spacing_mm is not None:
             raise ValueError("give spacing_mm or size, not both")
-        if sum(step.kind == "crop" for step in self.steps) > 1:
-            raise ValueError("steps: one crop is enough")
         if self.sampling in ("first-voxel", "nnunet") and self.size is not None:
             raise ValueError(f"sampling: {self.sampling} goes with spacing_mm, not with size")
         if self.sampling != "nnunet" and getattr(self.intensity, "nonzero", False) == "filled":
             raise ValueError("intensity.nonzero: filled goes with sampling: nnunet")
+        check_order(self.steps)
         return self
+
+    @property
+    def source_steps(self) -> tuple[SourceStep, ...]:
+        """Those of the steps that are done on the source's grid."""
+        return tuple(step for step in self.steps if not isinstance(step, Pad))
+
+    @property
+    def padding(self) -> Pad | None:
+        """What is added around the network's grid."""
+        return next((step for step in self.steps if isinstance(step, Pad)), None)
 
     @property
     def called(self) -> str:

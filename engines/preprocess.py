@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
-from engines import body, grids, lattice, splines, steps
+from engines import body, grids, lattice, pad, splines, steps
 from engines import manifest_inputs as manifest
 from engines.errors import VolumeError
 from engines.intensity import Scaling, scaling_for
@@ -37,6 +37,8 @@ class Prepared:
     scaling: Scaling
     #: What of `source` the model grid covers.
     region: Region = WHOLE
+    #: What of the model grid is not padding.
+    inner: Region = WHOLE
 
 
 def prepare(
@@ -59,7 +61,7 @@ def prepare(
     check(volume, entry)
     turned = turn(volume, entry)
     others = [turn(other, entry).array for other in beside]
-    seen = steps.run(turned, entry.steps, region=region, beside=others, threads=threads)
+    seen = steps.run(turned, entry.source_steps, region=region, beside=others, threads=threads)
     if seen.volume is not turned:
         _check_values(seen.volume, "after its steps ")
     grid = grids.of_model(seen.volume.geometry, entry)
@@ -68,7 +70,17 @@ def prepare(
         array, scaling = _on_grid(body.normalised(seen.volume, parts), grid, entry, threads=threads)
     else:
         array, scaling = _on_grid(seen.volume, grid, entry, threads=threads)
-    return Prepared(array=array, geometry=grid, source=turned.geometry, scaling=scaling, region=seen.region)
+    inner = WHOLE
+    if entry.padding is not None:
+        array, grid, inner = pad.padded(array, grid, entry.padding)
+    return Prepared(
+        array=array,
+        geometry=grid,
+        source=turned.geometry,
+        scaling=scaling,
+        region=seen.region,
+        inner=inner,
+    )
 
 
 def _on_grid(

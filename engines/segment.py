@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines import components, fit, grids, labels, postprocess, preprocess, splines, tiling
+from engines import components, fit, grids, labels, pad, postprocess, preprocess, splines, tiling
 from engines.answer import Answer, Case
 from engines.findings import NO_UNIT, PROBABILITY, Map
 from engines.manifest_outputs import Label, SegmentationOutput
@@ -34,7 +34,7 @@ def answer(case: Case) -> Answer:
 
     backward = postprocess.Backward(
         turned(mask),
-        case.seen.geometry.shape,
+        case.seen.geometry.within(case.seen.inner).shape,
         activation=output.activation,
         interpolate=output.interpolate,
         steps=grids.steps(case.seen.source, case.seen.geometry, manifest.reference),
@@ -55,7 +55,9 @@ def answer(case: Case) -> Answer:
     )
     for slab in case.clock.each("infer", slabs):
         with case.clock.stage("postprocess"):
-            backward.write(slab.start, slab.logits)
+            start, logits = pad.trimmed(slab.start, slab.logits, case.seen.inner)
+            if logits.shape[1]:
+                backward.write(start, logits)
     with case.clock.stage("postprocess"):
         _clean(mask, geometry, output.labels)
     return Answer(mask=mask, maps=tuple(_probability(label, shares[label.index]) for label in wanted))

@@ -30,7 +30,7 @@ def answer(case: Case) -> Answer:
         if own:
             # Where the network sees a part of the image only, the rest stays as it is.
             np.copyto(array, volume.array, casting="unsafe")
-        _bring_back(case, made, turned[case.seen.region])
+        _bring_back(case, made[case.seen.inner], turned[case.seen.region])
         if own and case.seen.scaling.keep_zero:
             # Background that was not measured is none of the network's business, as it was none of the z-score's.
             array[volume.array == 0] = 0

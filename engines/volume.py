@@ -139,6 +139,12 @@ class Geometry:
         affine[:3, 3] = self.to_patient(np.array([first, top, left], dtype=np.float64))
         return replace(self, shape=(end - first, bottom - top, right - left), affine=affine)
 
+    def around(self, shape: tuple[int, int, int], region: Region) -> Geometry:
+        """The grid of `shape` of which this is the `region`."""
+        affine = self.affine.copy()
+        affine[:3, 3] = self.to_patient(np.array([-float(part.start) for part in region]))
+        return replace(self, shape=shape, affine=affine)
+
     def agrees_with(self, other: Geometry, tolerance_mm: float = 1e-3) -> bool:
         """Whether both place every voxel at the same point, to `tolerance_mm`."""
         if self.shape != other.shape:

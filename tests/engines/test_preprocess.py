@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from engines import grids, manifest, preprocess
+from engines import intensity as intensities
 from engines.errors import VolumeError
 from engines.volume import Geometry, Volume
 from tests.engines import build
