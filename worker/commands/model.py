@@ -9,10 +9,12 @@ import typer
 from pydantic import BaseModel
 
 from worker import edge
+from worker.commands import importing
 from worker.edge import ConfigOption, DataOption, JsonOption
 from worker.errors import WorkerError
 
 app = typer.Typer(no_args_is_help=True)
+app.command("import-nnunet")(importing.import_nnunet)
 
 
 class ModelLine(BaseModel):
