@@ -106,6 +106,8 @@ def test_what_is_no_network_in_one_piece_is_refused_by_name(tmp_path: Path) -> N
     )
     with pytest.raises(PackageError, match="keeps tensors in further files"):
         plain_onnx.add(tmp_path / "apart.onnx", tmp_path / "out")
-    with pytest.raises(PackageError, match=r"inputs of .number, channels, slices, rows, columns.* it has in0"):
+    with pytest.raises(
+        PackageError, match=r"inputs of .number, channels, slices, rows, columns.* it has in0"
+    ):
         plain_onnx.add(_file(tmp_path, _graph([[1, 20]], [[1, 2]])), tmp_path / "out")
     assert not (tmp_path / "out").exists()
