@@ -9,13 +9,14 @@ import typer
 from pydantic import BaseModel
 
 from worker import edge
-from worker.commands import adding
+from worker.commands import adding, importing
 from worker.edge import ConfigOption, DataOption, JsonOption
 from worker.errors import WorkerError
 
 app = typer.Typer(no_args_is_help=True)
 app.command("import-monai")(adding.import_monai)
 app.command("add")(adding.add)
+app.command("import-nnunet")(importing.import_nnunet)
 
 
 class ModelLine(BaseModel):
