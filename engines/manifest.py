@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -22,6 +22,7 @@ from engines.manifest_outputs import (
     Value,
     task_of,
 )
+from engines.manifest_results import refusal, with_usual
 
 
 class Weights(Strict):
@@ -72,6 +73,7 @@ class Manifest(Strict):
     outputs: Annotated[tuple[Output, ...], Field(min_length=1, max_length=1)]
     measurements: tuple[MeasurementEntry, ...] = ()
     findings: tuple[FindingRule, ...] = ()
+    #: Where it says nothing, what its task usually makes (`manifest_results.USUAL`).
     results: tuple[ResultKind, ...] = ("seg", "sr")
     #: For reports in words in these languages; without them they say it as the entries above do.
     words: dict[Literal["zh"], WordsEntry] = Field(default_factory=dict)
@@ -112,6 +114,25 @@ class Manifest(Strict):
             if isinstance(output, RegressionOutput)
             else frozenset()
         )
+
+    @property
+    def classed(self) -> frozenset[str]:
+        """The keys of the classes that an image, or a box, may be of."""
+        output = self.outputs[0]
+        found = output.classes if isinstance(output, ClassificationOutput | DetectionOutput) else ()
+        return frozenset(entry.key for entry in found)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_results(cls, given: Any) -> Any:
+        return with_usual(given)
+
+    @model_validator(mode="after")
+    def _results_are_possible(self) -> Manifest:
+        wrong = refusal(self.task, self.results, planar=self.reference.planar)
+        if wrong:
+            raise ValueError(wrong)
+        return self
 
     @model_validator(mode="after")
     def _task_and_output_agree(self) -> Manifest:
@@ -198,7 +219,7 @@ class Manifest(Strict):
         there = {
             "labels": {label.key for label in self.labels},
             "measurements": {entry.key for entry in self.measurements} | self.valued,
-            "findings": {rule.key for rule in self.findings},
+            "findings": {rule.key for rule in self.findings} | self.classed,
         }
         for language, entry in self.words.items():
             for part, keys in there.items():

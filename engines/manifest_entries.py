@@ -60,4 +60,5 @@ ResultKind = Literal[
     "parametric-map",
     "fractional",
     "pdf",
+    "image-series",
 ]
