@@ -34,12 +34,14 @@ def predict(
     *,
     progress: Progress | None = None,
     threads: int | None = None,
+    clock: Clock | None = None,
 ) -> Findings:
     """Answer about `volume` with the open network of `package`.
 
     `others` are the series of the manifest's further inputs, by role. The mask lies on the volume's own grid
     and the measurements are of its own values. `progress` is called with a growing fraction up to 1.
     `threads` bounds the work outside the network; None means as many as this process may use, four at most.
+    `clock` adds the seconds of each stage to what it has; None starts anew.
     Raises VolumeError where a volume cannot be used, RunnerError where the runtime fails and
     OutputError where the network's answer cannot be.
     """
@@ -48,7 +50,7 @@ def predict(
     manifest = package.manifest
     check_runner(package, runner)
     measure.check_units(manifest, volume)
-    clock = Clock()
+    clock = clock or Clock()
     with clock.stage("preprocess"):
         seen = fusion.prepare(manifest, volume, others, threads=count)
     report(_PREPROCESSED)

@@ -15,15 +15,13 @@ from dicom_node.errors import SeriesError
 from dicom_node.results import ResultFile, report
 from dicom_node.results.context import ResultContext
 from engines import loader, predict
-from engines import package as model_package
 from engines.errors import EngineError
 from engines.findings import Findings
 from engines.package import ModelPackage
-from worker import criteria, folder, pictures, profiles, records, routing, version
+from worker import criteria, folder, pictures, profiles, records, routing, shelf, version
 from worker.errors import JobError
 from worker.folder import FolderSeries
 from worker.settings import Settings
-from worker.shelf import Shelf
 from worker.stopwatch import Stopwatch
 
 #: The report in words, beside the objects.
@@ -60,7 +58,7 @@ def run(
     series under `out`. Returns the answers, and why there is none to a series, or none that may leave:
     another one's is made all the same. Raises JobError where no series fits.
     """
-    package = _package(settings, model)
+    package = shelf.find(settings.models, model)
     wanted = profiles.kinds(profile, package.manifest.results)
     if not wanted:
         raise JobError(
@@ -94,13 +92,6 @@ def _refusal(found: FolderSeries, error: JobError | SeriesError | EngineError) -
     """Why a series has no answer, with its UID."""
     reason = "engine" if isinstance(error, EngineError) else error.reason
     return JobError(reason, f"series {found.view.series_instance_uid}: {error}")
-
-
-def _package(settings: Settings, model: str) -> ModelPackage:
-    """The package by name, or by its folder."""
-    if (Path(model) / model_package.MANIFEST).exists():
-        return model_package.open_package(Path(model))
-    return Shelf(settings.models).package(model)
 
 
 def _matching(package: ModelPackage, found: folder.Folder) -> list[FolderSeries]:
