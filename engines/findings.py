@@ -115,7 +115,10 @@ class Finding:
     below: float | None = None
 
 
-#: What a map of a segment's probability is called (PS3.16 Annex D).
+#: UCUM's unity (PS3.16 CID 7181).
+NO_UNIT = Code(value="1", scheme="UCUM", meaning="no units")
+
+#: What a probability is called (PS3.16 Annex D).
 PROBABILITY = Code(value="122157", scheme="DCM", meaning="Probability")
 
 

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines import preprocess
+from engines.intensity import Scaling
 from engines.manifest import Manifest
-from engines.volume import Geometry, Volume
+from engines.volume import WHOLE, Geometry, Region, Volume
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -23,6 +24,12 @@ class Seen:
     geometry: Geometry
     #: The grid of the first series, its axes in the model's order and direction.
     source: Geometry
+    #: What was done to the intensities of the first series.
+    scaling: Scaling
+    #: What of `source` the model grid covers; the rest is background.
+    region: Region = WHOLE
+    #: What of the model grid is not padding.
+    inner: Region = WHOLE
 
 
 def prepare(manifest: Manifest, volume: Volume, others: Mapping[str, Volume], *, threads: int = 1) -> Seen:
@@ -32,4 +39,11 @@ def prepare(manifest: Manifest, volume: Volume, others: Mapping[str, Volume], *,
     """
     first = preprocess.prepare(volume, manifest.reference, threads=threads)
     arrays = {manifest.reference.name: first.array[None]}
-    return Seen(arrays=arrays, geometry=first.geometry, source=first.source)
+    return Seen(
+        arrays=arrays,
+        geometry=first.geometry,
+        source=first.source,
+        scaling=first.scaling,
+        region=first.region,
+        inner=first.inner,
+    )

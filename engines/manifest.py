@@ -13,6 +13,7 @@ from engines.manifest_outputs import (
     Class,
     ClassificationOutput,
     DetectionOutput,
+    ImageOutput,
     Label,
     Output,
     RegressionOutput,
@@ -21,6 +22,7 @@ from engines.manifest_outputs import (
     Value,
     task_of,
 )
+from engines.manifest_prompts import Prompt
 
 
 class Weights(Strict):
@@ -37,7 +39,13 @@ class Tiling(Strict):
     patch: Shape
     #: Fraction of a patch shared with its neighbour.
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    weighting: Literal["gaussian", "uniform"] = "gaussian"
+    #: "nnunet": the same gaussian about the voxel behind the middle, as nnU-Net has it.
+    weighting: Literal["gaussian", "uniform", "nnunet"] = "gaussian"
+    #: Smallest weight in a window, whose largest is 1.
+    least_weight: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    #: "even": windows evenly spread, each sharing at least `overlap` with the next; "fixed": each as far from the
+    #: one before as `overlap` says, but the last, which ends with the image (MONAI's).
+    placement: Literal["even", "fixed"] = "even"
     #: Axes (0 slice, 1 row, 2 column) that are also inferred mirrored, and averaged.
     mirror_axes: tuple[Literal[0, 1, 2], ...] = ()
     #: 2.5D, for a patch of one slice: so many slices before and after it are channels too, edges repeated.
@@ -66,6 +74,8 @@ class Manifest(Strict):
     task: Task
     #: The first is the one whose grid everything is answered on; the others are brought to it.
     inputs: Annotated[tuple[Input, ...], Field(min_length=1, max_length=16)]
+    #: Further inputs of the graph, that are no image.
+    prompts: Annotated[tuple[Prompt, ...], Field(max_length=16)] = ()
     #: Null: the network sees the whole image at once, at the first input's `size`.
     tiling: Tiling | None = None
     outputs: Annotated[tuple[Output, ...], Field(min_length=1, max_length=1)]
@@ -98,13 +108,21 @@ class Manifest(Strict):
     def valued(self) -> frozenset[str]:
         """The keys of what the network itself estimates, as measurements are known by."""
         output = self.outputs[0]
-        if isinstance(output, ClassificationOutput):
+        if isinstance(output, ClassificationOutput | DetectionOutput):
             return frozenset(entry.key for entry in output.classes)
         return (
             frozenset(entry.key for entry in output.values)
             if isinstance(output, RegressionOutput)
             else frozenset()
         )
+
+    @property
+    def stated(self) -> frozenset[str]:
+        """The keys of the findings that are made of the network's own classes."""
+        output = self.outputs[0]
+        if not isinstance(output, ClassificationOutput | DetectionOutput):
+            return frozenset()
+        return frozenset(entry.key for entry in output.classes if entry.threshold is not None)
 
     @model_validator(mode="after")
     def _task_and_output_agree(self) -> Manifest:
@@ -117,6 +135,37 @@ class Manifest(Strict):
         roles = [entry.called for entry in self.inputs]
         if len(set(roles)) != len(roles):
             raise ValueError("inputs: two have the same role; give each a role of its own")
+        given = [*{entry.name for entry in self.inputs}, *(prompt.name for prompt in self.prompts)]
+        if len(set(given)) != len(given):
+            raise ValueError("prompts: two inputs of the graph have the same name")
+        if any(step.kind in ("crop", "pad") for entry in self.inputs[1:] for step in entry.steps):
+            raise ValueError(
+                "inputs: crop and pad of the first are those of all; remove them from the others"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _skipping_means_something(self) -> Manifest:
+        output = self.outputs[0]
+        if self.windows.skip_at_most is None:
+            return self
+        if isinstance(output, ClassificationOutput | RegressionOutput):
+            raise ValueError(
+                f"tiling.skip_at_most: nobody knows what a {self.task} would be of what it did not see: remove it"
+            )
+        if isinstance(output, ImageOutput) and output.image.scale is not None:
+            raise ValueError(
+                "tiling.skip_at_most: what is not seen keeps the source's values, which an image with a scale of "
+                "its own cannot: remove it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _intensities_can_be_undone(self) -> Manifest:
+        output = self.outputs[0]
+        filled = getattr(self.reference.intensity, "nonzero", False) == "filled"
+        if filled and isinstance(output, ImageOutput) and output.image.scale is None:
+            raise ValueError("outputs[0].image.scale: give one; a z-score of the filled body is not undone")
         return self
 
     @model_validator(mode="after")
@@ -182,6 +231,8 @@ class Manifest(Strict):
         if len({*keys, *self.valued}) != len(keys) + len(self.valued):
             raise ValueError("measurements: two measurements have the same key")
         for rule in self.findings:
+            if rule.key in self.stated:
+                raise ValueError(f"findings.{rule.key}: a class has this key, and makes a finding of its own")
             if rule.measurement not in {*keys, *self.valued}:
                 raise ValueError(f'findings.{rule.key}.measurement: no measurement "{rule.measurement}"')
         return self
@@ -191,7 +242,7 @@ class Manifest(Strict):
         there = {
             "labels": {label.key for label in self.labels},
             "measurements": {entry.key for entry in self.measurements} | self.valued,
-            "findings": {rule.key for rule in self.findings},
+            "findings": {rule.key for rule in self.findings} | self.stated,
         }
         for language, entry in self.words.items():
             for part, keys in there.items():

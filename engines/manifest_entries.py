@@ -38,6 +38,18 @@ class CodeEntry(Strict):
         return Code(value=self.value, scheme=self.scheme, meaning=self.meaning)
 
 
+class Splines(Strict):
+    """Resampling as in nnU-Net's plans: splines along each axis, the longest voxels' axis perhaps apart."""
+
+    #: Of the splines: 0 nearest, 1 linear, 3 cubic.
+    order: Annotated[int, Field(ge=0, le=5)] = 3
+    #: Along the axis that is apart.
+    order_apart: Annotated[int, Field(ge=0, le=5)] = 0
+    #: Whether the axis of the longest voxels is resampled apart; null: where they are more than three times as long
+    #: as the shortest, in the image or on the model's grid.
+    apart: bool | None = None
+
+
 class WordsEntry(Strict):
     """The model's words in another language, by the keys of what they name."""
 

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from engines.manifest_entries import Strict
+from engines.manifest_entries import Splines, Strict
+from engines.manifest_steps import Pad, SourceStep, Step, check_order
 
 
 class Window(Strict):
@@ -31,8 +32,9 @@ class ZScore(Strict):
     """(x - mean) / std of the image itself."""
 
     kind: Literal["z-score"]
-    #: Statistics over non-zero voxels only.
-    nonzero: bool = False
+    #: Statistics over non-zero voxels only; "filled": over what is not zero in any of the inputs, and its holes, and
+    #: the rest stays as it is (nnU-Net's use_mask_for_norm).
+    nonzero: bool | Literal["filled"] = False
 
 
 class Percentile(Strict):
@@ -44,14 +46,39 @@ class Percentile(Strict):
 
 
 class MinMax(Strict):
-    """Scale the image's own range linearly to [0, 1]."""
+    """Scale the image's own range linearly to `to`."""
 
     kind: Literal["min-max"]
+    to: tuple[float, float] = (0.0, 1.0)
 
 
-Intensity = Annotated[Window | CTNormalisation | ZScore | Percentile | MinMax, Field(discriminator="kind")]
+class Unchanged(Strict):
+    """The values as they are."""
+
+    kind: Literal["none"]
+
+
+class Linear(Strict):
+    """Scale [low, high] linearly to `to`; with `clip` also clip to it."""
+
+    kind: Literal["linear"]
+    low: float
+    high: float
+    to: tuple[float, float] = (0.0, 1.0)
+    clip: bool = False
+
+    @model_validator(mode="after")
+    def _ranges_are_wide(self) -> Linear:
+        if self.low == self.high or self.to[0] == self.to[1]:
+            raise ValueError("low and high, and the two numbers of to, must differ")
+        return self
+
+
+Intensity = Annotated[
+    Window | CTNormalisation | ZScore | Percentile | MinMax | Linear | Unchanged, Field(discriminator="kind")
+]
 _Length = Annotated[float, Field(gt=0)]
-Spacing = tuple[_Length, _Length, _Length]
+Spacing = tuple[_Length | None, _Length, _Length]
 _Count = Annotated[int, Field(gt=0)]
 Shape = tuple[_Count, _Count, _Count]
 
@@ -72,12 +99,22 @@ class Input(Strict):
     #: Patient directions of the (slice, row, column) axes that the network was trained on.
     orientation: Annotated[str, Field(pattern=r"^[LRAPHF]{3}$")] = "HPL"
     #: Voxel spacing the network was trained on, mm along (slice, row, column), or (row, column) where
-    #: `planar`; null: as acquired.
+    #: `planar`; null: as acquired, all of it or the slices alone.
     spacing_mm: Spacing | tuple[_Length, _Length] | None = None
     #: Instead of a spacing: (slices, rows, columns), or (rows, columns) where `planar`, that every image is
     #: brought to, whatever its shape.
     size: Shape | tuple[_Count, _Count] | None = None
+    #: What is done to the image before that, in this order.
+    steps: tuple[Step, ...] = ()
+    #: How the model grid is laid and filled. "box": both grids cover the same box, and a coarser voxel is the mean
+    #: over its extent; "box-linear": the same box, linear interpolation alone; "first-voxel": both begin at the
+    #: first voxel's centre, the spacing is exactly the asked one, linear interpolation (MONAI's Spacing); "nnunet":
+    #: the same box, and `splines`.
+    sampling: Literal["box", "box-linear", "first-voxel", "nnunet"] = "box"
+    splines: Splines = Splines()
     intensity: Intensity
+    #: Whether intensities are scaled, and their statistics taken, before resampling or after it.
+    scaled: Literal["before", "after"] = "before"
     #: Fewest slices along the scan that the model accepts.
     min_slices: Annotated[int, Field(ge=1)] = 2
 
@@ -92,7 +129,22 @@ class Input(Strict):
             raise ValueError(f"{key} says nothing where planar is {str(self.planar).lower()}: remove it")
         if self.size is not None and self.spacing_mm is not None:
             raise ValueError("give spacing_mm or size, not both")
+        if self.sampling in ("first-voxel", "nnunet") and self.size is not None:
+            raise ValueError(f"sampling: {self.sampling} goes with spacing_mm, not with size")
+        if self.sampling != "nnunet" and getattr(self.intensity, "nonzero", False) == "filled":
+            raise ValueError("intensity.nonzero: filled goes with sampling: nnunet")
+        check_order(self.steps)
         return self
+
+    @property
+    def source_steps(self) -> tuple[SourceStep, ...]:
+        """Those of the steps that are done on the source's grid."""
+        return tuple(step for step in self.steps if not isinstance(step, Pad))
+
+    @property
+    def padding(self) -> Pad | None:
+        """What is added around the network's grid."""
+        return next((step for step in self.steps if isinstance(step, Pad)), None)
 
     @property
     def called(self) -> str:

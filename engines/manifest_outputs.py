@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from engines.findings import Urgency
-from engines.manifest_entries import CodeEntry, LongText, Strict
+from engines.manifest_entries import CodeEntry, LongText, Splines, Strict
 
 Key = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 _Byte = Annotated[int, Field(ge=0, le=255)]
@@ -30,12 +30,21 @@ class Label(Strict):
     colour: Colour
     #: Keep only the largest connected component.
     keep_largest: bool = False
+    #: What connects the voxels of a component: faces, or also edges and corners.
+    connected_by: Literal["faces", "corners"] = "faces"
     #: Connected components of less than this are dropped: specks, and what only looks alike.
     min_component_ml: Annotated[float, Field(ge=0)] = 0.0
     #: A label of less than this in the whole image is dropped: it is not what the model is about.
     min_volume_ml: Annotated[float, Field(ge=0)] = 0.0
     #: Also give its probability at each voxel, as the network has it: 4 bytes for each voxel of the image.
     probability: bool = False
+
+
+def _stays_in_range(splines: Splines) -> Splines:
+    """Higher orders overshoot, and what wins could not be said before interpolating."""
+    if max(splines.order, splines.order_apart) > 1:
+        raise ValueError("an output is interpolated with order 0 or 1")
+    return splines
 
 
 class SegmentationOutput(Strict):
@@ -46,13 +55,19 @@ class SegmentationOutput(Strict):
     #: Under softmax each voxel is of one class; under sigmoid labels are regions, and where several are beyond
     #: one half the last one listed wins (nnU-Net's region-based training).
     activation: Literal["softmax", "sigmoid", "none"] = "softmax"
-    #: What is brought from the model's grid to the source's: probabilities, or what the network gave.
-    interpolate: Literal["probabilities", "logits"] = "probabilities"
+    #: What is brought from the model's grid to the source's: probabilities, or what the network gave, both
+    #: interpolated linearly; or labels, each voxel's from its nearest neighbour.
+    interpolate: Literal["probabilities", "logits", "labels"] = "probabilities"
+    #: How, where that is nnU-Net's way; null: linearly along all axes.
+    splines: Annotated[Splines, AfterValidator(_stays_in_range)] | None = None
     labels: Annotated[tuple[Label, ...], Field(min_length=1)]
 
 
 class Platt(Strict):
-    """Calibration of a class (Platt 1999): its probability is sigmoid(slope x logit + intercept)."""
+    """Calibration of a class (Platt 1999): its probability is sigmoid(slope x logit + intercept).
+
+    The logit is that of the activated and aggregated value p: log(p / (1 - p)).
+    """
 
     slope: float
     intercept: float = 0.0
@@ -112,7 +127,8 @@ class RegressionOutput(Strict):
 class DetectionOutput(Strict):
     """Boxes, each with a score and a class; non-maximum suppression is done here."""
 
-    #: Graph output (boxes, 4 or 6), in voxels of the patch.
+    #: Graph output (boxes, 4 or 6), or (1, boxes, 4 or 6), in voxels of the patch: 0 is the outer face of the first
+    #: voxel, the patch's length that of the last. The other outputs have a first axis of 1 where this has.
     boxes: str
     #: "corners": lowest corner, then highest; "centre-size": centre, then lengths.
     box_format: Literal["corners", "centre-size"] = "corners"
@@ -128,6 +144,12 @@ class DetectionOutput(Strict):
     #: At most so many boxes, those with the highest scores.
     most: Annotated[int, Field(ge=1, le=1000)] = 100
     classes: Annotated[tuple[Class, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _softmax_needs_classes(self) -> DetectionOutput:
+        if self.activation == "softmax" and self.class_numbers is not None:
+            raise ValueError("softmax goes with scores of each class, and not with class_numbers")
+        return self
 
     @property
     def name(self) -> str:

@@ -16,7 +16,7 @@ from engines.errors import VolumeError
 from engines.findings import Finding, Measurement
 from engines.manifest import Manifest
 from engines.manifest_findings import FindingRule, MeasurementEntry
-from engines.preprocess import spread
+from engines.slabs import SLAB, spread
 from engines.volume import Geometry, Volume
 
 logger = logging.getLogger(__name__)
@@ -27,9 +27,6 @@ PER_MM3: Mapping[str, float] = {"mm3": 1.0, "uL": 1.0, "mL": 1e-3, "cm3": 1e-3, 
 #: The same of an area and a square millimetre, and of a length and a millimetre.
 PER_MM2: Mapping[str, float] = {"mm2": 1.0, "cm2": 1e-2}
 PER_MM: Mapping[str, float] = {"mm": 1.0, "cm": 0.1}
-
-#: Slices that one thread looks at at a time.
-_SLAB = 8
 
 
 @dataclass(kw_only=True)
@@ -137,11 +134,11 @@ def gather(
     array: NDArray[Any], mask: NDArray[Any], wanted: Mapping[int, set[float]], *, threads: int = 1
 ) -> dict[int, Statistics]:
     """Statistics of the values of `array` under each wanted label, in one pass of a few slices at a time."""
-    starts = range(0, len(array), _SLAB)
+    starts = range(0, len(array), SLAB)
     parts: dict[int, dict[int, Statistics]] = {}
 
     def look(start: int) -> None:
-        values, labels = array[start : start + _SLAB], mask[start : start + _SLAB]
+        values, labels = array[start : start + SLAB], mask[start : start + SLAB]
         parts[start] = {n: _statistics(values[labels == n], thresholds) for n, thresholds in wanted.items()}
 
     spread(look, starts, threads=threads)

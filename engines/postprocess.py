@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import scipy.sparse
-import scipy.sparse.csgraph
+import scipy.special
 from numpy.typing import NDArray
 
+from engines import lattice
 from engines.errors import OutputError
-from engines.preprocess import axis_weights, spread
-
-#: Slices per piece where a whole volume is looked through.
-_SLAB = 8
+from engines.preprocess import axis_weights
+from engines.slabs import spread
 
 #: How far a probability may be outside 0 to 1 for rounding.
 _ROUNDING = 1e-4
 
-#: Runs of voxels that are cleared at a time.
-_RUNS = 100_000
+#: Interpolation along one axis; None where nothing changes.
+Weights = scipy.sparse.csr_matrix | None
 
 
 def mask_dtype(classes: int) -> type[np.uint8] | type[np.uint16]:
@@ -33,8 +32,8 @@ class Backward:
     """Writes slabs of logits on the model grid into a label map on the source grid.
 
     Per-class values are brought to the source's voxel centres by linear interpolation and the largest
-    wins there; on equal grids that is plain argmax. Slabs come in slice order; only one slab and the
-    slice before it are held.
+    wins there; on equal grids that is plain argmax. Of regions the last one wins that is beyond one half.
+    Slabs come in slice order; only one slab and the slice before it are held.
     """
 
     def __init__(
@@ -43,30 +42,41 @@ class Backward:
         shape: tuple[int, int, int],
         *,
         activation: str,
+        interpolate: str = "probabilities",
+        steps: Sequence[float | None] = (None, None, None),
+        matrices: Sequence[Weights] | None = None,
+        numbers: Sequence[int] = (),
         probabilities: Mapping[int, NDArray[np.float32]] = MappingProxyType({}),
         threads: int = 1,
     ) -> None:
         """`mask` is the label map to fill, `shape` the model grid; both in the model's axes.
 
         `probabilities` are arrays like the mask to fill with those of their class; of no other class is there
-        ever more than a plane on the source grid.
+        ever more than a plane on the source grid. Along an axis that has a step, in voxels of the source, the
+        grids share their first voxel instead of their outer faces; `matrices` are for each axis what else
+        interpolates. `numbers` are what each channel stands for in the mask, which sigmoid needs.
         """
         self._mask = mask
         self._probabilities = probabilities
         self._shape = shape
-        self._softmax = activation == "softmax"
         self._threads = threads
         # No anti-aliasing: a label belongs to a voxel's centre, and a thin structure must not fade.
-        self._along, self._rows, self._columns = (
-            axis_weights(own, wanted, antialias=False) for own, wanted in zip(shape, mask.shape, strict=True)
-        )
+        self._along, self._rows, self._columns = matrices or [
+            _weights(own, wanted, step, nearest=interpolate == "labels")
+            for own, wanted, step in zip(shape, mask.shape, steps, strict=True)
+        ]
+        # Where labels are what is brought over, only the order of the values matters.
+        needed = interpolate == "probabilities" or (interpolate == "labels" and bool(probabilities))
+        self._activate = _ACTIVATIONS[activation]
+        self._early = needed and not self._unchanged
+        self._regions = tuple(numbers) if activation == "sigmoid" else ()
         self._next = 0
         self._held: NDArray[np.float32] | None = None
         self._held_start = 0
 
     def write(self, start: int, logits: NDArray[np.float32]) -> None:
         """Take the slab (classes, slices, rows, columns) whose first slice is `start`."""
-        values = self._activated(logits)
+        values = self._activate(logits) if self._early else logits
         if self._held is not None:
             values, start = np.concatenate([self._held, values], axis=1), self._held_start
         stop = start + values.shape[1]
@@ -82,10 +92,6 @@ class Backward:
         self._next = ready
         self._held, self._held_start = values[:, -1:].copy(), stop - 1
 
-    def _activated(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Probabilities; logits where the manifest wants none, or where only their order matters."""
-        return softmax(logits) if self._softmax and not self._unchanged else logits
-
     @property
     def _unchanged(self) -> bool:
         """Whether model and source have the same grid."""
@@ -93,17 +99,21 @@ class Backward:
 
     def _share(self, index: int, plane: NDArray[np.float32]) -> None:
         """Fill source slice `index` of the probabilities. Raises OutputError where they are none."""
-        if self._softmax and self._unchanged:
-            plane = softmax(plane)
-        classes = list(self._probabilities)
-        shares = _enlarged(plane[classes], self._rows, self._columns).transpose(1, 2, 0)
+        numbers = list(self._probabilities)
+        channels = [self._regions.index(number) for number in numbers] if self._regions else numbers
+        if self._early:
+            shares = _enlarged(plane[channels], self._rows, self._columns).transpose(1, 2, 0)
+        else:
+            # What one class's probability is takes all of them; a plane of each is as much as there ever is.
+            whole = _enlarged(plane, self._rows, self._columns).transpose(1, 2, 0)
+            shares = self._activate(whole)[channels]
         # What the weights of an interpolation sum up to is 1 to the last digits only.
         if not (shares.min() >= -_ROUNDING and shares.max() <= 1 + _ROUNDING):
             raise OutputError(
                 f"the network's probabilities run from {shares.min():.4g} to {shares.max():.4g}; "
                 'where its last layer makes none, the manifest must say "activation: softmax"'
             )
-        for number, share in zip(classes, shares, strict=True):
+        for number, share in zip(numbers, shares, strict=True):
             np.clip(share, 0, 1, out=self._probabilities[number][index])
 
     def _taps(self, index: int) -> list[tuple[int, float]]:
@@ -126,12 +136,41 @@ class Backward:
 
     def _plane(self, values: NDArray[np.float32]) -> NDArray[Any]:
         """Labels of one source plane from (classes, rows, columns) on the model grid."""
+        if self._regions:
+            return self._inside(values)
         kept = candidates(values)
         if len(kept) == 1:
             return np.full(self._mask.shape[1:], kept[0], dtype=self._mask.dtype)
         values = values[kept]
         labels = winners(_enlarged(values, self._rows, self._columns), self._mask.dtype).T
         return labels if len(kept) == kept[-1] + 1 else kept.astype(self._mask.dtype)[labels]
+
+    def _inside(self, values: NDArray[np.float32]) -> NDArray[Any]:
+        """Labels of one source plane where channels are regions: the last one that is beyond one half."""
+        half = 0.5 if self._early else 0.0
+        labels = np.zeros(self._mask.shape[1:], dtype=self._mask.dtype)
+        for number, region in zip(self._regions, values, strict=True):
+            if region.max() > half:
+                labels.T[_enlarged(region[None], self._rows, self._columns)[:, 0] > half] = number
+        return labels
+
+
+def _weights(
+    own: int, wanted: int, step: float | None, *, nearest: bool
+) -> scipy.sparse.csr_matrix[np.float32] | None:
+    """From the model's voxels to the source's along one axis; `step` is the other way, as preprocessing has it."""
+    inverse = None if step is None else 1 / step
+    if nearest:
+        # One value of weight 1 for each voxel: the largest there is the nearest voxel's label.
+        return lattice.nearest(own, wanted, inverse)
+    if inverse is None:
+        return axis_weights(own, wanted, antialias=False)
+    return lattice.linear(own, wanted, inverse)
+
+
+def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Probabilities of logits that exclude nothing."""
+    return np.asarray(scipy.special.expit(logits))
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -140,6 +179,13 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     np.exp(values, out=values)
     values /= values.sum(axis=0)
     return values
+
+
+_ACTIVATIONS: Mapping[str, Callable[[NDArray[np.float32]], NDArray[np.float32]]] = {
+    "softmax": softmax,
+    "sigmoid": sigmoid,
+    "none": np.asarray,
+}
 
 
 def _between(
@@ -190,90 +236,3 @@ def winners(values: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[Any]:
         np.copyto(labels, index, where=values[:, index] > best, casting="unsafe")
         np.maximum(best, values[:, index], out=best)
     return labels
-
-
-def keep_largest(mask: NDArray[Any], number: int) -> None:
-    """Set every voxel of label `number` outside its largest component to 0, in place.
-
-    Of equally large components the first stays.
-    """
-    starts, ends, component, sizes = _components(mask, number)
-    if len(sizes) > 1:
-        removed = component != sizes.argmax()
-        _clear(mask.reshape(-1), starts[removed], ends[removed])
-
-
-def drop_components(mask: NDArray[Any], number: int, *, smaller_than: float) -> None:
-    """Set the voxels of label `number` in components of fewer voxels than `smaller_than` to 0, in place."""
-    starts, ends, component, sizes = _components(mask, number)
-    removed = sizes[component] < smaller_than
-    _clear(mask.reshape(-1), starts[removed], ends[removed])
-
-
-def _components(
-    mask: NDArray[Any], number: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32], NDArray[Any]]:
-    """First and one-past-last index of each run of `number`, its component, and voxels per component.
-
-    Voxels are connected by faces. Works on runs of voxels along the last axis rather than on a component
-    image, so it needs little beside the mask, which must be C-contiguous to be changed in place.
-    """
-    if not mask.flags.c_contiguous:
-        raise ValueError("the mask must be C-contiguous to be changed in place")
-    starts, ends = _runs(mask, number)
-    if len(starts) == 0:
-        return starts, ends, np.zeros(0, np.int32), np.zeros(0)
-    edges = [_touching(starts, ends, step=step, wrap=wrap) for step, wrap in _neighbours(mask.shape)]
-    left, right = (np.concatenate(side) for side in zip(*edges, strict=True))
-    graph = scipy.sparse.coo_matrix(
-        (np.ones(len(left), dtype=np.int8), (left, right)), shape=(len(starts), len(starts))
-    )
-    _, component = scipy.sparse.csgraph.connected_components(graph, directed=False)
-    return starts, ends, component, np.bincount(component, weights=ends - starts)
-
-
-def _clear(flat: NDArray[Any], starts: NDArray[np.int64], ends: NDArray[np.int64]) -> None:
-    """Set the runs to 0, a bounded number of them at a time."""
-    for first in range(0, len(starts), _RUNS):
-        begin, stop = starts[first : first + _RUNS], ends[first : first + _RUNS]
-        flat[_ranges(begin, stop - begin)] = 0
-
-
-def _ranges(begin: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """begin[0], begin[0] + 1, ... for lengths[0] numbers, then the same from begin[1], and so on."""
-    before = np.cumsum(lengths) - lengths
-    return np.asarray(np.arange(lengths.sum()) + np.repeat(begin - before, lengths))
-
-
-def _neighbours(shape: tuple[int, ...]) -> list[tuple[int, int]]:
-    """(distance in memory to the next row or slice, length after which that leaves the slice or volume)."""
-    slices, rows, columns = shape
-    return [(columns, rows * columns), (rows * columns, slices * rows * columns)]
-
-
-def _runs(mask: NDArray[Any], number: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """First and one-past-last flat index of each run of `number` along the last axis."""
-    columns = mask.shape[2]
-    starts, ends = [], []
-    for first in range(0, mask.shape[0], _SLAB):
-        rows = mask[first : first + _SLAB].reshape(-1, columns) == number
-        steps = np.zeros((len(rows), columns + 1), dtype=np.bool_)
-        steps[:, 1:-1] = rows[:, 1:] != rows[:, :-1]
-        steps[:, 0], steps[:, -1] = rows[:, 0], rows[:, -1]
-        line, column = np.divmod(np.flatnonzero(steps), columns + 1)
-        places = line * columns + column + first * mask.shape[1] * columns
-        starts.append(places[0::2])
-        ends.append(places[1::2])
-    return np.concatenate(starts), np.concatenate(ends)
-
-
-def _touching(
-    starts: NDArray[np.int64], ends: NDArray[np.int64], *, step: int, wrap: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Pairs of runs of which the second lies `step` further on and shares a face with the first."""
-    inside = np.flatnonzero(starts % wrap + step < wrap)
-    first = np.searchsorted(ends, starts[inside] + step, side="right")
-    last = np.searchsorted(starts, ends[inside] + step, side="left")
-    counts = np.maximum(last - first, 0)
-    left = np.repeat(inside, counts)
-    return left, _ranges(first, counts)

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Any
 
-from engines import fusion, labels, measure, segment
+from engines import (
+    classify,
+    detect,
+    fit,
+    fusion,
+    labels,
+    manifest_prompts,
+    measure,
+    regress,
+    segment,
+    translate,
+)
 from engines.answer import Answer, Case, Clock
-from engines.errors import OutputError
 from engines.findings import Findings
-from engines.manifest_outputs import SegmentationOutput, Task
+from engines.manifest_outputs import Task
 from engines.package import ModelPackage
 from engines.runner import Runner, usable_cores
 from engines.volume import Volume
@@ -23,7 +34,13 @@ _PREPROCESSED, _INFERRED = 0.05, 0.95
 Progress = Callable[[float], None]
 
 #: What answers each task.
-_TASKS: Mapping[Task, Callable[[Case], Answer]] = {"segmentation": segment.answer}
+_TASKS: Mapping[Task, Callable[[Case], Answer]] = {
+    "segmentation": segment.answer,
+    "classification": classify.answer,
+    "regression": regress.answer,
+    "detection": detect.answer,
+    "image": translate.answer,
+}
 
 
 def predict(
@@ -32,6 +49,7 @@ def predict(
     volume: Volume,
     others: Mapping[str, Volume] = MappingProxyType({}),
     *,
+    parameters: Mapping[str, Any] = MappingProxyType({}),
     progress: Progress | None = None,
     threads: int | None = None,
     clock: Clock | None = None,
@@ -40,15 +58,18 @@ def predict(
 
     `others` are the series of the manifest's further inputs, by role. The mask lies on the volume's own grid
     and the measurements are of its own values. `progress` is called with a growing fraction up to 1.
+    `parameters` take the place of the values of the manifest's prompts, by name.
     `threads` bounds the work outside the network; None means as many as this process may use, four at most.
     `clock` adds the seconds of each stage to what it has; None starts anew.
-    Raises VolumeError where a volume cannot be used, RunnerError where the runtime fails and
+    Raises VolumeError where a volume cannot be used, RunnerError where the runtime fails, InputMismatch where
+    a parameter or the network's input is not what the manifest says, and
     OutputError where the network's answer cannot be.
     """
     report = progress or _ignore
     count = threads or min(_MOST_THREADS, usable_cores())
     manifest = package.manifest
-    check_runner(package, runner)
+    fit.check_runner(package, runner)
+    prompts = manifest_prompts.given(manifest.prompts, parameters)
     measure.check_units(manifest, volume)
     clock = clock or Clock()
     with clock.stage("preprocess"):
@@ -60,6 +81,7 @@ def predict(
             runner=runner,
             volume=volume,
             seen=seen,
+            prompts=prompts,
             clock=clock,
             report=lambda done: report(_PREPROCESSED + (_INFERRED - _PREPROCESSED) * done),
             threads=count,
@@ -97,33 +119,6 @@ def _concluded(
         engine=runner.description,
         seconds=clock.seconds,
     )
-
-
-def check_runner(package: ModelPackage, runner: Runner) -> None:
-    """Raise OutputError where the network's inputs and outputs are not those that the manifest names."""
-    manifest, output = package.manifest, package.manifest.outputs[0]
-    wanted = list(dict.fromkeys(entry.name for entry in manifest.inputs))
-    names = [spec.name for spec in runner.inputs]
-    if sorted(names) != sorted(wanted):
-        only = " alone" if len(wanted) == 1 else ""
-        named = ", ".join(f'"{name}"' for name in wanted)
-        raise OutputError(f"the network has the inputs {names}; the manifest names {named}{only}")
-    shapes = {spec.name: spec.shape for spec in runner.outputs}
-    if output.name not in shapes:
-        raise OutputError(f'the network has the outputs {sorted(shapes)}; the manifest names "{output.name}"')
-    if isinstance(output, SegmentationOutput):
-        _check_channels(output, shapes[output.name])
-
-
-def _check_channels(output: SegmentationOutput, shape: tuple[int | None, ...]) -> None:
-    """Raise OutputError where the output has not one channel for each class."""
-    classes = segment.channels(output)
-    if len(shape) not in (4, 5) or shape[1] not in (None, classes):
-        needing = "labels need" if output.activation == "sigmoid" else "labels and the background need"
-        raise OutputError(
-            f'output "{output.name}" has shape {shape}; the manifest\'s {needing} '
-            f"(1, {classes}, slices, rows, columns)"
-        )
 
 
 def _ignore(_: float) -> None:

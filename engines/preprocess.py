@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,17 +11,16 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
-from engines import grids
+from engines import body, grids, lattice, pad, splines, steps
 from engines import manifest_inputs as manifest
 from engines.errors import VolumeError
-from engines.volume import Geometry, Scale, Volume
+from engines.intensity import Scaling, scaling_for
+from engines.slabs import SLAB, spread
+from engines.volume import WHOLE, Geometry, Region, Scale, Volume
 
 #: How far an axis may point away from the patient axis that it stands for. A gantry tilts up to 30
 #: degrees; a network sees a patient who is turned further than that as nothing it was trained on.
 OBLIQUE_LIMIT_DEGREES = 30.5
-
-#: Source slices that one thread works on at a time.
-_SLAB = 8
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,46 +33,85 @@ class Prepared:
     geometry: Geometry
     #: The source grid, its axes in the model's order and direction.
     source: Geometry
+    #: What was done to the intensities.
+    scaling: Scaling
+    #: What of `source` the model grid covers.
+    region: Region = WHOLE
+    #: What of the model grid is not padding.
+    inner: Region = WHOLE
 
 
-@dataclass(frozen=True, kw_only=True)
-class Scaling:
-    """Clip to [low, high], subtract `offset`, multiply by `scale`."""
-
-    low: float = -math.inf
-    high: float = math.inf
-    offset: float = 0.0
-    scale: float = 1.0
-    #: Leave zero as it is: background, not measured.
-    keep_zero: bool = False
-
-    def __call__(self, slab: NDArray[Any]) -> NDArray[np.float32]:
-        """The slab scaled, as new contiguous float32."""
-        scaled = np.array(slab, dtype=np.float32, order="C")
-        zero = scaled == 0 if self.keep_zero else None
-        if self.low > -math.inf or self.high < math.inf:
-            np.clip(scaled, np.float32(self.low), np.float32(self.high), out=scaled)
-        scaled -= np.float32(self.offset)
-        scaled *= np.float32(self.scale)
-        if zero is not None:
-            scaled[zero] = 0
-        return scaled
-
-
-def prepare(volume: Volume, entry: manifest.Input, *, threads: int = 1) -> Prepared:
-    """Reorient, normalise and resample `volume` as `entry` asks.
+def prepare(
+    volume: Volume,
+    entry: manifest.Input,
+    *,
+    beside: Sequence[Volume] = (),
+    region: Region = WHOLE,
+    threads: int = 1,
+) -> Prepared:
+    """Reorient, do the steps, normalise and resample `volume` as `entry` asks.
 
     Intensities are normalised before resampling, as nnU-Net does: a metal artefact or the padding
-    outside the scanner's circle is clipped before it can bleed into its neighbours.
+    outside the scanner's circle is clipped before it can bleed into its neighbours. A network that was
+    trained the other way round says so.
+    `beside` are further series on the grid of `volume`, which a crop looks at too; each of them is then prepared
+    with the `region` that the first was cropped to, in the model's axes.
     Raises VolumeError where the volume cannot be used: see `check`.
     """
     check(volume, entry)
     turned = turn(volume, entry)
-    grid = grids.of_model(turned.geometry, entry)
-    array = resample(
-        turned.array, grid.shape, scaling=scaling_for(entry.intensity, turned.array), threads=threads
+    others = [turn(other, entry).array for other in beside]
+    seen = steps.run(turned, entry.source_steps, region=region, beside=others, threads=threads)
+    if seen.volume is not turned:
+        _check_values(seen.volume, "after its steps ")
+    grid = grids.of_model(seen.volume.geometry, entry)
+    if _is_filled(entry):
+        parts = [other[seen.region] for other in others]
+        array, scaling = _on_grid(body.normalised(seen.volume, parts), grid, entry, threads=threads)
+    else:
+        array, scaling = _on_grid(seen.volume, grid, entry, threads=threads)
+    inner = WHOLE
+    if entry.padding is not None:
+        array, grid, inner = pad.padded(array, grid, entry.padding)
+    return Prepared(
+        array=array,
+        geometry=grid,
+        source=turned.geometry,
+        scaling=scaling,
+        region=seen.region,
+        inner=inner,
     )
-    return Prepared(array=array, geometry=grid, source=turned.geometry)
+
+
+def _on_grid(
+    volume: Volume, grid: Geometry, entry: manifest.Input, *, threads: int
+) -> tuple[NDArray[np.float32], Scaling]:
+    """The volume's values on `grid`, scaled before or after that, and how."""
+    if entry.sampling == "nnunet":
+        wanted = grids.asked_spacing(volume.geometry, entry) or volume.geometry.spacing
+        axes = splines.axes(volume.array.shape, grid.shape, (volume.geometry.spacing, wanted), entry.splines)
+        scaling = Scaling() if _is_filled(entry) else scaling_for(entry.intensity, volume.array)
+        return splines.resample(volume.array, axes, scaling=scaling, threads=threads), scaling
+    early = entry.scaled == "before"
+    scaling = scaling_for(entry.intensity, volume.array) if early else Scaling()
+    array = resample(
+        volume.array,
+        grid.shape,
+        scaling=scaling,
+        antialias=entry.sampling == "box",
+        steps=grids.steps(volume.geometry, grid, entry),
+        threads=threads,
+    )
+    if not early:
+        scaling = scaling_for(entry.intensity, array)
+        for plane in array:
+            plane[...] = scaling(plane)
+    return array, scaling
+
+
+def _is_filled(entry: manifest.Input) -> bool:
+    """Whether intensities are scaled within the body only."""
+    return isinstance(entry.intensity, manifest.ZScore) and entry.intensity.nonzero == "filled"
 
 
 def turn(volume: Volume, entry: manifest.Input) -> Volume:
@@ -92,11 +129,18 @@ def check(volume: Volume, entry: manifest.Input) -> None:
             raise VolumeError("the image does not say how large its pixels are, and the model must know")
     else:
         _check_stack(volume, entry)
+    _check_values(volume, "")
+
+
+def _check_values(volume: Volume, when: str) -> None:
+    """Finite, and not all the same."""
     low, high = float(volume.array.min()), float(volume.array.max())
     if not (math.isfinite(low) and math.isfinite(high)):
-        raise VolumeError("the volume holds values that are not finite numbers")
+        raise VolumeError(f"{when}the volume holds values that are not finite numbers")
     if low == high:
-        raise VolumeError(f"every voxel of the volume has the same value, {low:g}: there is no image in it")
+        raise VolumeError(
+            f"{when}every voxel of the volume has the same value, {low:g}: there is no image in it"
+        )
 
 
 def _check_stack(volume: Volume, entry: manifest.Input) -> None:
@@ -152,25 +196,35 @@ def _hat_integral(end: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def resample(
-    array: NDArray[Any], shape: tuple[int, int, int], *, scaling: Scaling | None = None, threads: int = 1
+    array: NDArray[Any],
+    shape: tuple[int, int, int],
+    *,
+    scaling: Scaling | None = None,
+    antialias: bool = True,
+    steps: Sequence[float | None] = (None, None, None),
+    threads: int = 1,
 ) -> NDArray[np.float32]:
     """Scale `array` and resample it to `shape` over the same box: separable, linear, anti-aliased.
+
+    Along an axis that has a step, in voxels of `array`, the grids share their first voxel instead: see `lattice`.
 
     Works through a few slices at a time, rows and columns first: beside the result it holds one copy
     of the volume that is small in-plane. The order of the axes is that of `array`, so an answer does
     not depend on how the voxels lie in memory.
     """
     scale = scaling or Scaling()
-    rows, columns = (axis_weights(array.shape[axis], shape[axis], antialias=True) for axis in (1, 2))
+    along, rows, columns = (
+        axis_weights(own, wanted, antialias=antialias) if step is None else lattice.linear(own, wanted, step)
+        for own, wanted, step in zip(array.shape, shape, steps, strict=True)
+    )
     flat = np.empty((array.shape[0], shape[1], shape[2]), dtype=np.float32)
 
     def shrink(start: int) -> None:
-        slab = scale(array[start : start + _SLAB])
+        slab = scale(array[start : start + SLAB])
         for offset in range(len(slab)):
             flat[start + offset] = _in_plane(slab[offset], rows, columns)
 
-    spread(shrink, range(0, array.shape[0], _SLAB), threads=threads)
-    along = axis_weights(array.shape[0], shape[0], antialias=True)
+    spread(shrink, range(0, array.shape[0], SLAB), threads=threads)
     return flat if along is None else np.asarray(along @ flat.reshape(len(flat), -1)).reshape(shape)
 
 
@@ -183,81 +237,3 @@ def _in_plane(
     if rows is not None:
         plane = rows @ plane
     return plane if columns is None else np.asarray((columns @ plane.T).T)
-
-
-def spread(work: Callable[[int], None], starts: Iterable[int], *, threads: int) -> None:
-    """Call `work` for each start on `threads` threads; the first error is raised here."""
-    if threads <= 1:
-        for start in starts:
-            work(start)
-        return
-    with ThreadPoolExecutor(max_workers=threads, thread_name_prefix="engine") as pool:
-        for _ in pool.map(work, starts):
-            pass
-
-
-def scaling_for(intensity: manifest.Intensity, array: NDArray[Any]) -> Scaling:
-    """What `intensity` means for this image; statistics are those of the whole source image."""
-    match intensity:
-        case manifest.Window(low=low, high=high):
-            return _to_unit_range(low, high)
-        case manifest.CTNormalisation(low=low, high=high, mean=mean, std=std):
-            return Scaling(low=low, high=high, offset=mean, scale=1 / std)
-        case manifest.ZScore(nonzero=nonzero):
-            mean, std = _moments(array, nonzero=nonzero)
-            return Scaling(offset=mean, scale=1 / std, keep_zero=nonzero)
-        case manifest.Percentile(low=low, high=high):
-            return _to_unit_range(*_percentiles(array, (low, high)))
-        case manifest.MinMax():
-            return _to_unit_range(float(array.min()), float(array.max()))
-
-
-def _to_unit_range(low: float, high: float) -> Scaling:
-    """Clip to [low, high] and scale to [0, 1]."""
-    if not high > low:
-        raise VolumeError(
-            f"the intensity range [{low:g}, {high:g}] is empty: the image has no contrast in it"
-        )
-    return Scaling(low=low, high=high, offset=low, scale=1 / (high - low))
-
-
-def _moments(array: NDArray[Any], *, nonzero: bool) -> tuple[float, float]:
-    """Mean and standard deviation, of all voxels or of those that are not zero."""
-    count, total, squares = 0, 0.0, 0.0
-    # Sums about a value of the image itself: about zero, a large offset would cost the digits.
-    middle = (float(array.min()) + float(array.max())) / 2
-    for plane in array:
-        values = plane[plane != 0] if nonzero else plane
-        centred = np.asarray(values, dtype=np.float64) - middle
-        count += centred.size
-        total += float(centred.sum())
-        squares += float(np.square(centred).sum())
-    mean = total / count
-    deviation = math.sqrt(max(squares / count - mean * mean, 0.0))
-    if deviation == 0:
-        raise VolumeError("the voxels that the z-score is made of all have the same value")
-    return mean + middle, deviation
-
-
-def _percentiles(array: NDArray[Any], percents: tuple[float, float]) -> tuple[float, float]:
-    """Two percentiles of all voxels, interpolated linearly between ranks."""
-    if np.issubdtype(array.dtype, np.integer) and int(array.max()) - int(array.min()) < 2**20:
-        return _percentiles_of_integers(array, percents)
-    low, high = np.percentile(np.array(array, dtype=np.float32), percents, overwrite_input=True)
-    return float(low), float(high)
-
-
-def _percentiles_of_integers(array: NDArray[Any], percents: tuple[float, float]) -> tuple[float, float]:
-    """The same from a histogram with one bin per value: exact, and no second copy of the image."""
-    lowest = int(array.min())
-    counts = np.zeros(int(array.max()) - lowest + 1, dtype=np.int64)
-    for plane in array:
-        counts += np.bincount((plane.astype(np.int64) - lowest).ravel(), minlength=len(counts))
-    cumulated = np.cumsum(counts)
-
-    def at(percent: float) -> float:
-        rank = percent / 100 * (array.size - 1)
-        below, above = np.searchsorted(cumulated, [math.floor(rank), math.ceil(rank)], side="right")
-        return lowest + float(below) + (rank - math.floor(rank)) * float(above - below)
-
-    return at(percents[0]), at(percents[1])

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines import labels, postprocess, preprocess, tiling
+from engines import components, fit, grids, labels, pad, postprocess, preprocess, splines, tiling
 from engines.answer import Answer, Case
-from engines.findings import PROBABILITY, Code, Map
+from engines.findings import NO_UNIT, PROBABILITY, Map
 from engines.manifest_outputs import Label, SegmentationOutput
 from engines.volume import Geometry, Volume
 
-#: UCUM's unity (PS3.16 CID 7181).
-_NO_UNIT = Code(value="1", scheme="UCUM", meaning="no units")
+#: A logit that leaves no doubt, and is still a number to interpolate with.
+_SURE = 20.0
 
 
 def answer(case: Case) -> Answer:
@@ -29,12 +29,17 @@ def answer(case: Case) -> Answer:
 
     def turned(array: NDArray[Any]) -> NDArray[Any]:
         # A view in the model's axes: what is written to it lands where the source's voxels are.
-        return preprocess.turn(Volume(array=array, geometry=geometry), manifest.reference).array
+        whole = preprocess.turn(Volume(array=array, geometry=geometry), manifest.reference).array
+        return whole[case.seen.region]
 
     backward = postprocess.Backward(
         turned(mask),
-        case.seen.geometry.shape,
+        case.seen.geometry.within(case.seen.inner).shape,
         activation=output.activation,
+        interpolate=output.interpolate,
+        steps=grids.steps(case.seen.source, case.seen.geometry, manifest.reference),
+        matrices=_matrices(case, output, turned(mask).shape),
+        numbers=[label.index for label in output.labels],
         probabilities={number: turned(share) for number, share in shares.items()},
         threads=case.threads,
     )
@@ -43,36 +48,56 @@ def answer(case: Case) -> Answer:
         case.seen.arrays,
         manifest.windows,
         output_name=output.name,
-        classes=channels(output),
+        classes=fit.channels(output),
+        constants=case.prompts,
+        background=_background(output),
         progress=case.report,
     )
     for slab in case.clock.each("infer", slabs):
         with case.clock.stage("postprocess"):
-            backward.write(slab.start, slab.logits)
+            start, logits = pad.trimmed(slab.start, slab.logits, case.seen.inner)
+            if logits.shape[1]:
+                backward.write(start, logits)
     with case.clock.stage("postprocess"):
         _clean(mask, geometry, output.labels)
     return Answer(mask=mask, maps=tuple(_probability(label, shares[label.index]) for label in wanted))
 
 
-def channels(output: SegmentationOutput) -> int:
-    """How many channels the network's output has: regions have no background."""
-    return len(output.labels) + (output.activation != "sigmoid")
+def _background(output: SegmentationOutput) -> list[float]:
+    """What the network would say of each channel where there is nothing."""
+    if output.activation == "sigmoid":
+        return [-_SURE] * len(output.labels)
+    other = 0.0 if output.activation == "none" else -_SURE
+    return [1.0 if output.activation == "none" else 0.0, *[other] * len(output.labels)]
+
+
+def _matrices(
+    case: Case, output: SegmentationOutput, shape: tuple[int, ...]
+) -> Sequence[postprocess.Weights] | None:
+    """How nnU-Net brings an output back to a source of `shape`; None where the manifest asks for no such way."""
+    if output.splines is None:
+        return None
+    own = case.seen.source.spacing
+    asked = grids.asked_spacing(case.seen.source, case.package.manifest.reference) or own
+    return splines.axes(case.seen.geometry.shape, shape, (asked, own), output.splines).matrices
 
 
 def _probability(label: Label, array: NDArray[np.float32]) -> Map:
     """The map of a label's probability."""
-    return Map(key=label.key, name=PROBABILITY, unit=_NO_UNIT, segment_number=label.index, array=array)
+    return Map(key=label.key, name=PROBABILITY, unit=NO_UNIT, segment_number=label.index, array=array)
 
 
 def _clean(mask: NDArray[Any], geometry: Geometry, declared: Sequence[Label]) -> None:
     """Clear what the manifest does not want of each label, in place."""
     for label in declared:
         if label.keep_largest:
-            postprocess.keep_largest(mask, label.index)
+            components.keep_largest(mask, label.index, corners=label.connected_by == "corners")
         # Sizes are those of volumes: the manifest of a planar model has none.
         if label.min_component_ml and geometry.voxel_volume_mm3 is not None:
             voxels = label.min_component_ml * 1000 / geometry.voxel_volume_mm3
-            postprocess.drop_components(mask, label.index, smaller_than=voxels)
+            components.drop_components(
+                mask, label.index, smaller_than=voxels, corners=label.connected_by == "corners"
+            )
     if geometry.voxel_volume_mm3 is not None:
         _drop_small(mask, geometry.voxel_volume_mm3, declared)
 

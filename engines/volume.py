@@ -15,6 +15,10 @@ from engines.errors import VolumeError
 #: (PS3.3 C.7.6.1.1.1).
 _DIRECTIONS = (("R", "L"), ("A", "P"), ("F", "H"))
 
+#: A box of voxels: first and one-past-last along (slice, row, column).
+Region = tuple[slice, slice, slice]
+WHOLE: Region = (slice(None), slice(None), slice(None))
+
 
 class Scale(StrEnum):
     """Along which axes the millimetres between voxels are known."""
@@ -127,6 +131,20 @@ class Geometry:
         geometry = replace(self, shape=shape, affine=affine)
         return geometry, (source[0], source[1], source[2]), (flips[0], flips[1], flips[2])
 
+    def within(self, region: Region) -> Geometry:
+        """The grid of the voxels in `region` alone, each at its place."""
+        ends = [part.indices(length)[:2] for part, length in zip(region, self.shape, strict=True)]
+        (first, end), (top, bottom), (left, right) = ends
+        affine = self.affine.copy()
+        affine[:3, 3] = self.to_patient(np.array([first, top, left], dtype=np.float64))
+        return replace(self, shape=(end - first, bottom - top, right - left), affine=affine)
+
+    def around(self, shape: tuple[int, int, int], region: Region) -> Geometry:
+        """The grid of `shape` of which this is the `region`."""
+        affine = self.affine.copy()
+        affine[:3, 3] = self.to_patient(np.array([-float(part.start) for part in region]))
+        return replace(self, shape=shape, affine=affine)
+
     def agrees_with(self, other: Geometry, tolerance_mm: float = 1e-3) -> bool:
         """Whether both place every voxel at the same point, to `tolerance_mm`."""
         if self.shape != other.shape:
@@ -168,3 +186,7 @@ class Volume:
         array = self.array.transpose(permutation)
         array = array[tuple(slice(None, None, -1) if flip else slice(None) for flip in flips)]
         return replace(self, array=array, geometry=geometry)
+
+    def within(self, region: Region) -> Volume:
+        """The voxels in `region` alone (a view, not a copy)."""
+        return replace(self, array=self.array[region], geometry=self.geometry.within(region))

@@ -21,12 +21,15 @@ PEER_PROGRAMS = {
     "chromium": ("chromium",),
 }
 
+#: Peers that are libraries of the import environment, run in processes of its own Python.
+IMPORT_LIBRARIES = {"nnunet": "nnunetv2", "monai": "monai"}
+
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip (or, with CI=true, fail) a test whose peer is not installed."""
     for mark in item.iter_markers("peer"):
         if missing := _missing(mark.args[0]):
-            reason = f"needs {mark.args[0]}: {missing} (scripts/test installs it)"
+            reason = f"needs {mark.args[0]}: {missing} (scripts/test or .ci/run installs it)"
             if os.environ.get("CI") == "true":
                 pytest.fail(reason)
             pytest.skip(reason)
@@ -36,6 +39,9 @@ def _missing(peer: str) -> str:
     """What a peer lacks here, for people; "" where it is there."""
     if peer == "ohif":
         return "" if ohif_build.present() else f"{ohif_build.folder()} is not there"
+    if peer in IMPORT_LIBRARIES:
+        library = IMPORT_LIBRARIES[peer]
+        return "" if peers.imports(library) else f"{library} is not in {peers.IMPORT_ENVIRONMENT}"
     missing = [program for program in PEER_PROGRAMS[peer] if peers.find(program) is None]
     return f"{', '.join(missing)} not on the PATH" if missing else ""
 

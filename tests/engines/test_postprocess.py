@@ -9,7 +9,7 @@ import pytest
 import scipy.ndimage
 from numpy.typing import NDArray
 
-from engines import postprocess, preprocess
+from engines import components, postprocess, preprocess
 from engines.errors import OutputError
 
 RNG = np.random.default_rng(7)
@@ -74,24 +74,26 @@ def test_equal_values_give_the_first_label() -> None:
     assert (mask == 0).all()
 
 
-def _largest_by_image(mask: NDArray[Any], number: int) -> NDArray[Any]:
+def _largest_by_image(mask: NDArray[Any], number: int, structure: NDArray[Any]) -> NDArray[Any]:
     """The same through an image of all components."""
-    components, count = scipy.ndimage.label(mask == number)
+    numbers, count = scipy.ndimage.label(mask == number, structure)
     if count < 2:
         return mask
-    sizes = np.bincount(components.ravel())[1:]
-    return np.where((mask == number) & (components != 1 + sizes.argmax()), 0, mask)
+    sizes = np.bincount(numbers.ravel())[1:]
+    return np.where((mask == number) & (numbers != 1 + sizes.argmax()), 0, mask)
 
 
+@pytest.mark.parametrize("corners", [False, True])
 @pytest.mark.parametrize("shape", [(9, 17, 23), (1, 20, 20), (20, 1, 20), (20, 20, 1), (17, 8, 8)])
-@pytest.mark.parametrize("share", [0.2, 0.32, 0.5, 0.9])
-def test_only_the_largest_component_stays(shape: tuple[int, int, int], share: float) -> None:
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.32, 0.9])
+def test_only_the_largest_component_stays(shape: tuple[int, int, int], share: float, corners: bool) -> None:
+    structure = scipy.ndimage.generate_binary_structure(3, 3 if corners else 1)
     for _ in range(5):
         mask = (RNG.random(shape) < share).astype(np.uint8) * 2
         mask[RNG.random(shape) < 0.1] = 1
-        sizes = np.sort(np.bincount(scipy.ndimage.label(mask == 2)[0].ravel())[1:])
-        expected = _largest_by_image(mask, 2)
-        postprocess.keep_largest(mask, 2)
+        sizes = np.sort(np.bincount(scipy.ndimage.label(mask == 2, structure)[0].ravel())[1:])
+        expected = _largest_by_image(mask, 2, structure)
+        components.keep_largest(mask, 2, corners=corners)
         if len(sizes) > 1 and sizes[-1] == sizes[-2]:
             assert (mask == 2).sum() == (expected == 2).sum()
         else:
@@ -103,7 +105,7 @@ def test_rows_and_slices_do_not_touch_around_the_corner() -> None:
     mask = np.zeros((2, 3, 4), np.uint8)
     mask[0, 0, 3] = mask[0, 1, 0] = mask[0, 2, 3] = mask[1, 0, 0] = 1
     mask[1, 2, :3] = 1
-    postprocess.keep_largest(mask, 1)
+    components.keep_largest(mask, 1)
     assert mask.sum() == 3
     assert mask[1, 2, :3].all()
 
@@ -113,13 +115,13 @@ def test_a_label_without_voxels_or_with_one_run_is_left_alone() -> None:
     mask[1, 2, 1:4] = 1
     before = mask.copy()
     for number in (1, 2):
-        postprocess.keep_largest(mask, number)
+        components.keep_largest(mask, number)
     np.testing.assert_array_equal(mask, before)
 
 
 def test_a_mask_that_cannot_be_changed_in_place_is_refused() -> None:
     with pytest.raises(ValueError, match="C-contiguous"):
-        postprocess.keep_largest(np.zeros((4, 5, 6), np.uint8).transpose(2, 1, 0), 1)
+        components.keep_largest(np.zeros((4, 5, 6), np.uint8).transpose(2, 1, 0), 1)
 
 
 def test_small_components_go_and_large_ones_stay() -> None:
@@ -130,14 +132,14 @@ def test_small_components_go_and_large_ones_stay() -> None:
     mask[8, 9, 10] = 1
     mask[0, 9, 0] = 2
     # When those below eight voxels are dropped
-    postprocess.drop_components(mask, 1, smaller_than=8)
+    components.drop_components(mask, 1, smaller_than=8)
     # Then the speck is gone, and nothing else
     assert mask[8, 9, 10] == 0
     assert (mask == 1).sum() == 27 + 8
     assert mask[0, 9, 0] == 2
-    postprocess.drop_components(mask, 1, smaller_than=28)
+    components.drop_components(mask, 1, smaller_than=28)
     assert not (mask == 1).any()
-    postprocess.drop_components(mask, 1, smaller_than=28)
+    components.drop_components(mask, 1, smaller_than=28)
 
 
 @pytest.mark.parametrize("source", [(10, 12, 14), (23, 25, 14), (5, 40, 9)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -21,6 +22,27 @@ _SEARCH = os.pathsep.join(
         str(Path(sys.executable).parent),
     ]
 )
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+#: What `scripts/environment requirements-import.lock .venv-import` makes: torch, and the libraries that models come from.
+IMPORT_ENVIRONMENT = Path(os.environ.get("SECONDREAD_IMPORT_ENVIRONMENT", _ROOT / ".venv-import"))
+
+
+def imports(library: str) -> bool:
+    """Whether the import environment has the library."""
+    return any(IMPORT_ENVIRONMENT.glob(f"lib/python3.*/site-packages/{library}"))
+
+
+def import_python(*arguments: str, timeout: float = 280) -> str:
+    """Standard output of the import environment's Python, run in this checkout; its errors are the test's."""
+    python = str(IMPORT_ENVIRONMENT / "bin" / "python")
+    environment = {**os.environ, "PYTHONPATH": str(_ROOT)}
+    done = subprocess.run(
+        [python, *arguments], cwd=_ROOT, env=environment, capture_output=True, text=True, timeout=timeout
+    )
+    assert done.returncode == 0, f"{arguments}: {done.stderr[-4000:]}"
+    return done.stdout
 
 
 def find(program: str) -> str | None:

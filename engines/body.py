@@ -1,0 +1,33 @@
+"""Scaling an image within the body alone: what is not zero, and its holes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from engines.errors import VolumeError
+from engines.volume import Volume
+
+
+def normalised(volume: Volume, beside: Sequence[NDArray[Any]]) -> Volume:
+    """The z-score of the voxels inside, as float32; outside they stay as they are (nnU-Net's use_mask_for_norm).
+
+    Inside is what is not zero in the volume or in any array `beside` it, of its shape, and the holes in that.
+    Raises VolumeError where nothing is inside, or all of it has the same value.
+    """
+    inside = volume.array != 0
+    for array in beside:
+        inside |= array != 0
+    inside = ndimage.binary_fill_holes(inside)
+    scaled = np.array(volume.array, dtype=np.float32, order="C")
+    values = scaled[inside]
+    deviation = float(values.std(dtype=np.float64)) if len(values) else 0.0
+    if deviation == 0:
+        raise VolumeError("the voxels that the z-score is made of all have the same value")
+    scaled[inside] = (values - np.float32(values.mean(dtype=np.float64))) / np.float32(deviation)
+    return replace(volume, array=scaled)
