@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from engines import given, labels, predict
+from engines.answer import Clock
 from engines.errors import EngineError
 from engines.findings import Findings
 from engines.manifest_stages import After, Crop
@@ -41,8 +42,11 @@ def predict_all(
     *,
     progress: Progress | None = None,
     threads: int | None = None,
+    clock: Clock | None = None,
 ) -> Findings:
     """The answer of `stage` about `volume`, after those that go before it, each once.
+
+    `clock` adds the seconds of its stages, and no earlier model's, to what it has.
 
     Where an earlier model finds nothing to look at, the answer is that: no voxel, no number, no statement, and
     the reason among what is `impossible`. The seconds of earlier models stand under their names.
@@ -57,7 +61,8 @@ def predict_all(
             report((number + done) / len(stages))
 
         try:
-            answer = _answer(each, found, volume, others, progress=part, threads=threads)
+            own = clock if each is stage else None
+            answer = _answer(each, found, volume, others, progress=part, threads=threads, clock=own)
         except EngineError as error:
             if each is stage:
                 raise
@@ -76,6 +81,7 @@ def _answer(
     *,
     progress: Progress,
     threads: int | None,
+    clock: Clock | None,
 ) -> Findings:
     """One stage's answer, those before it having answered."""
     manifest = stage.package.manifest
@@ -93,6 +99,7 @@ def _answer(
         members=stage.members,
         progress=progress,
         threads=threads,
+        clock=clock,
     )
 
 
