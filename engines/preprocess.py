@@ -21,6 +21,11 @@ from engines.volume import WHOLE, Geometry, Region, Scale, Volume
 #: degrees; a network sees a patient who is turned further than that as nothing it was trained on.
 OBLIQUE_LIMIT_DEGREES = 30.5
 
+#: A network's values are float32.
+_MOST = float(np.finfo(np.float32).max)
+#: A difference smaller than this is none: dividing by it is more than float32 can hold.
+_LEAST = 4 / _MOST
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prepared:
@@ -115,7 +120,14 @@ def _check_values(volume: Volume, when: str) -> None:
     """Finite, and not all the same."""
     low, high = float(volume.array.min()), float(volume.array.max())
     if not (math.isfinite(low) and math.isfinite(high)):
-        raise VolumeError(f"{when}the volume holds values that are not finite numbers")
+        bad = sum(int(np.count_nonzero(~np.isfinite(plane))) for plane in volume.array)
+        raise VolumeError(
+            f"{when}the volume holds values that are not finite numbers: {bad} of {volume.array.size} voxels"
+        )
+    if max(-low, high) > _MOST:
+        raise VolumeError(
+            f"{when}the values of the volume run from {low:g} to {high:g}: more than float32 can hold"
+        )
     if low == high:
         raise VolumeError(
             f"{when}every voxel of the volume has the same value, {low:g}: there is no image in it"
@@ -226,7 +238,7 @@ def scaling_for(intensity: manifest.Intensity, array: NDArray[Any]) -> Scaling:
 
 def _to_unit_range(low: float, high: float) -> Scaling:
     """Clip to [low, high] and scale to [0, 1]."""
-    if not high > low:
+    if not high - low > _LEAST:
         raise VolumeError(
             f"the intensity range [{low:g}, {high:g}] is empty: the image has no contrast in it"
         )
@@ -244,9 +256,11 @@ def _moments(array: NDArray[Any], *, nonzero: bool) -> tuple[float, float]:
         count += centred.size
         total += float(centred.sum())
         squares += float(np.square(centred).sum())
+    if count == 0:
+        raise VolumeError("every voxel of the volume is 0, and the z-score is made of the others")
     mean = total / count
     deviation = math.sqrt(max(squares / count - mean * mean, 0.0))
-    if deviation == 0:
+    if deviation <= _LEAST:
         raise VolumeError("the voxels that the z-score is made of all have the same value")
     return mean + middle, deviation
 
