@@ -9,9 +9,9 @@ from typing import Any
 
 from dicom_node import attributes
 from dicom_node.errors import DataSetError
-from worker import inference
 from worker.errors import ConfigurationError
 from worker.routing import SeriesView
+from worker.series_files import Files
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -23,9 +23,9 @@ class FolderSeries:
     paths: tuple[Path, ...]
 
     @property
-    def files(self) -> inference.Files:
+    def files(self) -> Files:
         """As a model reads it."""
-        return inference.Files(series_instance_uid=self.view.series_instance_uid, paths=self.paths)
+        return Files(series_instance_uid=self.view.series_instance_uid, paths=self.paths)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

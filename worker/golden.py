@@ -17,6 +17,7 @@ from engines.package import ModelPackage
 from engines.volume import Volume
 from worker import criteria, folder, inference, shelf
 from worker.errors import WorkerError
+from worker.series_files import Files
 
 #: The one that serves, and the reference.
 ENGINES: tuple[Engine, ...] = ("openvino", "onnxruntime")
@@ -115,7 +116,7 @@ def _volumes(package: ModelPackage, source: Path) -> Mapping[str, Volume]:
     return {package.manifest.reference.called: volume}
 
 
-def the_series(package: ModelPackage, source: Path) -> inference.Files:
+def the_series(package: ModelPackage, source: Path) -> Files:
     """The files of the one series under `source` that the model takes. Raises WorkerError."""
     wanted = criteria.parse(package.manifest.reference.series)
     traces = [(found, wanted.evaluate(found.view.attributes)) for found in folder.read(source).series]

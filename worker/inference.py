@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from pydicom.dataset import Dataset
 
@@ -19,18 +18,8 @@ from engines.findings import Findings
 from engines.manifest import Manifest
 from engines.manifest_inputs import Input
 from engines.volume import Volume
+from worker.series_files import Files
 from worker.stopwatch import Stopwatch
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Files:
-    """The files of a series."""
-
-    series_instance_uid: str
-    paths: Sequence[Path]
-    #: The SHA-256 of each, where it is known.
-    digests: Sequence[str] = ()
-
 
 #: Reads the files of a series as an input wants them. Raises SeriesError, and OSError where one cannot be read.
 Read = Callable[[Files, Input], SeriesImages]

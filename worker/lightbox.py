@@ -10,7 +10,7 @@ from pathlib import Path
 from dicom_node.series import SeriesImages
 from engines.manifest_inputs import Input
 from worker import inference
-from worker.inference import Files
+from worker.series_files import Files
 
 logger = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from engines.runner import usable_cores
 from engines.volume import Volume
 from worker import golden, inference, machine, shelf, version
 from worker.errors import WorkerError
-from worker.inference import Files
+from worker.series_files import Files
 
 #: What all stages together are called.
 TOTAL = "total"

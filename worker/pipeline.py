@@ -49,6 +49,7 @@ from worker.hold import Hold
 from worker.lease import Lease
 from worker.loop_guard import ConfiguredGuard
 from worker.replacement import hand_over
+from worker.series_files import Files
 from worker.stopwatch import Stopwatch
 
 logger = logging.getLogger(__name__)
@@ -202,7 +203,7 @@ def analyse(bench: Bench, job_id: int, *, send: Callable[[list[int]], None] | No
 
 
 def _analyse(
-    bench: Bench, job: Job, series: Mapping[str, inference.Files], before: Antecedents, watch: Stopwatch
+    bench: Bench, job: Job, series: Mapping[str, Files], before: Antecedents, watch: Stopwatch
 ) -> Analysis:
     """Files -> volumes -> findings -> objects, read back."""
     package = bench.shelf.package(job.model)

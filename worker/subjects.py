@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session
 
 from db import job_series, studies
 from db.models import Instance, Job, Series, Study
-from worker import inference, routing
+from worker import routing
+from worker.series_files import Files
 
 
 def series_views(
@@ -90,10 +91,10 @@ class Subject:
         """As the routes see it."""
         return series_view(self.series, self.images)
 
-    def files(self, spool_root: Path) -> inference.Files:
+    def files(self, spool_root: Path) -> Files:
         """As a model reads it."""
         paths = [spool_root / row.path for row in self.images]
-        return inference.Files(
+        return Files(
             series_instance_uid=self.series.series_instance_uid,
             paths=paths,
             digests=[row.sha256 for row in self.images],

@@ -209,10 +209,11 @@ def test_the_labels_of_the_first_are_channels_of_the_second(tmp_path: Path) -> N
 
 def _brought(mask: np.ndarray[Any, Any], use: LabelChannels, numbers: tuple[int, ...], grid: Any) -> Any:
     from engines.fusion import Seen
+    from engines.intensity import Scaling
 
     source = build.volume(mask.astype(np.int16))
     given = Given(channels=(LabelMap(use=use, mask=mask, numbers=numbers),))
-    seen = Seen(arrays={}, geometry=grid, source=source.geometry)
+    seen = Seen(arrays={}, geometry=grid, source=source.geometry, scaling=Scaling())
     return given.beside(seen, source).arrays[use.name]
 
 

@@ -16,8 +16,8 @@ import pytest
 from dicom_node import series as dicom_series
 from tests.worker import journey as journeys
 from tests.worker.journey import Journey
-from worker.inference import Files
 from worker.lightbox import LightBox
+from worker.series_files import Files
 from worker.shelf import Shelf
 
 NAMES = ("a", "b", "c")
