@@ -71,6 +71,7 @@ def at_spacing(source: Geometry, spacing_mm: tuple[float, float, float] | None) 
 def _as_nnunet(source: Geometry, spacing_mm: tuple[float, float, float] | None) -> Geometry:
     """The grid over the same box that nnU-Net makes: a half is rounded to the even number of voxels."""
     if spacing_mm is None:
+        _refuse_too_many(source.shape, "at its own spacing")
         return source
     # Noise of the affine must not decide which half it is.
     slices, rows, columns = (
@@ -86,6 +87,7 @@ def _from_first_voxel(source: Geometry, spacing_mm: tuple[float, float, float] |
     It has as many voxels as come nearest to the last centre, a half rounded to the even number.
     """
     if spacing_mm is None:
+        _refuse_too_many(source.shape, "at its own spacing")
         return source
     factors = np.array([asked / own for asked, own in zip(spacing_mm, source.spacing, strict=True)])
     slices, rows, columns = (

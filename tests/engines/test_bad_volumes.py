@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from engines import grids, package, predict, preprocess
 from engines.errors import VolumeError
+from engines.intensity import scaling_for
 from engines.manifest_inputs import Input
 from engines.testing import threshold_runner
 from engines.volume import Geometry, Volume
@@ -109,7 +110,7 @@ def test_a_z_score_of_nothing_is_refused() -> None:
     with pytest.raises(
         VolumeError, match="every voxel of the volume is 0, and the z-score is made of the others"
     ):
-        preprocess.scaling_for(
+        scaling_for(
             _input(intensity={"kind": "z-score", "nonzero": True}).intensity, np.zeros((3, 4, 5), np.int16)
         )
     # One that is not zero has no deviation.
@@ -131,7 +132,10 @@ def test_steps_that_leave_nothing_are_named() -> None:
         preprocess.prepare(build.volume(array), _input(steps=[{"kind": "crop", "above": 5000}]))
 
 
-@pytest.mark.parametrize("entry", [{}, {"spacing_mm": [2.5, 0.8, 0.7]}, {"size": [2000, 1000, 1000]}])
+@pytest.mark.parametrize(
+    "entry",
+    [{}, {"sampling": "nnunet"}, {"spacing_mm": [2.5, 0.8, 0.7]}, {"size": [2000, 1000, 1000]}],
+)
 def test_a_grid_beyond_all_memory_is_refused_before_it_is_made(entry: dict[str, Any]) -> None:
     source = Geometry(shape=(3000, 512, 512), affine=np.diag([2.5, 0.8, 0.7, 1.0]))
     with pytest.raises(
