@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import Any
 
 from engines import given, labels, predict
 from engines.errors import EngineError
@@ -13,7 +14,7 @@ from engines.manifest_stages import After, Crop
 from engines.package import ModelPackage
 from engines.predict import Progress
 from engines.runner import Runner
-from engines.volume import Volume
+from engines.volume import Region, Volume
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,13 +40,15 @@ def predict_all(
     volume: Volume,
     others: Mapping[str, Volume] = MappingProxyType({}),
     *,
+    parameters: Mapping[str, Any] = MappingProxyType({}),
     progress: Progress | None = None,
     threads: int | None = None,
 ) -> Findings:
     """The answer of `stage` about `volume`, after those that go before it, each once.
 
     Where an earlier model finds nothing to look at, the answer is that: no voxel, no number, no statement, and
-    the reason among what is `impossible`. The seconds of earlier models stand under their names.
+    the reason among what is `impossible`. `parameters` are those of the last. The seconds of earlier models
+    stand under their names.
     Raises as `predict.predict` does; of an earlier model with its name.
     """
     report = progress or predict.ignore
@@ -57,11 +60,19 @@ def predict_all(
             report((number + done) / len(stages))
 
         try:
-            answer = _answer(each, found, volume, others, progress=part, threads=threads)
+            answer = _answer(
+                each,
+                found,
+                volume,
+                others,
+                parameters=parameters if each is stage else {},
+                progress=part,
+                threads=threads,
+            )
         except EngineError as error:
-            if each is stage:
-                raise
-            raise type(error)(f"{each.package.manifest.name}, which answers first: {error}") from error
+            if each is not stage:
+                error.args = (f"{each.package.manifest.name}, which answers first: {error}",)
+            raise
         found[each.package.manifest.name] = answer
     seconds = {name: sum(earlier.seconds.values()) for name, earlier in list(found.items())[:-1]}
     last = found[stage.package.manifest.name]
@@ -74,6 +85,7 @@ def _answer(
     volume: Volume,
     others: Mapping[str, Volume],
     *,
+    parameters: Mapping[str, Any],
     progress: Progress,
     threads: int | None,
 ) -> Findings:
@@ -91,12 +103,13 @@ def _answer(
         others,
         given=given.Given(part=part, channels=_channels(stage, found)),
         members=stage.members,
+        parameters=parameters,
         progress=progress,
         threads=threads,
     )
 
 
-def _part(stage: Stage, entry: After, found: Findings) -> given.Part | None:
+def _part(stage: Stage, entry: After, found: Findings) -> Region | None:
     """Where the stage is to look."""
     assert isinstance(entry.use, Crop)
     return given.wanted_part(

@@ -107,7 +107,7 @@ def job_tree(job: views.JobDetail, *, present: int | None = None) -> Tree:
     )
     if job.error:
         tree.add(f"[red]{escape(job.reason)}: {escape(job.error)}[/]")
-    for note in [*_next(job), *(f"note: {escape(note)}" for note in job.notes)]:
+    for note in [*_given(job), *_next(job), *(f"note: {escape(note)}" for note in job.notes)]:
         tree.add(note)
     if job.roles:
         tree.add("looks at " + ", ".join(f"{escape(role)} {uid}" for role, uid in job.roles.items()))
@@ -130,6 +130,12 @@ def job_tree(job: views.JobDetail, *, present: int | None = None) -> Tree:
             if delivery.sop_instance_uid == made.sop_instance_uid:
                 branch.add(_delivery(delivery))
     return tree
+
+
+def _given(job: views.JobDetail) -> Iterator[str]:
+    """A job's parameters."""
+    for name, value in sorted(job.parameters.items()):
+        yield f"given {escape(name)}: {escape(str(value))}"
 
 
 def _next(job: views.JobDetail) -> Iterator[str]:
