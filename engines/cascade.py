@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from engines import given, labels, predict
+from engines.answer import Clock
 from engines.errors import EngineError
 from engines.findings import Findings
 from engines.manifest_stages import After, Crop
@@ -43,8 +44,11 @@ def predict_all(
     parameters: Mapping[str, Any] = MappingProxyType({}),
     progress: Progress | None = None,
     threads: int | None = None,
+    clock: Clock | None = None,
 ) -> Findings:
     """The answer of `stage` about `volume`, after those that go before it, each once.
+
+    `clock` adds the seconds of its stages, and no earlier model's, to what it has.
 
     Where an earlier model finds nothing to look at, the answer is that: no voxel, no number, no statement, and
     the reason among what is `impossible`. `parameters` are those of the last. The seconds of earlier models
@@ -68,6 +72,7 @@ def predict_all(
                 parameters=parameters if each is stage else {},
                 progress=part,
                 threads=threads,
+                clock=clock if each is stage else None,
             )
         except EngineError as error:
             if each is not stage:
@@ -88,6 +93,7 @@ def _answer(
     parameters: Mapping[str, Any],
     progress: Progress,
     threads: int | None,
+    clock: Clock | None,
 ) -> Findings:
     """One stage's answer, those before it having answered."""
     manifest = stage.package.manifest
@@ -106,6 +112,7 @@ def _answer(
         parameters=parameters,
         progress=progress,
         threads=threads,
+        clock=clock,
     )
 
 

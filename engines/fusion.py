@@ -49,8 +49,7 @@ def prepare(manifest: Manifest, volume: Volume, others: Mapping[str, Volume], *,
     lacking = [entry.called for entry in manifest.inputs[1:] if entry.called not in others]
     if lacking:
         raise RoleError(f"the model needs further series: {', '.join(lacking)}", roles=tuple(lacking))
-    if any(isinstance(step, Crop) for step in manifest.reference.steps):
-        # A crop looks at all of them, so they are held together.
+    if _are_held(manifest):
         others = {entry.called: others[entry.called] for entry in manifest.inputs[1:]}
     with _about(manifest, manifest.reference):
         first = preprocess.prepare(
@@ -60,7 +59,10 @@ def prepare(manifest: Manifest, volume: Volume, others: Mapping[str, Volume], *,
     channels.put(manifest.reference, first.array)
     for entry in manifest.inputs[1:]:
         with _about(manifest, entry):
-            array = _further(manifest, entry, others[entry.called], first=first, threads=threads)
+            if entry.sampling == "nnunet":
+                array = _stacked(manifest, entry, volume, others, first=first, threads=threads)
+            else:
+                array = _further(manifest, entry, others[entry.called], first=first, threads=threads)
         channels.put(entry, array)
         del array
     return Seen(
@@ -77,6 +79,37 @@ def _beside(volume: Volume, others: Mapping[str, Volume]) -> list[Volume]:
     """The further series that a crop of the first looks at too: those that are held, and on its very grid."""
     held = others.values() if isinstance(others, dict) else ()
     return [other for other in held if other.geometry.agrees_with(volume.geometry)]
+
+
+def _are_held(manifest: Manifest) -> bool:
+    """Whether all series are looked at together: a crop does that."""
+    reference = manifest.reference
+    return reference.sampling == "nnunet" or any(isinstance(step, Crop) for step in reference.steps)
+
+
+def _stacked(
+    manifest: Manifest,
+    entry: Input,
+    volume: Volume,
+    others: Mapping[str, Volume],
+    *,
+    first: preprocess.Prepared,
+    threads: int,
+) -> NDArray[np.float32]:
+    """A further channel of an nnU-Net: on the very grid of `volume`, cropped as that was.
+
+    Raises RoleError where it lies on another grid: nnU-Net takes channels that are registered and resampled.
+    """
+    own = others[entry.called]
+    if not own.geometry.agrees_with(volume.geometry):
+        roles = (manifest.reference.called, entry.called)
+        raise RoleError(
+            f"{entry.called} is not on the grid of {manifest.reference.called}, as nnU-Net's channels are; "
+            "send series that are resampled to each other",
+            roles=roles,
+        )
+    beside = [volume, *(other for role, other in others.items() if role != entry.called)]
+    return preprocess.prepare(own, entry, beside=beside, region=first.region, threads=threads).array
 
 
 def _further(

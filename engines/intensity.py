@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from engines import manifest_inputs as manifest
 from engines.errors import VolumeError
 
+#: A difference smaller than this is none: dividing by it is more than float32 can hold.
+_LEAST = 4 / float(np.finfo(np.float32).max)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Scaling:
@@ -63,7 +66,7 @@ def scaling_for(intensity: manifest.Intensity, array: NDArray[Any]) -> Scaling:
 
 def _to_unit_range(low: float, high: float) -> Scaling:
     """Clip to [low, high] and scale to [0, 1]."""
-    if not high > low:
+    if not high - low > _LEAST:
         raise VolumeError(
             f"the intensity range [{low:g}, {high:g}] is empty: the image has no contrast in it"
         )
@@ -72,7 +75,7 @@ def _to_unit_range(low: float, high: float) -> Scaling:
 
 def _to_range(low: float, high: float, to: tuple[float, float], *, clip: bool) -> Scaling:
     """Scale [low, high] linearly to `to`, which may run the other way; clip to it, or not."""
-    if high == low:
+    if abs(high - low) <= _LEAST:
         raise VolumeError("on the model's grid every voxel has the same value: there is no contrast in it")
     slope = (to[1] - to[0]) / (high - low)
     ends = sorted((low, high)) if clip else (-math.inf, math.inf)
@@ -90,9 +93,11 @@ def _moments(array: NDArray[Any], *, nonzero: bool) -> tuple[float, float]:
         count += centred.size
         total += float(centred.sum())
         squares += float(np.square(centred).sum())
+    if count == 0:
+        raise VolumeError("every voxel of the volume is 0, and the z-score is made of the others")
     mean = total / count
     deviation = math.sqrt(max(squares / count - mean * mean, 0.0))
-    if deviation == 0:
+    if deviation <= _LEAST:
         raise VolumeError("the voxels that the z-score is made of all have the same value")
     return mean + middle, deviation
 

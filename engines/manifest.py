@@ -2,128 +2,39 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
-from engines.manifest_entries import LongText, ResultKind, Strict, WordsEntry
-from engines.manifest_findings import FindingRule, MeasurementEntry
-from engines.manifest_inputs import ROLE_LENGTH, Input, check_clips
+from engines.manifest_fields import Fields
+from engines.manifest_inputs import ROLE_LENGTH, check_clips
 from engines.manifest_outputs import (
     Class,
     ClassificationOutput,
     DetectionOutput,
     ImageOutput,
-    Label,
-    Output,
     RegressionOutput,
-    SegmentationOutput,
-    Task,
     Value,
     task_of,
 )
-from engines.manifest_prompts import Prompt
-from engines.manifest_stages import After, LabelChannels, Member, Other, check_others
-from engines.manifest_tiling import Tiling
+from engines.manifest_results import refusal, with_usual
+from engines.manifest_stages import check_others
 
 
-class Weights(Strict):
-    """The network's file and its SHA-256."""
+class Manifest(Fields):
+    """The whole of `model.yaml`, its parts fitting each other."""
 
-    file: str = "model.onnx"
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_results(cls, given: Any) -> Any:
+        return with_usual(given)
 
-
-class Manifest(Strict):
-    """The whole of `model.yaml`."""
-
-    format: Literal[1]
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
-    version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
-    licence: str
-    manufacturer: LongText
-    intended_use: str
-    research_only: bool = True
-    weights: Weights
-    task: Task
-    #: The first is the one whose grid everything is answered on; the others are brought to it.
-    inputs: Annotated[tuple[Input, ...], Field(min_length=1, max_length=16)]
-    #: Further inputs of the graph, that are no image.
-    prompts: Annotated[tuple[Prompt, ...], Field(max_length=16)] = ()
-    #: Null: the network sees the whole image at once, at the first input's `size`.
-    tiling: Tiling | None = None
-    outputs: Annotated[tuple[Output, ...], Field(min_length=1, max_length=1)]
-    measurements: tuple[MeasurementEntry, ...] = ()
-    findings: tuple[FindingRule, ...] = ()
-    results: tuple[ResultKind, ...] = ("seg", "sr")
-    #: Models that answer first, whose answers this one is given.
-    after: Annotated[tuple[After, ...], Field(max_length=8)] = ()
-    #: Models that answer too; what is said is the average of all, this one's network included.
-    ensemble: Annotated[tuple[Member, ...], Field(max_length=16)] = ()
-    #: For reports in words in these languages; without them they say it as the entries above do.
-    words: dict[Literal["zh"], WordsEntry] = Field(default_factory=dict)
-
-    @property
-    def reference(self) -> Input:
-        """The input whose grid everything is answered on."""
-        return self.inputs[0]
-
-    @property
-    def labels(self) -> tuple[Label, ...]:
-        """What a mask can hold; none where the task makes no mask."""
-        output = self.outputs[0]
-        return output.labels if isinstance(output, SegmentationOutput) else ()
-
-    @property
-    def image_label(self) -> str:
-        """What the image that is made is called; "" where the task makes none."""
-        output = self.outputs[0]
-        return output.image.label if isinstance(output, ImageOutput) else ""
-
-    @property
-    def windows(self) -> Tiling:
-        """The sliding window; one as large as the image where the manifest has none."""
-        if self.tiling is not None:
-            return self.tiling
-        size = self.reference.size or (1, 1, 1)
-        deep = self.reference.frames.length if self.reference.frames is not None else 1
-        return Tiling(patch=size if len(size) == 3 else (deep, *size), overlap=0, weighting="uniform")
-
-    @property
-    def channels(self) -> Mapping[str, int]:
-        """How many channels each of the graph's inputs has: those of images, then those of earlier answers."""
-        count = Counter(entry.name for entry in self.inputs)
-        for entry in self.after:
-            if isinstance(entry.use, LabelChannels):
-                count[entry.use.name] += entry.use.count
-        return count
-
-    @property
-    def others(self) -> tuple[Other, ...]:
-        """The models that its answers are made with."""
-        return (*self.after, *self.ensemble)
-
-    @property
-    def valued(self) -> frozenset[str]:
-        """The keys of what the network itself estimates, as measurements are known by."""
-        output = self.outputs[0]
-        if isinstance(output, ClassificationOutput | DetectionOutput):
-            return frozenset(entry.key for entry in output.classes)
-        return (
-            frozenset(entry.key for entry in output.values)
-            if isinstance(output, RegressionOutput)
-            else frozenset()
-        )
-
-    @property
-    def stated(self) -> frozenset[str]:
-        """The keys of the findings that are made of the network's own classes."""
-        output = self.outputs[0]
-        if not isinstance(output, ClassificationOutput | DetectionOutput):
-            return frozenset()
-        return frozenset(entry.key for entry in output.classes if entry.threshold is not None)
+    @model_validator(mode="after")
+    def _results_are_possible(self) -> Manifest:
+        wrong = refusal(self.task, self.results, planar=self.reference.planar)
+        if wrong:
+            raise ValueError(wrong)
+        return self
 
     @model_validator(mode="after")
     def _task_and_output_agree(self) -> Manifest:
@@ -143,6 +54,42 @@ class Manifest(Strict):
             raise ValueError(
                 "inputs: crop and pad of the first are those of all; remove them from the others"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _references_resolve(self) -> Manifest:
+        labels = [label.key for label in self.labels]
+        if len(set(labels)) != len(labels):
+            raise ValueError("outputs[0].labels: two labels have the same key")
+        if sorted(label.index for label in self.labels) != list(range(1, len(labels) + 1)):
+            raise ValueError("outputs[0].labels: the indices must run 1..N without gaps")
+        for entry in self.measurements:
+            unknown = set(entry.of) - set(labels)
+            if unknown:
+                raise ValueError(f"measurements.{entry.key}.of: no label is called {sorted(unknown)}")
+        keys = [entry.key for entry in self.measurements]
+        if len({*keys, *self.valued}) != len(keys) + len(self.valued):
+            raise ValueError("measurements: two measurements have the same key")
+        stated = {entry.key for entry in self.classes if entry.threshold is not None}
+        for rule in self.findings:
+            if rule.key in stated:
+                raise ValueError(f"findings.{rule.key}: a class has this key, and makes a finding of its own")
+            if rule.measurement not in {*keys, *self.valued}:
+                raise ValueError(f'findings.{rule.key}.measurement: no measurement "{rule.measurement}"')
+        return self
+
+    @model_validator(mode="after")
+    def _words_name_what_is_there(self) -> Manifest:
+        there = {
+            "labels": {label.key for label in self.labels},
+            "measurements": {entry.key for entry in self.measurements} | self.valued,
+            "findings": {rule.key for rule in self.findings} | {entry.key for entry in self.classes},
+        }
+        for language, entry in self.words.items():
+            for part, keys in there.items():
+                unknown = set(getattr(entry, part)) - keys
+                if unknown:
+                    raise ValueError(f"words.{language}.{part}: there is no {sorted(unknown)}")
         return self
 
     @model_validator(mode="after")
@@ -238,39 +185,4 @@ class Manifest(Strict):
                 "results: a parametric-map holds one map, which readers expect; "
                 f"mark one label with probability: true, not {marked}, or ask for fractional"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _references_resolve(self) -> Manifest:
-        labels = [label.key for label in self.labels]
-        if len(set(labels)) != len(labels):
-            raise ValueError("outputs[0].labels: two labels have the same key")
-        if sorted(label.index for label in self.labels) != list(range(1, len(labels) + 1)):
-            raise ValueError("outputs[0].labels: the indices must run 1..N without gaps")
-        for entry in self.measurements:
-            unknown = set(entry.of) - set(labels)
-            if unknown:
-                raise ValueError(f"measurements.{entry.key}.of: no label is called {sorted(unknown)}")
-        keys = [entry.key for entry in self.measurements]
-        if len({*keys, *self.valued}) != len(keys) + len(self.valued):
-            raise ValueError("measurements: two measurements have the same key")
-        for rule in self.findings:
-            if rule.key in self.stated:
-                raise ValueError(f"findings.{rule.key}: a class has this key, and makes a finding of its own")
-            if rule.measurement not in {*keys, *self.valued}:
-                raise ValueError(f'findings.{rule.key}.measurement: no measurement "{rule.measurement}"')
-        return self
-
-    @model_validator(mode="after")
-    def _words_name_what_is_there(self) -> Manifest:
-        there = {
-            "labels": {label.key for label in self.labels},
-            "measurements": {entry.key for entry in self.measurements} | self.valued,
-            "findings": {rule.key for rule in self.findings} | self.stated,
-        }
-        for language, entry in self.words.items():
-            for part, keys in there.items():
-                unknown = set(getattr(entry, part)) - keys
-                if unknown:
-                    raise ValueError(f"words.{language}.{part}: there is no {sorted(unknown)}")
         return self

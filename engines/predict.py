@@ -55,6 +55,7 @@ def predict(
     parameters: Mapping[str, Any] = MappingProxyType({}),
     progress: Progress | None = None,
     threads: int | None = None,
+    clock: Clock | None = None,
 ) -> Findings:
     """Answer about `volume` with the open network of `package`.
 
@@ -62,7 +63,8 @@ def predict(
     and `members` are the open networks of the manifest's ensemble (`cascade` has both at hand). `parameters`
     take the place of the values of the manifest's prompts, by name. The mask lies on the volume's own grid and the
     measurements are of its own values. `progress` is called with a growing fraction up to 1. `threads` bounds the
-    work outside the network; None means as many as this process may use, four at most.
+    work outside the network; None means as many as this process may use, four at most. `clock` adds the seconds of
+    each stage to what it has; None starts anew.
     Raises VolumeError where a volume cannot be used, RunnerError where the runtime fails, InputMismatch where
     a parameter or the network's input is not what the manifest says, and
     OutputError where the network's answer cannot be.
@@ -74,7 +76,7 @@ def predict(
         fit.check_runner(package, each)
     prompts = manifest_prompts.given(manifest.prompts, parameters)
     measure.check_units(manifest, volume)
-    clock, part = Clock(), given.cut(volume)
+    clock, part = clock or Clock(), given.cut(volume)
     with clock.stage("preprocess"):
         seen = given.beside(fusion.prepare(manifest, part, others, threads=count), part, manifest.reference)
     report(_PREPROCESSED)

@@ -22,6 +22,9 @@ from engines.volume import WHOLE, Geometry, Region, Scale, Volume
 #: degrees; a network sees a patient who is turned further than that as nothing it was trained on.
 OBLIQUE_LIMIT_DEGREES = 30.5
 
+#: A network's values are float32.
+_MOST = float(np.finfo(np.float32).max)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prepared:
@@ -141,7 +144,14 @@ def _check_values(volume: Volume, when: str) -> None:
     """Finite, and not all the same."""
     low, high = float(volume.array.min()), float(volume.array.max())
     if not (math.isfinite(low) and math.isfinite(high)):
-        raise VolumeError(f"{when}the volume holds values that are not finite numbers")
+        bad = sum(int(np.count_nonzero(~np.isfinite(plane))) for plane in volume.array)
+        raise VolumeError(
+            f"{when}the volume holds values that are not finite numbers: {bad} of {volume.array.size} voxels"
+        )
+    if max(-low, high) > _MOST:
+        raise VolumeError(
+            f"{when}the values of the volume run from {low:g} to {high:g}: more than float32 can hold"
+        )
     if low == high:
         raise VolumeError(
             f"{when}every voxel of the volume has the same value, {low:g}: there is no image in it"

@@ -10,7 +10,7 @@ from rich.tree import Tree
 
 from engines import printing
 from worker import evidence as evidences
-from worker import views, words
+from worker import gathered, views, words
 
 _YES, _NO = "[green]yes[/]", "[red]no[/] "
 _COLOURS = {
@@ -122,13 +122,16 @@ def job_tree(job: views.JobDetail, *, present: int | None = None) -> Tree:
         tree.add(
             f"{escape(measured.meaning)}, {where}: {measured.value:.1f} {escape(printing.unit(measured.unit))}"
         )
-    for made in job.objects:
+    for alike in gathered.objects(job.objects):
+        made, count = alike[0], len(alike)
         problem = f"  [red]{escape(made.problem)}[/]" if made.problem else ""
         gone = f"  [yellow]its file was deleted on {made.purged_at:%Y-%m-%d}[/]" if made.purged_at else ""
-        branch = tree.add(f"{made.kind.upper()} {made.sop_instance_uid}{problem}{gone}")
-        for delivery in job.deliveries:
-            if delivery.sop_instance_uid == made.sop_instance_uid:
-                branch.add(_delivery(delivery))
+        named = made.sop_instance_uid if count == 1 else f"{made.series_instance_uid} ({count} images)"
+        branch = tree.add(f"{made.kind.upper()} {named}{problem}{gone}")
+        uids = {each.sop_instance_uid for each in alike}
+        own = [delivery for delivery in job.deliveries if delivery.sop_instance_uid in uids]
+        for some in gathered.deliveries(own):
+            branch.add(_delivery(some[0]) + (f" ({len(some)} images)" if len(some) > 1 else ""))
     return tree
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import time
+from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
 
@@ -11,17 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from engines import loader, manifest_prompts
-from engines.manifest_outputs import ClassificationOutput, SegmentationOutput
+from engines import fit, loader, manifest_prompts, tiling
+from engines.manifest import Manifest
+from engines.manifest_outputs import SegmentationOutput
 from engines.package import ModelPackage
 from engines.runner import Runner
+from engines.windows import Window
 
-#: Voxels whose label may differ: float32 sums in another order differ in the last bits.
+#: Voxels whose label may differ, and numbers: float32 sums in another order differ in the last bits.
 AGREEMENT = 0.9999
 
-
-#: So far may a value differ that is of no class.
-_CLOSE = 1e-3
+#: Numbers of other tasks that differ by less are the same, as a part of them and beside zero.
+_SAME = 1e-3
 
 
 class Verdict(BaseModel):
@@ -30,9 +31,9 @@ class Verdict(BaseModel):
     model: str
     engine: str
     reference: str
-    #: Fraction of voxels with the same label.
+    #: Fraction of voxels with the same label; of other tasks than segmentation, of numbers that are the same.
     agreement: float
-    #: Largest difference of an output value.
+    #: Largest difference of an output value; infinite where one engine gives more of them.
     largest_difference: float
     #: Reference's time for a patch, divided by the engine's.
     speed_up: float
@@ -41,58 +42,71 @@ class Verdict(BaseModel):
 
 def compare(package: ModelPackage) -> Verdict:
     """Run one patch of seeded noise with smooth shapes through both engines. Raises EngineError."""
-    feeds = _feeds(package)
-    name = package.manifest.outputs[0].name
     with closing(loader.open_runner(package, engine="onnxruntime")) as reference:
-        expected, slow = _timed(reference, feeds, name)
+        expected, slow = _timed(package, reference)
         with closing(loader.open_runner(package, engine="openvino")) as runner:
-            got, fast = _timed(runner, feeds, name)
-            agreement = _agreement(package, expected, got)
+            got, fast = _timed(package, runner)
+            agreement = min(_agreement(package.manifest, expected[name], got[name]) for name in expected)
             return Verdict(
                 model=package.manifest.name,
                 engine=runner.description,
                 reference=reference.description,
                 agreement=agreement,
-                largest_difference=float(np.abs(expected - got).max(initial=0))
-                if expected.shape == got.shape
-                else math.inf,
+                largest_difference=max(_difference(expected[name], got[name]) for name in expected),
                 speed_up=slow / fast,
                 agrees=agreement >= AGREEMENT,
             )
 
 
-def _agreement(package: ModelPackage, expected: NDArray[Any], got: NDArray[Any]) -> float:
-    """The share of places that are of the same class, or where there are none, of values that are close."""
+def _agreement(manifest: Manifest, expected: NDArray[Any], got: NDArray[Any]) -> float:
+    """The part of an output that is the same."""
     if expected.shape != got.shape:
         return 0.0
-    if isinstance(package.manifest.outputs[0], SegmentationOutput | ClassificationOutput):
-        return float(np.mean(expected.argmax(axis=1) == got.argmax(axis=1)))
-    return float(np.isclose(expected, got, rtol=_CLOSE, atol=_CLOSE).mean()) if expected.size else 1.0
+    if not expected.size:
+        return 1.0
+    output = manifest.outputs[0]
+    if not isinstance(output, SegmentationOutput):
+        return float(np.isclose(got, expected, rtol=_SAME, atol=_SAME).mean())
+    if output.activation == "sigmoid":
+        return float(np.mean((expected > 0) == (got > 0)))
+    return float(np.mean(expected.argmax(axis=1) == got.argmax(axis=1)))
 
 
-def _feeds(package: ModelPackage) -> dict[str, NDArray[Any]]:
-    """A window for each input: all channels alike, and the manifest's own prompts."""
+def _difference(expected: NDArray[Any], got: NDArray[Any]) -> float:
+    """The largest difference of two numbers at the same place."""
+    if expected.shape != got.shape:
+        return float("inf")
+    return float(np.abs(expected.astype(np.float64) - got).max(initial=0.0))
+
+
+def _patches(manifest: Manifest) -> dict[str, NDArray[np.float32]]:
+    """Inputs in the range that the intensity step gives: waves of several lengths and some noise."""
+    rng = np.random.default_rng(0)
+    patches = {}
+    for name, (_, channels, *shape) in fit.shapes(manifest).items():
+        grid = np.meshgrid(
+            *(np.linspace(0, 3 * np.pi, length, dtype=np.float32) for length in shape), indexing="ij"
+        )
+        waves = sum(np.sin((index + 1) * axis) for index, axis in enumerate(grid)) / 6 + 0.5
+        noise = rng.normal(0, 0.05, (channels, *shape))
+        patches[name] = np.clip(waves + noise, 0, 1).astype(np.float32)
+    return patches
+
+
+def _timed(package: ModelPackage, runner: Runner) -> tuple[Mapping[str, NDArray[Any]], float]:
+    """The outputs for one patch, and the seconds that a patch took in a second, warm run."""
     manifest = package.manifest
-    patch = _patch(package)
-    made = {name: np.repeat(patch, count, axis=1) for name, count in manifest.channels.items()}
-    return {**made, **manifest_prompts.given(manifest.prompts, {})}
-
-
-def _patch(package: ModelPackage) -> NDArray[np.float32]:
-    """An input in the range that the intensity step gives: waves of several lengths and some noise."""
-    windows = package.manifest.windows
-    shape = (windows.patch[0] + 2 * windows.context, *windows.patch[1:])
-    grid = np.meshgrid(
-        *(np.linspace(0, 3 * np.pi, length, dtype=np.float32) for length in shape), indexing="ij"
-    )
-    waves = sum(np.sin((index + 1) * axis) for index, axis in enumerate(grid)) / 6 + 0.5
-    noise = np.random.default_rng(0).normal(0, 0.05, shape)
-    return np.clip(waves + noise, 0, 1).astype(np.float32)[None, None]
-
-
-def _timed(runner: Runner, feeds: dict[str, NDArray[Any]], name: str) -> tuple[NDArray[np.float32], float]:
-    """An output and the seconds of a second, warm run."""
-    answer = runner.infer(feeds)[name].copy()
+    fit.check_runner(package, runner)
+    prompts = manifest_prompts.given(manifest.prompts, {})
+    # Nothing is empty enough to be left out here.
+    settings = manifest.windows.model_copy(update={"skip_at_most": None})
+    network = tiling.network_for(runner, settings, prompts)
+    patches, window = _patches(manifest), [Window(corner=(0, 0, 0))]
+    answers = next(network.answers(patches, window))
+    outputs = {}
+    for name in fit.names(manifest.outputs[0]):
+        whole = answers.outputs[name]
+        outputs[name] = (whole[:1] if answers.count > 1 else whole).copy()
     started = time.perf_counter()
-    runner.infer(feeds)
-    return answer, time.perf_counter() - started
+    next(network.answers(patches, window))
+    return outputs, (time.perf_counter() - started) / answers.count

@@ -14,7 +14,6 @@ from dicom_node import results
 from dicom_node.errors import SeriesError
 from dicom_node.results import ResultFile, report
 from dicom_node.results.context import ResultContext
-from engines import package as model_package
 from engines.cascade import Stage
 from engines.errors import EngineError
 from engines.findings import Findings
@@ -28,6 +27,7 @@ from worker import (
     pictures,
     profiles,
     records,
+    shelf,
     subjects,
     version,
 )
@@ -35,7 +35,6 @@ from worker.casting import InputRule
 from worker.errors import JobError
 from worker.folder import FolderSeries
 from worker.settings import Settings
-from worker.shelf import Shelf, input_rules
 from worker.stopwatch import Stopwatch
 
 #: The report in words, beside the objects.
@@ -81,8 +80,7 @@ def run(
     series under `out`. Returns the answers, and why there is none to a series, or none that may leave:
     another one's is made all the same. Raises JobError where no series fits.
     """
-    shelf, name = _shelf(settings, model)
-    package = shelf.package(name)
+    package = shelf.find(settings.models, model)
     asked = parameters.parse(given, package.manifest)
     wanted = profiles.kinds(profile, package.manifest.results)
     if not wanted:
@@ -93,8 +91,11 @@ def run(
     if not chosen:
         return [], refused
     kind = "series" if len(package.manifest.inputs) == 1 else "study"
-    with closing(shelf):
-        stage = shelf.stage(name)
+    opened = shelf.holding(
+        package, settings.models, engine=settings.work.engine, threads=settings.work.threads
+    )
+    with closing(opened):
+        stage = opened.stage(package.manifest.name)
         runs = []
         for number, found in enumerate(chosen, start=1):
             target = out if len(chosen) == 1 else out / f"{kind}-{number}"
@@ -121,26 +122,12 @@ def _refusal(chosen: Chosen, error: JobError | SeriesError | EngineError) -> Job
     return JobError(reason, f"series {_first(chosen).view.series_instance_uid}: {error}")
 
 
-def _shelf(settings: Settings, model: str) -> tuple[Shelf, str]:
-    """A shelf with the package that is meant, by name or by its folder, and all that it needs; and its name.
-
-    What a package in a folder needs is looked for among the configured models, and beside it.
-    """
-    folder = Path(model)
-    folders: tuple[Path, ...] = settings.models
-    if (folder / model_package.MANIFEST).exists():
-        manifest = model_package.open_package(folder).manifest
-        beside = (*settings.models, folder.resolve().parent) if manifest.others else ()
-        model, folders = manifest.name, (folder, *beside)
-    return Shelf(folders, engine=settings.work.engine, threads=settings.work.threads), model
-
-
 def _matching(package: ModelPackage, found: folder.Folder) -> tuple[list[Chosen], list[JobError]]:
     """What the model looks at, and why it cannot look at a study of which some series fit.
 
     Raises JobError where nothing fits, saying why of each series.
     """
-    rules = input_rules(package)
+    rules = shelf.input_rules(package)
     chosen: list[Chosen] = []
     refused: list[JobError] = []
     if len(rules) == 1:

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from engines import lineage, loader
 from engines import package as model_package
 from engines.cascade import Stage
 from engines.errors import EngineError, PackageError
+from engines.loader import Engine
 from engines.package import ModelPackage
 from engines.runner import Runner
 from worker import criteria, machine, routing
@@ -44,7 +44,7 @@ class Shelf:
         self,
         folders: Sequence[Path],
         *,
-        engine: Literal["openvino", "onnxruntime"] = "openvino",
+        engine: Engine = "openvino",
         threads: int | None = None,
         megabytes: float | None = None,
     ) -> None:
@@ -174,6 +174,14 @@ def find(folders: Sequence[Path], model: str) -> ModelPackage:
     if (Path(model) / model_package.MANIFEST).exists():
         return model_package.open_package(Path(model))
     return Shelf(folders).package(model)
+
+
+def holding(
+    package: ModelPackage, beside: Sequence[Path], *, engine: Engine = "openvino", threads: int | None = None
+) -> Shelf:
+    """A shelf with this package and all that it needs, which is looked for in `beside` and next to it."""
+    further = (*beside, package.folder.resolve().parent) if package.manifest.others else ()
+    return Shelf((package.folder, *further), engine=engine, threads=threads)
 
 
 def input_rules(package: ModelPackage) -> tuple[routing.InputRule, ...]:

@@ -27,6 +27,9 @@ NOT_PERFORMED = "not-performed"
 #: Series Numbers that the kinds of one answer may take; the last one is that of `NOT_PERFORMED`.
 _PLACES = 20
 
+#: What every image of one source series must agree on before a result may claim to belong to it.
+_ONE_SERIES = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "AccessionNumber")
+
 #: Hours and minutes: "+0100".
 _OFFSET = re.compile("[+-][0-9]{2}[0-5][0-9]")
 
@@ -148,6 +151,15 @@ class Provenance:
     def header(self) -> Dataset:
         """The first source image's header, all text decoded, so that it can be written in UTF-8."""
         return source.header(self.images[0])
+
+    @cached_property
+    def mixed(self) -> tuple[str, ...]:
+        """Keywords in which the source images differ, of those that say whose they are; there should be none."""
+        return tuple(
+            keyword
+            for keyword in _ONE_SERIES
+            if len({elements.text(image, keyword) for image in self.images}) > 1
+        )
 
     @property
     def timezone_offset(self) -> str | None:

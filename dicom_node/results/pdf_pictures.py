@@ -84,6 +84,11 @@ def _caption(context: ResultContext, findings: Findings, chosen: KeySlice) -> Pa
         lines.append(
             f'<font name="{fonts.PLAIN}" color="{colour}">■</font> {fonts.markup(phrases.segment(segment))}'
         )
+    for index in chosen.boxes[:_NAMED]:
+        box = findings.boxes[index]
+        colour = "#{:02x}{:02x}{:02x}".format(*box.colour)
+        text = f"{phrases.box(box)} {100 * box.score:.0f} %"
+        lines.append(f'<font name="{fonts.PLAIN}" color="{colour}">■</font> {fonts.markup(text)}')
     if len(chosen.segments) > _NAMED:
         lines.append(fonts.markup(phrases.words.more.format(count=len(chosen.segments) - _NAMED)))
     style = ParagraphStyle("caption", fontName=fonts.PLAIN, fontSize=7, leading=9, spaceBefore=1 * mm)

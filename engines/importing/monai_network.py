@@ -96,7 +96,8 @@ def _state(path: Path) -> Mapping[str, torch.Tensor]:
             f"{path}: it holds more than tensors, which only running its code would load: "
             "save network.state_dict() alone"
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    # A damaged pickle fails in any of these ways.
+    except (RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise PackageError(
             f"{path}: these are no weights of PyTorch: {reason}: fetch the file again"

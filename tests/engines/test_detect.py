@@ -216,3 +216,19 @@ def test_an_answer_that_cannot_be_one_is_refused(
 def test_softmax_needs_scores_of_each_class(tmp_path: Path) -> None:
     with pytest.raises(PackageError, match="softmax goes with scores of each class"):
         _package(tmp_path, nets.bright_spots(0.5, REACH), output={"activation": "softmax"})
+
+
+@pytest.mark.parametrize("sampling", ["box", "first-voxel"])
+def test_a_crop_and_a_pad_leave_boxes_where_they_were(sampling: str, tmp_path: Path) -> None:
+    # Given spots in a block of tissue that is cropped to, on a padded grid of the source's own voxels
+    volume = _volume()
+    volume.array[2:18, 4:22, 3:25] = np.maximum(volume.array[2:18, 4:22, 3:25], -600)
+    entry = build.entry(
+        sampling=sampling,
+        spacing_mm=[2.5, 0.8, 0.7],
+        steps=[{"kind": "crop", "above": -700}, {"kind": "pad", "at_least": [30, 30, 30], "value": 0}],
+    )
+    found = _predicted(_package(tmp_path, nets.bright_spots(0.5, REACH), inputs=[entry]), volume)
+    assert len(found.boxes) == 2
+    for box, place in zip(found.boxes, SPOTS, strict=True):
+        np.testing.assert_allclose(_ends(box), _around(place), atol=1e-4)

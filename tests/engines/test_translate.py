@@ -286,3 +286,30 @@ def test_skipping_costs_a_window_that_is_seen_nothing(tmp_path: Path) -> None:
         )
         masks.append(_predicted(opened, build.volume(array)).mask)
     np.testing.assert_array_equal(*masks)
+
+
+@pytest.mark.parametrize("sampling", ["box", "box-linear", "first-voxel"])
+@pytest.mark.parametrize("scale", [None, 2000])
+def test_a_crop_and_a_pad_leave_everything_where_it_was(
+    scale: float | None, sampling: str, tmp_path: Path
+) -> None:
+    # Given a smooth image with air around it that is cropped away, on a grid that is padded
+    index = np.indices(SHAPE).astype(np.float32)
+    array = 300 + 200 * np.sin(index.sum(axis=0) / 9)
+    inside = (slice(3, 10), slice(4, 21), slice(2, 17))
+    volume = np.full(SHAPE, -900, np.float32)
+    volume[inside] = array[inside]
+    entry = build.entry(
+        sampling=sampling,
+        spacing_mm=[1.25, 0.4, 0.35],
+        steps=[{"kind": "crop", "above": -500}, {"kind": "pad", "multiple_of": [16, 16, 16], "value": 0.3}],
+    )
+    image = {} if scale is None else {"scale": scale, "offset": -1000}
+    # When a network raises everything by 100
+    opened = _package(tmp_path, nets.affine(1, 0.05), inputs=[entry], image=image)
+    made = _made(opened, build.volume(volume)).array
+    # Then what is inside is raised where it lies, and what is outside is left, or has no value
+    np.testing.assert_allclose(made[inside], volume[inside] + 100, atol=8)
+    outside = np.ones(SHAPE, bool)
+    outside[inside] = False
+    np.testing.assert_array_equal(made[outside], volume[outside] if scale is None else 0)

@@ -1,0 +1,249 @@
+"""What an nnU-Net v2 results folder says of a model: plans.json and dataset.json, read and never run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from engines.errors import PackageError
+
+#: The way the axes of training images ran (slice, row, column), where the reader fixes it: Nibabel's "RAS".
+_READERS = {"SimpleITKIO": None, "NibabelIO": None, "NibabelIOWithReorient": "HAR"}
+
+#: The only resampling function whose answer this project gives to the last voxel.
+_RESAMPLING = "resample_data_or_seg_to_shape"
+
+#: nnU-Net's own threshold of anisotropy (nnunetv2.configuration.ANISO_THRESHOLD).
+_ANISOTROPY = 3
+
+
+@dataclass(kw_only=True)
+class Refusals:
+    """What no package can say, collected, so that all of it is told at once."""
+
+    file: Path
+    problems: list[str] = field(default_factory=list)
+
+    def add(self, key: str, value: object, why: str) -> None:
+        """Note that `key` has a `value` that is not supported, and why."""
+        self.problems.append(f"{self.file}: {key}: {value}: {why}")
+
+    def settle(self) -> None:
+        """Raise PackageError with every problem, a line each, where there are any."""
+        if self.problems:
+            raise PackageError("\n".join(self.problems))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plans:
+    """One configuration of a folder's plans."""
+
+    folder: Path
+    dataset: str
+    configuration: str
+    content: Mapping[str, Any]
+    transpose: tuple[int, ...]
+    #: Intensity statistics of each channel's foreground, by the channel's number.
+    intensities: Mapping[str, Mapping[str, float]]
+    #: Directions of the training images' axes; None where nobody says them.
+    orientation: str | None
+
+    @property
+    def patch(self) -> tuple[int, ...]:
+        """Two or three lengths, in voxels."""
+        return tuple(self.content["patch_size"])
+
+    def key(self, name: str) -> str:
+        """Where a key of this configuration stands in plans.json."""
+        return f"configurations.{self.configuration}.{name}"
+
+
+def read(folder: Path, name: str) -> dict[str, Any]:
+    """One of the folder's JSON files. Raises PackageError where it is missing or no mapping."""
+    path = folder / name
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise PackageError(
+            f"{path}: there is no such file: give an nnU-Net results folder, e.g. "
+            "nnUNet_results/Dataset001_Name/nnUNetTrainer__nnUNetPlans__3d_fullres"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise PackageError(f"{path}: it cannot be read as JSON: {error}: copy it again") from error
+    if not isinstance(content, dict):
+        raise PackageError(f"{path}: it must be a mapping of keys: copy it again")
+    return content
+
+
+def plans(folder: Path, configuration: str) -> Plans:
+    """The plans of `configuration`. Raises PackageError: every key of it that no package can say, by name."""
+    path = folder / "plans.json"
+    content = read(folder, path.name)
+    found = _inherited(content.get("configurations", {}), configuration, path)
+    refusals = Refusals(file=path)
+    reader = str(content.get("image_reader_writer"))
+    if reader not in _READERS:
+        refusals.add("image_reader_writer", reader, f"supported are {', '.join(_READERS)}")
+    manager = content.get("label_manager", "LabelManager")
+    if manager != "LabelManager":
+        refusals.add("label_manager", manager, "supported is LabelManager")
+    _check(found, configuration, refusals)
+    refusals.settle()
+    if "architecture" not in found:
+        found["architecture"] = _architecture(found, refusals, configuration)
+        refusals.settle()
+    intensities = content.get("foreground_intensity_properties_per_channel")
+    return Plans(
+        folder=folder,
+        dataset=str(content.get("dataset_name", folder.parent.name)),
+        configuration=configuration,
+        content=found,
+        transpose=tuple(content.get("transpose_forward", (0, 1, 2))),
+        intensities=intensities or content.get("foreground_intensity_properties_by_modality", {}),
+        orientation=_READERS[reader],
+    )
+
+
+def _inherited(configurations: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
+    """A configuration with what it inherits."""
+    content: dict[str, Any] = {}
+    seen: list[str] = []
+    while name:
+        if name in seen or name not in configurations:
+            raise PackageError(f"{path}: configurations.{name}: it is not there, or inherits from itself")
+        seen.append(name)
+        content = {**configurations[name], **content}
+        name = configurations[name].get("inherits_from", "")
+    return content
+
+
+def _check(content: Mapping[str, Any], name: str, refusals: Refusals) -> None:
+    """Note each key whose value no package can say."""
+    where = f"configurations.{name}"
+    for key in ("patch_size", "spacing", "normalization_schemes", "use_mask_for_norm"):
+        if not isinstance(content.get(key), list):
+            refusals.add(f"{where}.{key}", content.get(key), "it must be a list")
+    if content.get("previous_stage"):
+        refusals.add(
+            f"{where}.previous_stage",
+            content["previous_stage"],
+            "a cascade's second stage also sees the first one's labels; import a configuration of one stage",
+        )
+    preprocessor = content.get("preprocessor_name", "DefaultPreprocessor")
+    if preprocessor != "DefaultPreprocessor":
+        refusals.add(f"{where}.preprocessor_name", preprocessor, "supported is DefaultPreprocessor")
+    for kind in ("data", "probabilities"):
+        _check_resampling(content, kind, where, refusals)
+
+
+def _check_resampling(content: Mapping[str, Any], kind: str, where: str, refusals: Refusals) -> None:
+    """Note a way of resampling that is another one."""
+    key = f"resampling_fn_{kind}"
+    function = content.get(key)
+    if function != _RESAMPLING:
+        refusals.add(f"{where}.{key}", function, f"supported is {_RESAMPLING}")
+    arguments = content.get(f"{key}_kwargs", {})
+    known = {"is_seg", "order", "order_z", "force_separate_z", "separate_z_anisotropy_threshold"}
+    wrong = {name: value for name, value in arguments.items() if name not in known}
+    if arguments.get("is_seg"):
+        wrong["is_seg"] = True
+    if arguments.get("separate_z_anisotropy_threshold", _ANISOTROPY) != _ANISOTROPY:
+        wrong["separate_z_anisotropy_threshold"] = arguments["separate_z_anisotropy_threshold"]
+    if kind == "probabilities" and max(arguments.get("order", 3), arguments.get("order_z", 0)) > 1:
+        wrong["order"] = arguments.get("order", 3)
+    for name, value in wrong.items():
+        refusals.add(f"{where}.{key}_kwargs.{name}", value, "this is not supported")
+
+
+def splines(plans: Plans, kind: str) -> dict[str, Any]:
+    """How "data" or "probabilities" are resampled, in the manifest's words."""
+    arguments = plans.content.get(f"resampling_fn_{kind}_kwargs", {})
+    # False is the function's own default; plans of nnU-Net give null.
+    return {
+        "order": arguments.get("order", 3),
+        "order_apart": arguments.get("order_z", 0),
+        "apart": arguments.get("force_separate_z", False),
+    }
+
+
+def _architecture(content: Mapping[str, Any], refusals: Refusals, name: str) -> dict[str, Any]:
+    """The architecture of plans that were written before nnU-Net 2.4, in the words of newer ones."""
+    wanted = ("UNet_class_name", "n_conv_per_stage_encoder", "n_conv_per_stage_decoder", "conv_kernel_sizes",
+              "pool_op_kernel_sizes", "UNet_base_num_features", "unet_max_num_features")  # fmt: skip
+    for key in wanted:
+        if key not in content:
+            refusals.add(f"configurations.{name}.{key}", None, "it is missing, and so is architecture")
+    refusals.settle()
+    stages = len(content["n_conv_per_stage_encoder"])
+    base, most = content["UNet_base_num_features"], content["unet_max_num_features"]
+    plain = content["UNet_class_name"] == "PlainConvUNet"
+    dimensions = len(content["patch_size"])
+    arguments = {
+        "n_stages": stages,
+        "features_per_stage": [min(base * 2**stage, most) for stage in range(stages)],
+        "conv_op": f"torch.nn.modules.conv.Conv{dimensions}d",
+        "kernel_sizes": content["conv_kernel_sizes"],
+        "strides": content["pool_op_kernel_sizes"],
+        "n_conv_per_stage" if plain else "n_blocks_per_stage": content["n_conv_per_stage_encoder"],
+        "n_conv_per_stage_decoder": content["n_conv_per_stage_decoder"],
+        "conv_bias": True,
+        "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{dimensions}d",
+        "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+        "dropout_op": None,
+        "dropout_op_kwargs": None,
+        "nonlin": "torch.nn.LeakyReLU",
+        "nonlin_kwargs": {"inplace": True},
+    }
+    required = ["conv_op", "norm_op", "dropout_op", "nonlin"]
+    return {
+        "network_class_name": content["UNet_class_name"],
+        "arch_kwargs": arguments,
+        "_kw_requires_import": required,
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classes:
+    """The channels of the network's output, background aside."""
+
+    #: Mask number and name of each, in the channels' order.
+    labels: Sequence[tuple[int, str]]
+    #: Whether each is a region by itself, which may overlap others.
+    regions: bool
+
+    @property
+    def channels(self) -> int:
+        """How many channels the output has."""
+        return len(self.labels) + (not self.regions)
+
+
+def classes(folder: Path, dataset: Mapping[str, Any]) -> Classes:
+    """The labels of dataset.json. Raises PackageError where they are not what nnU-Net trains."""
+    path, entries = folder / "dataset.json", dataset.get("labels")
+    if not isinstance(entries, dict) or "background" not in entries:
+        raise PackageError(f"{path}: labels: there must be a mapping with background: copy the file again")
+    given = {
+        str(name): value[0] if isinstance(value, list) and len(value) == 1 else value
+        for name, value in entries.items()
+        if name not in ("background", "ignore")
+    }
+    if any(isinstance(value, list) for value in given.values()):
+        return _regions(path, given, dataset.get("regions_class_order"))
+    numbers = sorted((int(value), name) for name, value in given.items())
+    if [number for number, _ in numbers] != list(range(1, len(numbers) + 1)):
+        raise PackageError(f"{path}: labels: {given}: their numbers must run 1..N without gaps")
+    return Classes(labels=numbers, regions=False)
+
+
+def _regions(path: Path, given: Mapping[str, Any], order: Any) -> Classes:
+    """Channels in the order of the labels; what each writes into the mask is in regions_class_order."""
+    if not isinstance(order, list) or sorted(order) != list(range(1, len(given) + 1)):
+        raise PackageError(
+            f"{path}: regions_class_order: {order}: it must hold 1 to {len(given)}, one number for each region"
+        )
+    # What a region leaves to those that are written over it is not the region: its name must not say so.
+    names = [f"{name}, remainder" if isinstance(value, list) else name for name, value in given.items()]
+    return Classes(labels=list(zip(order, names, strict=True)), regions=True)

@@ -1,0 +1,203 @@
+"""`models import-nnunet` beside the real nnU-Net: the labels of a package are those of nnUNetPredictor."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engines import loader, package, predict
+from engines.volume import Geometry, Volume
+from tests.support import peers
+
+pytestmark = pytest.mark.peer("nnunet")
+
+#: nnU-Net adds logits up in float16; where two classes are that close, either is right.
+AGREEMENT = 0.999
+
+CASES = (
+    "plain",
+    "old plans",
+    "residual encoder",
+    "regions",
+    "two dimensions",
+    "separate z",
+    "separate z on the model's grid",
+    "transposed",
+    "z-score where it is not zero",
+    "rescaled",
+    "two folds, mirrored",
+    "smaller than the patch",
+)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results folders, nnU-Net's answers and packages of every case."""
+    folder = tmp_path_factory.mktemp("nnunet")
+    peers.import_python("-m", "tests.support.nnunet_models", str(folder))
+    return folder
+
+
+def _volume(array: np.ndarray, spacing: list[float]) -> Volume:
+    """Axes as SimpleITK reads an axial DICOM series: HPL."""
+    affine = np.eye(4)
+    affine[:3, :3] = np.fliplr(np.diag(spacing)).T
+    return Volume(array=array, geometry=Geometry(shape=array.shape, affine=affine))
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("case", CASES)
+def test_a_package_gives_the_labels_that_nnunet_gives(made: Path, case: str, engine: loader.Engine) -> None:
+    folder = made / case
+    opened = package.open_package(folder / "package")
+    spacing = json.loads((folder / "spacing.json").read_text())
+    channels = [_volume(channel, spacing) for channel in np.load(folder / "image.npy")]
+    others = dict(zip([entry.called for entry in opened.manifest.inputs[1:]], channels[1:], strict=True))
+    expected = np.load(folder / "labels.npy")
+    with loader.open_runner(opened, engine=engine, threads=1) as runner:
+        got = predict.predict(opened, runner, channels[0], others, threads=1).mask
+    assert len(np.unique(expected)) > 2
+    assert np.mean(got == expected) >= AGREEMENT
+
+
+def _import(*arguments: str) -> subprocess.CompletedProcess[str]:
+    python = str(peers.IMPORT_ENVIRONMENT / "bin" / "python")
+    root = Path(__file__).resolve().parents[2]
+    return subprocess.run(
+        [python, "-m", "worker.cli", "models", "import-nnunet", *arguments],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root), "COLUMNS": "1000"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.fixture
+def model(made: Path, tmp_path: Path) -> Path:
+    """A results folder to spoil."""
+    return Path(shutil.copytree(made / "plain" / "model", tmp_path / "model"))
+
+
+def test_the_command_writes_a_package_and_says_what_its_author_must_fill_in(
+    model: Path, tmp_path: Path
+) -> None:
+    codes = tmp_path / "codes.yaml"
+    codes.write_text('one: {value: "10200004", scheme: SCT, meaning: Liver}\n')
+    done = _import(
+        str(model), "--out", str(tmp_path / "out"), "--folds", "0", "--name", "mine", "--codes", str(codes)
+    )
+    assert done.returncode == 0, done.stderr
+    opened = package.open_package(tmp_path / "out")
+    assert opened.manifest.name == "mine"
+    assert opened.manifest.labels[0].type.value == "10200004"
+    assert opened.manifest.labels[1].type.scheme.startswith("99")
+    assert "the licence of the weights" in done.stderr
+    assert "the code of two" in done.stderr
+    assert "the code of one" not in done.stderr
+
+
+def _edited(path: Path, **changes: object) -> None:
+    content = json.loads(path.read_text())
+    content["configurations"]["base"] |= changes
+    path.write_text(json.dumps(content))
+
+
+def _without_plans(model: Path) -> None:
+    (model / "plans.json").unlink()
+
+
+def _of_a_cascade(model: Path) -> None:
+    _edited(model / "plans.json", previous_stage="3d_lowres")
+
+
+def _of_torch_resampling(model: Path) -> None:
+    _edited(model / "plans.json", resampling_fn_data="resample_torch_fornnunet")
+
+
+def _of_another_architecture(model: Path) -> None:
+    plans = json.loads((model / "plans.json").read_text())
+    architecture = plans["configurations"]["base"]["architecture"]
+    architecture["network_class_name"] = "mine.TransformerUNet"
+    architecture["arch_kwargs"]["nonlin"] = "os.system"
+    (model / "plans.json").write_text(json.dumps(plans))
+
+
+def _normalised_otherwise(model: Path) -> None:
+    _edited(model / "plans.json", normalization_schemes=["HistogramMatching"])
+
+
+def _truncated(model: Path) -> None:
+    path = model / "fold_0" / "checkpoint_final.pth"
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+class _Malicious:
+    """Unpickling it would make a file."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (self._path,)
+
+
+def _with_code(model: Path) -> None:
+    import pickle
+
+    content = {"network_weights": {}, "init_args": {}, "trainer_name": _Malicious(str(model / "ran"))}
+    (model / "fold_0" / "checkpoint_final.pth").write_bytes(pickle.dumps(content, protocol=2))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (_without_plans, ["plans.json: there is no such file"]),
+        (_of_a_cascade, ["configurations.test.previous_stage: 3d_lowres"]),
+        (_of_torch_resampling, ["configurations.test.resampling_fn_data: resample_torch_fornnunet"]),
+        (_of_another_architecture, ["network_class_name: mine.TransformerUNet", "nonlin: os.system"]),
+        (_normalised_otherwise, ["normalization_schemes[0]: HistogramMatching"]),
+        (_truncated, ["checkpoint_final.pth: it is damaged"]),
+        (_with_code, ["checkpoint_final.pth: it holds more than numbers"]),
+    ],
+)
+def test_a_folder_that_cannot_be_imported_is_refused_by_name(
+    model: Path, tmp_path: Path, spoil: object, told: list[str]
+) -> None:
+    assert callable(spoil)
+    spoil(model)
+    done = _import(str(model), "--out", str(tmp_path / "out"))
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    for words in told:
+        assert words in done.stderr
+    assert not (tmp_path / "out").exists()
+    assert not (model / "ran").exists()
+
+
+def test_without_pytorch_the_command_says_what_to_install(model: Path, tmp_path: Path) -> None:
+    # In the serving environment, which has none.
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "worker.cli",
+            "models",
+            "import-nnunet",
+            str(model),
+            "--out",
+            str(tmp_path / "out"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode != 0
+    assert "pip install 'secondread[import]'" in done.stderr
