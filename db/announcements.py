@@ -113,6 +113,7 @@ def _in_place_of(job: Job) -> tuple[ColumnElement[bool], ...]:
         Job.study_id == job.study_id,
         Job.series_id == job.series_id,
         Job.model == job.model,
+        Job.parameters == job.parameters,
         Job.id <= job.id,
         ResultObject.kind == ANNOUNCEMENT,
     )

@@ -63,6 +63,8 @@ def _statement(job: Job, study: Study, description: str) -> Select[Job]:
             func.length(Study.study_date) == _DATE,
             Study.problem == "",
             Job.model == job.model,
+            # Numbers that were asked for otherwise are not compared.
+            Job.parameters == job.parameters,
             or_(Job.state.in_(_ANSWERED), Job.reason == UNDELIVERED),
         )
         .order_by(Study.study_date.desc(), (Series.series_description == description).desc(), Job.id.desc())

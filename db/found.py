@@ -191,5 +191,10 @@ def _newer_answer() -> ColumnElement[bool]:
     """Whether a newer job of the same model about the same series came to an answer."""
     newer = aliased(Job)
     later = or_(newer.revision > Job.revision, and_(newer.revision == Job.revision, newer.id > Job.id))
-    same = (newer.study_id == Job.study_id, newer.series_id == Job.series_id, newer.model == Job.model)
+    same = (
+        newer.study_id == Job.study_id,
+        newer.series_id == Job.series_id,
+        newer.model == Job.model,
+        newer.parameters == Job.parameters,
+    )
     return select(newer.id).where(*same, later, _answered(newer)).exists()

@@ -91,13 +91,14 @@ def _has_answered() -> ColumnElement[bool]:
 
 
 def _earlier(job: Job) -> Select[int]:
-    """The newest earlier job about the same series that has answered."""
+    """The newest earlier job about the same series that has answered the same question."""
     return (
         select(Job.id)
         .where(
             Job.study_id == job.study_id,
             Job.series_id == job.series_id,
             Job.model == job.model,
+            Job.parameters == job.parameters,
             Job.id < job.id,
             _has_answered(),
         )
@@ -149,6 +150,7 @@ def _succeeds(newer: type[Job], job: Job | type[Job]) -> tuple[ColumnElement[boo
         newer.study_id == job.study_id,
         newer.series_id == job.series_id,
         newer.model == job.model,
+        newer.parameters == job.parameters,
         newer.revision > job.revision,
     )
 

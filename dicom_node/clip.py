@@ -22,7 +22,13 @@ _TIMES = frozenset({0x00181063, 0x00181065})
 
 
 def read(
-    image: ImageFile, encoding: Encoding, choice: Choice, *, unit: str, decoders: Decoders
+    image: ImageFile,
+    encoding: Encoding,
+    choice: Choice,
+    *,
+    unit: str,
+    displayed: bool = False,
+    decoders: Decoders,
 ) -> tuple[Volume, list[str]]:
     """The middle one of the chosen frames as a volume (1, rows, columns), with all of them as its `frames`.
 
@@ -35,7 +41,9 @@ def read(
     wanted = dict.fromkeys(chosen)
     located = multiframe.moments(image, count) if count > 1 else [image]
     read_once = {
-        index: single_image.read(located[index], encoding, unit=unit, fill_padding=False, decoders=decoders)
+        index: single_image.read(
+            located[index], encoding, unit=unit, fill_padding=False, displayed=displayed, decoders=decoders
+        )
         for index in wanted
     }
     middle, notes = read_once[chosen[len(chosen) // 2]]

@@ -144,7 +144,9 @@ def _alone(
     stored = encoding.of(image.ds)
     unit, unit_notes = _unit([image], [stored])
     if frames is not None:
-        volume, odd = clip.read(image, stored, frames, unit=unit, decoders=decoders)
+        volume, odd = clip.read(
+            image, stored, frames, unit=unit, displayed=values == "displayed", decoders=decoders
+        )
     else:
         volume, odd = single_image.read(
             image,

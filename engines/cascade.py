@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import Any
 
 from engines import given, labels, predict
 from engines.answer import Clock
@@ -14,7 +15,7 @@ from engines.manifest_stages import After, Crop
 from engines.package import ModelPackage
 from engines.predict import Progress
 from engines.runner import Runner
-from engines.volume import Volume
+from engines.volume import Region, Volume
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,6 +41,7 @@ def predict_all(
     volume: Volume,
     others: Mapping[str, Volume] = MappingProxyType({}),
     *,
+    parameters: Mapping[str, Any] = MappingProxyType({}),
     progress: Progress | None = None,
     threads: int | None = None,
     clock: Clock | None = None,
@@ -49,7 +51,8 @@ def predict_all(
     `clock` adds the seconds of its stages, and no earlier model's, to what it has.
 
     Where an earlier model finds nothing to look at, the answer is that: no voxel, no number, no statement, and
-    the reason among what is `impossible`. The seconds of earlier models stand under their names.
+    the reason among what is `impossible`. `parameters` are those of the last. The seconds of earlier models
+    stand under their names.
     Raises as `predict.predict` does; of an earlier model with its name.
     """
     report = progress or predict.ignore
@@ -61,12 +64,20 @@ def predict_all(
             report((number + done) / len(stages))
 
         try:
-            own = clock if each is stage else None
-            answer = _answer(each, found, volume, others, progress=part, threads=threads, clock=own)
+            answer = _answer(
+                each,
+                found,
+                volume,
+                others,
+                parameters=parameters if each is stage else {},
+                progress=part,
+                threads=threads,
+                clock=clock if each is stage else None,
+            )
         except EngineError as error:
-            if each is stage:
-                raise
-            raise type(error)(f"{each.package.manifest.name}, which answers first: {error}") from error
+            if each is not stage:
+                error.args = (f"{each.package.manifest.name}, which answers first: {error}",)
+            raise
         found[each.package.manifest.name] = answer
     seconds = {name: sum(earlier.seconds.values()) for name, earlier in list(found.items())[:-1]}
     last = found[stage.package.manifest.name]
@@ -79,6 +90,7 @@ def _answer(
     volume: Volume,
     others: Mapping[str, Volume],
     *,
+    parameters: Mapping[str, Any],
     progress: Progress,
     threads: int | None,
     clock: Clock | None,
@@ -97,13 +109,14 @@ def _answer(
         others,
         given=given.Given(part=part, channels=_channels(stage, found)),
         members=stage.members,
+        parameters=parameters,
         progress=progress,
         threads=threads,
         clock=clock,
     )
 
 
-def _part(stage: Stage, entry: After, found: Findings) -> given.Part | None:
+def _part(stage: Stage, entry: After, found: Findings) -> Region | None:
     """Where the stage is to look."""
     assert isinstance(entry.use, Crop)
     return given.wanted_part(

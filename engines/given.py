@@ -8,20 +8,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import scipy.sparse
 from numpy.typing import NDArray
 
-from engines import labels
+from engines import grids, labels, preprocess, splines
 from engines.answer import Answer
 from engines.diameter import Point
 from engines.errors import VolumeError
 from engines.findings import Box
 from engines.fusion import Seen
+from engines.manifest_inputs import Input
 from engines.manifest_stages import LabelChannels
-from engines.volume import Geometry, Scale, Volume
-
-#: First and one-past-last index along each axis.
-Part = tuple[slice, slice, slice]
+from engines.volume import Geometry, Region, Scale, Volume
 
 #: Noise in an affine, in voxels, that must not decide anything.
 _ROUNDING = 1e-4
@@ -42,29 +39,24 @@ class Given:
     """What a model is given beside its images; nothing where none goes before it."""
 
     #: Where to look, on the volume's grid; None: everywhere.
-    part: Part | None = None
+    part: Region | None = None
     channels: tuple[LabelMap, ...] = ()
 
     def cut(self, volume: Volume) -> Volume:
         """The part of the volume that is to be looked at (a view), each voxel where it was in the patient."""
-        if self.part is None:
-            return volume
-        array = volume.array[self.part]
-        corner = np.array([axis.start for axis in self.part], dtype=np.float64)
-        affine = volume.geometry.affine.copy()
-        affine[:3, 3] = volume.geometry.to_patient(corner)
-        shape = (array.shape[0], array.shape[1], array.shape[2])
-        return replace(volume, array=array, geometry=replace(volume.geometry, shape=shape, affine=affine))
+        return volume if self.part is None else volume.within(self.part)
 
-    def beside(self, seen: Seen, volume: Volume) -> Seen:
-        """What the network sees of `volume`, the part that `cut` gave, with the labels' channels added."""
+    def beside(self, seen: Seen, volume: Volume, entry: Input) -> Seen:
+        """What the network sees of `volume`, the part that `cut` gave, with the labels' channels added.
+
+        `entry` is the model's first input.
+        """
         if not self.channels:
             return seen
         arrays = dict(seen.arrays)
         for given in self.channels:
-            own = Volume(array=given.mask[self.part or ...], geometry=volume.geometry)
-            turned = own.reoriented(seen.geometry.orientation) if own.geometry.in_patient else own
-            made = _channels(given, turned.geometry, turned.array, seen.geometry)
+            whole = Volume(array=given.mask[self.part or ...], geometry=volume.geometry)
+            made = _channels(given, preprocess.turn(whole, entry).within(seen.region), seen, entry)
             images = arrays.get(given.use.name)
             arrays[given.use.name] = made if images is None else np.concatenate([images, made])
         return replace(seen, arrays=arrays)
@@ -98,7 +90,7 @@ NOTHING = Given()
 
 def wanted_part(
     mask: NDArray[Any], numbers: Sequence[int], geometry: Geometry, *, margin_mm: float, min_slices: int
-) -> Part | None:
+) -> Region | None:
     """The box around the labels with these numbers, with a margin; None where the mask holds none of them.
 
     It has at least `min_slices` slices, where the image has so many.
@@ -128,58 +120,49 @@ def _within(first: int, end: int, length: int, fewest: int) -> slice:
     return slice(first, end)
 
 
-def _channels(given: LabelMap, source: Geometry, mask: NDArray[Any], grid: Geometry) -> NDArray[np.float32]:
-    """The labels of `mask`, which lies on `source`, as (channels, ...) on `grid`, whose axes run alike."""
-    # Continuous indices of the source along each axis, one for each voxel of the grid.
-    between = np.linalg.inv(source.affine) @ grid.affine
-    places = [between[axis, axis] * np.arange(n) + between[axis, 3] for axis, n in enumerate(grid.shape)]
-    brought = _nearest if given.use.interpolate == "nearest" else _linear
-    found = brought(mask, places, given.numbers)
-    if given.use.encoding == "numbers":
-        return found[None].astype(np.float32)
-    return np.stack([found == number for number in given.numbers]).astype(np.float32)
+def _channels(given: LabelMap, source: Volume, seen: Seen, entry: Input) -> NDArray[np.float32]:
+    """The labels of `source` as (channels, slices, rows, columns) on the model grid; 0 in its padding."""
+    grid = seen.geometry.within(seen.inner)
+    if given.use.splines is None:
+        found = _nearest(source, grid, given.numbers)
+    else:
+        wanted = grids.asked_spacing(source.geometry, entry) or source.geometry.spacing
+        spacings = (source.geometry.spacing, wanted)
+        axes = splines.axes(source.array.shape, grid.shape, spacings, given.use.splines)
+        found = _splined(source.array, axes, given.numbers)
+    count = given.use.count
+    made = np.zeros((count, *seen.geometry.shape), np.float32)
+    inner = made[(slice(None), *seen.inner)]
+    for channel in range(count):
+        inner[channel] = found == given.numbers[channel] if given.use.encoding == "one-hot" else found
+    return made
 
 
-def _nearest(
-    mask: NDArray[Any], places: Sequence[NDArray[np.float64]], numbers: Sequence[int]
-) -> NDArray[Any]:
-    """The label of the voxel that holds each place; 0 where it is none of `numbers`."""
+def _nearest(source: Volume, grid: Geometry, numbers: Sequence[int]) -> NDArray[Any]:
+    """The label of the voxel that holds each voxel's centre; 0 where it is none of `numbers`."""
+    # Continuous indices of the source, one for each voxel of the grid along each axis: both axes run alike.
+    between = np.linalg.inv(source.geometry.affine) @ grid.affine
     taken = [
         # Between two voxels the upper one, as elsewhere, and never as noise in an affine has it.
-        np.clip(np.floor(place + 0.5 + _ROUNDING), 0, length - 1).astype(np.intp)
-        for place, length in zip(places, mask.shape, strict=True)
+        np.clip(
+            np.floor(between[axis, axis] * np.arange(n) + between[axis, 3] + 0.5 + _ROUNDING), 0, most - 1
+        )
+        for axis, (n, most) in enumerate(zip(grid.shape, source.array.shape, strict=True))
     ]
-    found = mask[np.ix_(*taken)]
+    found = source.array[np.ix_(*(places.astype(np.intp) for places in taken))]
     return np.where(np.isin(found, numbers), found, 0)
 
 
-def _linear(
-    mask: NDArray[Any], places: Sequence[NDArray[np.float64]], numbers: Sequence[int]
-) -> NDArray[Any]:
-    """The last of `numbers` whose own linear interpolant is at least one half at a place; 0 where none is."""
-    along, rows, columns = (_hats(place, length) for place, length in zip(places, mask.shape, strict=True))
-    shape = (len(places[0]), len(places[1]), len(places[2]))
-    found = np.zeros(shape, mask.dtype)
-    for number in numbers:
-        flat = np.empty((mask.shape[0], *shape[1:]), np.float32)
-        for index, plane in enumerate(mask):
-            flat[index] = (columns @ (rows @ (plane == number).astype(np.float32)).T).T
-        shares = np.asarray(along @ flat.reshape(len(flat), -1)).reshape(shape)
+def _splined(mask: NDArray[Any], axes: splines.Axes, numbers: Sequence[int]) -> NDArray[Any]:
+    """The highest of `numbers` whose own spline is at least one half; 0 where none is."""
+    found: NDArray[Any] | None = None
+    for number in sorted(numbers):
+
+        def share(slab: NDArray[Any], number: int = number) -> NDArray[np.float32]:
+            return np.asarray(slab == number, np.float32)
+
+        shares = splines.resample(mask, axes, scaling=share)
+        found = np.zeros(shares.shape, mask.dtype) if found is None else found
         found[shares >= 0.5 - _ROUNDING] = number
+    assert found is not None
     return found
-
-
-def _hats(places: NDArray[np.float64], length: int) -> scipy.sparse.csr_matrix[np.float32]:
-    """Linear interpolation at `places` as a matrix; beyond the first and last centre the edge value holds."""
-    inside = np.clip(places, 0, length - 1)
-    below = np.minimum(np.floor(inside), max(length - 2, 0)).astype(np.intp)
-    share = (inside - below).astype(np.float32)
-    each = np.arange(len(places))
-    matrix = scipy.sparse.coo_matrix(
-        (
-            np.concatenate([1 - share, share]),
-            (np.tile(each, 2), np.concatenate([below, np.minimum(below + 1, length - 1)])),
-        ),
-        shape=(len(places), length),
-    )
-    return matrix.tocsr()

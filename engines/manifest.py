@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import model_validator
 
 from engines.manifest_fields import Fields
-from engines.manifest_inputs import ROLE_LENGTH
+from engines.manifest_inputs import ROLE_LENGTH, check_clips
 from engines.manifest_outputs import (
     Class,
     ClassificationOutput,
@@ -18,7 +18,7 @@ from engines.manifest_outputs import (
     task_of,
 )
 from engines.manifest_results import refusal, with_usual
-from engines.manifest_stages import Crop
+from engines.manifest_stages import check_others
 
 
 class Manifest(Fields):
@@ -109,19 +109,9 @@ class Manifest(Fields):
         return self
 
     @model_validator(mode="after")
-    def _other_models_fit(self) -> Manifest:
-        for key, others in (("after", self.after), ("ensemble", self.ensemble)):
-            if self.name in {other.model for other in others}:
-                raise ValueError(f"{key}: {self.name} is this model itself; name another")
-            if len({other.model for other in others}) != len({(o.model, o.digest) for o in others}):
-                raise ValueError(f"{key}: a model is named with two digests; it can have one only")
-        crops = [entry for entry in self.after if isinstance(entry.use, Crop)]
-        if len(crops) > 1:
-            raise ValueError("after: two of them crop; give the labels of both to one model, or drop one")
-        if crops and self.task == "image":
-            raise ValueError("after: an image is made of the whole of another; it cannot be cropped")
-        if self.ensemble and self.task != "segmentation":
-            raise ValueError(f"ensemble: only segmentations are averaged, and the task is {self.task}")
+    def _clips_and_other_models_fit(self) -> Manifest:
+        check_clips(self.inputs, task=self.task, tiled=self.tiling is not None, alone=not self.after)
+        check_others(self.name, self.after, self.ensemble, task=self.task, sampling=self.reference.sampling)
         return self
 
     @model_validator(mode="after")
@@ -169,7 +159,8 @@ class Manifest(Fields):
         planar = self.reference.planar
         if len({entry.planar for entry in self.inputs}) > 1:
             raise ValueError("inputs: all are planar, or none is")
-        if planar and (self.windows.patch[0] != 1 or 0 in self.windows.mirror_axes):
+        flat = self.reference.frames is not None or self.windows.patch[0] == 1
+        if planar and (not flat or 0 in self.windows.mirror_axes):
             raise ValueError(
                 "tiling: a planar model has a patch of one slice, mirrored along axes 1 and 2 only"
             )

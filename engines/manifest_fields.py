@@ -87,7 +87,8 @@ class Fields(Strict):
         if self.tiling is not None:
             return self.tiling
         size = self.reference.size or (1, 1, 1)
-        return Tiling(patch=size if len(size) == 3 else (1, *size), overlap=0, weighting="uniform")
+        deep = self.reference.frames.length if self.reference.frames is not None else 1
+        return Tiling(patch=size if len(size) == 3 else (deep, *size), overlap=0, weighting="uniform")
 
     @property
     def channels(self) -> Mapping[str, int]:

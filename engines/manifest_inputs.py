@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -88,6 +89,14 @@ Shape = tuple[_Count, _Count, _Count]
 ROLE_LENGTH = 32
 
 
+class Frames(Strict):
+    """The moments of a clip that the network sees at once: its slices."""
+
+    length: Annotated[int, Field(ge=1, le=512)]
+    #: From one frame to the next, around the middle of the clip; null: evenly over all of it.
+    every: Annotated[int, Field(ge=1)] | None = None
+
+
 class Input(Strict):
     """One series that the network looks at, and how it becomes an input or a channel of one."""
 
@@ -106,6 +115,8 @@ class Input(Strict):
     planar: bool = False
     #: What its values are, before anything is done to them; measurements are of these too.
     values: Values = "source"
+    #: With `planar`: the model looks at clips (cine), images whose frames follow each other in time.
+    frames: Frames | None = None
     #: Patient directions of the (slice, row, column) axes that the network was trained on.
     orientation: Annotated[str, Field(pattern=r"^[LRAPHF]{3}$")] = "HPL"
     #: Voxel spacing the network was trained on, mm along (slice, row, column), or (row, column) where
@@ -134,7 +145,7 @@ class Input(Strict):
         for key, given in (("spacing_mm", self.spacing_mm), ("size", self.size)):
             if given is not None and len(given) != length:
                 raise ValueError(f"{key} has {length} numbers where planar is {str(self.planar).lower()}")
-        unfit = {"orientation", "min_slices"} if self.planar else set()
+        unfit = {"orientation", "min_slices"} if self.planar else {"frames"}
         for key in sorted(unfit & self.model_fields_set):
             raise ValueError(f"{key} says nothing where planar is {str(self.planar).lower()}: remove it")
         if self.values == ("SUVbw" if self.planar else "displayed"):
@@ -162,3 +173,18 @@ class Input(Strict):
     def called(self) -> str:
         """The role, unique among a manifest's inputs."""
         return self.role or self.name
+
+
+def check_clips(inputs: Sequence[Input], *, task: str, tiled: bool, alone: bool) -> None:
+    """Raise ValueError where a manifest wants of clips what only an image that does not move can give."""
+    lengths = {entry.frames.length if entry.frames else None for entry in inputs}
+    if lengths == {None}:
+        return
+    if task not in ("classification", "regression") or not alone:
+        raise ValueError(
+            "inputs: frames: clips are classified, or values estimated of them, by a model alone"
+        )
+    if tiled:
+        raise ValueError("tiling: remove it; a clip is seen whole, at its `size` and as many frames")
+    if len(lengths) > 1:
+        raise ValueError("inputs: frames: all have the same length, or none has any")

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from engines.manifest_entries import Strict
+from engines.manifest_entries import Splines, Strict
 from engines.manifest_outputs import Key
+
+
+def _of_shares(splines: Splines) -> Splines:
+    """Shares of a label stay between 0 and 1 under splines of the first order."""
+    if max(splines.order, splines.order_apart) > 1:
+        raise ValueError("labels are resampled with order 0 or 1")
+    return splines
+
 
 _Keys = Annotated[tuple[Key, ...], Field(min_length=1)]
 
@@ -40,9 +49,9 @@ class LabelChannels(Strict):
     name: str
     #: One channel of 0 and 1 for each label, in their order here; or one of the labels' numbers.
     encoding: Literal["one-hot", "numbers"] = "one-hot"
-    #: "nearest": the label of the voxel that holds the centre; "linear": the last one listed whose own linear
-    #: interpolant is at least one half there (nnU-Net's order 1 for segmentations).
-    interpolate: Literal["nearest", "linear"] = "nearest"
+    #: Null: the label of the voxel that holds the centre. Else, as nnU-Net's plans resample segmentations, the one
+    #: with the highest number of those whose own spline is at least one half there.
+    splines: Annotated[Splines, AfterValidator(_of_shares)] | None = None
 
     @property
     def count(self) -> int:
@@ -58,3 +67,24 @@ class After(Other):
 
 class Member(Other):
     """A model whose answer is averaged with this one's."""
+
+
+def check_others(
+    name: str, after: Sequence[After], ensemble: Sequence[Member], *, task: str, sampling: str
+) -> None:
+    """Raise ValueError where a manifest names other models that cannot be what it wants of them."""
+    for key, others in (("after", after), ("ensemble", ensemble)):
+        if name in {other.model for other in others}:
+            raise ValueError(f"{key}: {name} is this model itself; name another")
+        if len({other.model for other in others}) != len({(one.model, one.digest) for one in others}):
+            raise ValueError(f"{key}: a model is named with two digests; it can have one only")
+    crops = [entry for entry in after if isinstance(entry.use, Crop)]
+    if len(crops) > 1:
+        raise ValueError("after: two of them crop; give the labels of both to one model, or drop one")
+    if crops and task == "image":
+        raise ValueError("after: an image is made of the whole of another; it cannot be cropped")
+    splined = [entry for entry in after if isinstance(entry.use, LabelChannels) and entry.use.splines]
+    if splined and sampling == "first-voxel":
+        raise ValueError("after: splines are between grids over the same box; sampling is first-voxel")
+    if ensemble and task != "segmentation":
+        raise ValueError(f"ensemble: only segmentations are averaged, and the task is {task}")

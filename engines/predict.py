@@ -78,7 +78,7 @@ def predict(
     measure.check_units(manifest, volume)
     clock, part = clock or Clock(), given.cut(volume)
     with clock.stage("preprocess"):
-        seen = given.beside(fusion.prepare(manifest, part, others, threads=count), part)
+        seen = given.beside(fusion.prepare(manifest, part, others, threads=count), part, manifest.reference)
     report(_PREPROCESSED)
     answer = _TASKS[manifest.task](
         Case(

@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
-from engines import body, grids, lattice, pad, splines, steps
+from engines import body, clips, grids, lattice, pad, splines, steps
 from engines import manifest_inputs as manifest
 from engines.errors import VolumeError
 from engines.intensity import Scaling, scaling_for
@@ -62,6 +62,8 @@ def prepare(
     Raises VolumeError where the volume cannot be used: see `check`.
     """
     check(volume, entry)
+    if entry.frames is not None:
+        volume, entry = clips.stacked(volume, entry)
     turned = turn(volume, entry)
     others = [turn(other, entry).array for other in beside]
     seen = steps.run(turned, entry.source_steps, region=region, beside=others, threads=threads)

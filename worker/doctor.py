@@ -14,7 +14,7 @@ from db.base import Database
 from dicom_node import echo
 from dicom_node.results.context import NOT_PERFORMED
 from dicom_node.senders import commitment
-from worker import broker, counting, edge, profiles, retention, space, steps
+from worker import broker, counting, edge, parameters, profiles, retention, space, steps
 from worker.errors import WorkerError
 from worker.sections import Peer
 from worker.settings import CONFIG_VARIABLE, Settings
@@ -140,14 +140,17 @@ def _routes(settings: Settings) -> Iterator[Finding]:
     shelf = Shelf(settings.models)
     for route in settings.routes:
         missing = [name for name in route.run if name not in shelf.packages]
+        wrong = list(parameters.problems([route], shelf))
         if missing:
             remark = f"there is no usable model {', '.join(missing)}"
+        elif wrong:
+            remark = "; ".join(wrong)
         elif not route.send_to:
             remark = "sends its results nowhere: they are only on the page and in the storage; set send_to"
         else:
             told = "told" if route.announce_failures else "not told (announce_failures)"
             remark = f"{', '.join(route.run)} -> {', '.join(route.send_to)}; {told} where there is no answer"
-        yield Finding(subject=f"route {route.name}", healthy=not missing, remark=remark)
+        yield Finding(subject=f"route {route.name}", healthy=not (missing or wrong), remark=remark)
 
 
 def _guard(settings: Settings) -> Iterator[Finding]:

@@ -107,7 +107,7 @@ def job_tree(job: views.JobDetail, *, present: int | None = None) -> Tree:
     )
     if job.error:
         tree.add(f"[red]{escape(job.reason)}: {escape(job.error)}[/]")
-    for note in [*_next(job), *(f"note: {escape(note)}" for note in job.notes)]:
+    for note in [*_given(job), *_next(job), *(f"note: {escape(note)}" for note in job.notes)]:
         tree.add(note)
     if job.roles:
         tree.add("looks at " + ", ".join(f"{escape(role)} {uid}" for role, uid in job.roles.items()))
@@ -133,6 +133,12 @@ def job_tree(job: views.JobDetail, *, present: int | None = None) -> Tree:
         for some in gathered.deliveries(own):
             branch.add(_delivery(some[0]) + (f" ({len(some)} images)" if len(some) > 1 else ""))
     return tree
+
+
+def _given(job: views.JobDetail) -> Iterator[str]:
+    """A job's parameters."""
+    for name, value in sorted(job.parameters.items()):
+        yield f"given {escape(name)}: {escape(str(value))}"
 
 
 def _next(job: views.JobDetail) -> Iterator[str]:

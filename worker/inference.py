@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any
 
 from pydicom.dataset import Dataset
 
 from dicom_node import series as dicom_series
 from dicom_node.errors import SeriesError
 from dicom_node.series import SeriesImages
-from engines import cascade
+from engines import cascade, clips
 from engines.cascade import Stage
 from engines.errors import EngineError, RoleError
 from engines.findings import Findings
@@ -27,7 +29,9 @@ Read = Callable[[Files, Input], SeriesImages]
 
 def read_files(files: Files, entry: Input) -> SeriesImages:
     """What is in the files, read now."""
-    return dicom_series.read_series(files.paths, planar=entry.planar, values=entry.values)
+    return dicom_series.read_series(
+        files.paths, planar=entry.planar, frames=clips.choice(entry), values=entry.values
+    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,10 +51,12 @@ def answer(
     watch: Stopwatch,
     *,
     read: Read = read_files,
+    parameters: Mapping[str, Any] = MappingProxyType({}),
     progress: Callable[[str, float], None] | None = None,
 ) -> Answered:
     """Files -> volumes -> findings. `files` are by role, in the order of the manifest's inputs.
 
+    `parameters` are what the model is given instead of its manifest's own values.
     Raises SeriesError and EngineError; of several series they say which.
     """
     report = progress or _ignore
@@ -61,7 +67,11 @@ def answer(
     others = _Others(manifest, files, read)
     try:
         findings = cascade.predict_all(
-            stage, source.volume, others, progress=lambda done: report("predict", done)
+            stage,
+            source.volume,
+            others,
+            parameters=parameters,
+            progress=lambda done: report("predict", done),
         )
     except RoleError as error:
         raise EngineError(f"{error}{_named(error.roles, files)}") from error

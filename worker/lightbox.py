@@ -6,9 +6,12 @@ import logging
 import threading
 from collections import OrderedDict
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from dicom_node.series import SeriesImages
-from engines.manifest_inputs import Input
+from engines.manifest_inputs import Frames, Input
 from worker import inference
 from worker.series_files import Files
 
@@ -20,7 +23,7 @@ IDLE_SECONDS = 20.0
 _HEADER_BYTES = 64 * 2**10
 
 #: Exactly which bytes were read, and as what.
-_Key = tuple[bool, str, tuple[tuple[Path, str], ...]]
+_Key = tuple[bool, str, Frames | None, tuple[tuple[Path, str], ...]]
 
 
 class LightBox:
@@ -40,7 +43,7 @@ class LightBox:
 
     def read(self, files: Files, entry: Input) -> SeriesImages:
         """The files as a volume, as the input wants it. Raises SeriesError, and OSError where one cannot be read."""
-        key = (entry.planar, entry.values, tuple(zip(files.paths, files.digests, strict=True)))
+        key = (entry.planar, entry.values, entry.frames, tuple(zip(files.paths, files.digests, strict=True)))
         with self._lock:
             found = self._kept.get(key)
             if found is not None:
@@ -60,7 +63,8 @@ class LightBox:
     def _keep(self, key: _Key, found: SeriesImages) -> None:
         if _size(found) > self._most:
             return
-        found.volume.array.setflags(write=False)
+        for array in _arrays(found):
+            array.setflags(write=False)
         with self._lock:
             self._kept[key] = found
             while sum(map(_size, self._kept.values())) > self._most:
@@ -92,4 +96,10 @@ class LightBox:
 
 def _size(images: SeriesImages) -> int:
     """Bytes of a series in memory, about."""
-    return int(images.volume.array.nbytes) + len(images.datasets) * _HEADER_BYTES
+    return sum(array.nbytes for array in _arrays(images)) + len(images.datasets) * _HEADER_BYTES
+
+
+def _arrays(images: SeriesImages) -> list[NDArray[Any]]:
+    """The voxels, and those of a clip's frames."""
+    frames = images.volume.frames
+    return [images.volume.array] if frames is None else [images.volume.array, frames]

@@ -33,13 +33,13 @@ from worker import (
     inference,
     limits,
     outcomes,
+    parameters,
     pictures,
     profiles,
     receipts,
     records,
     routing,
     subjects,
-    turns,
     version,
 )
 from worker import commitment_ledger as ledger
@@ -138,11 +138,7 @@ def _route(
         decisions.record(session, records.decision(study, decision, now))
         if not decision.taken:
             continue
-        route, model = by_name[decision.route], models[decision.model]
-        sends = profiles.sends(route.send_to, route.terms, model.results)
-        values = records.job(study, decision, model, sends=sends, announce_to=route.announce_to, now=now)
-        views = decision.taken.values()
-        values["priority"] = min(turns.of(route.priority, view.attributes) for view in views)
+        values = records.routed(study, decision, by_name[decision.route], models[decision.model], now)
         if problem:
             values = records.skipped(values, "study-problem", problem, now)
         # Two routes that ask the same of the same images get one job, which serves both.
@@ -206,10 +202,10 @@ def _analyse(
     bench: Bench, job: Job, series: Mapping[str, Files], before: Antecedents, watch: Stopwatch
 ) -> Analysis:
     """Files -> volumes -> findings -> objects, read back."""
-    package = bench.shelf.package(job.model)
+    package, given = bench.shelf.package(job.model), parameters.values(job.parameters)
     with watch("load"):
         stage = bench.shelf.stage(job.model)
-    answered = inference.answer(stage, series, watch, read=bench.lightbox.read)
+    answered = inference.answer(stage, series, watch, read=bench.lightbox.read, parameters=given)
     source, findings = answered.source, answered.findings
     context = ResultContext(
         source=source,
@@ -217,6 +213,7 @@ def _analyse(
         job_identity=job.identity,
         model=findings.model,
         engine=findings.engine,
+        parameters=given,
         created_at=job.created_at,
         secondread_version=version.VERSION,
         predecessor=before.predecessor,

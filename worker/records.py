@@ -22,7 +22,7 @@ from dicom_node.results import ResultFile
 from dicom_node.results.context import Predecessor, Report
 from engines import labels
 from engines.findings import Findings
-from worker import routing, subjects
+from worker import parameters, profiles, routing, subjects, turns
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +73,23 @@ def decision(study: Study, said: routing.Decision, now: datetime) -> dict[str, A
     }
 
 
+def routed(
+    study: Study, said: routing.Decision, route: routing.RouteRule, model: routing.ModelRule, now: datetime
+) -> dict[str, Any]:
+    """The row of the job that follows from a route's decision."""
+    values = job(
+        study,
+        said,
+        model,
+        sends=profiles.sends(route.send_to, route.terms, model.results),
+        announce_to=route.announce_to,
+        given=route.parameters.get(model.name, {}),
+        now=now,
+    )
+    turn = min(turns.of(route.priority, view.attributes) for view in said.taken.values())
+    return values | {"priority": turn}
+
+
 def job(
     study: Study,
     said: routing.Decision,
@@ -80,9 +97,10 @@ def job(
     *,
     sends: Mapping[str, Any],
     announce_to: Collection[str],
+    given: Mapping[str, Any],
     now: datetime,
 ) -> dict[str, Any]:
-    """A queued job's row."""
+    """A queued job's row; `given` are its parameters."""
     return {
         "study_id": study.id,
         "series_id": next(iter(said.taken.values())).series_id,
@@ -91,7 +109,8 @@ def job(
         "model": model.name,
         "model_version": model.version,
         "model_digest": model.digest,
-        "identity": subjects.identity(model.digest, said.taken),
+        "identity": subjects.identity(model.digest, said.taken, given),
+        "parameters": parameters.text(given),
         "destinations": list(sends),
         "sends": dict(sends),
         "announce_to": list(announce_to),

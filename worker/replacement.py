@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from db import jobs, leases, studies
 from db.models import Job
 from db.states import JobState
-from worker import casting, profiles, records, routing
+from worker import casting, parameters, profiles, records, routing
 from worker.bench import Bench
 from worker.subjects import Subject
 
@@ -69,7 +69,15 @@ def _follow(
         taken=made.taken,
     )
     sends = profiles.sends_of_another(job.sends, rule.results)
-    values = records.job(job.study, said, rule, sends=sends, announce_to=job.announce_to, now=now)
+    values = records.job(
+        job.study,
+        said,
+        rule,
+        sends=sends,
+        announce_to=job.announce_to,
+        given=parameters.values(job.parameters),
+        now=now,
+    )
     # Newer images than these may be there: the routes decide about those when they are complete.
     values |= {"revision": job.revision, "priority": job.priority}
     successor = jobs.create(session, values, records.roles(said))

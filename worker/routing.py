@@ -26,6 +26,8 @@ class RouteRule:
     send_to: tuple[str, ...]
     #: Those of them that are told where there is no answer.
     announce_to: tuple[str, ...] = ()
+    #: By model: what it is given instead of its manifest's own values.
+    parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     #: What each of them takes; the default terms where it is not named.
     terms: Mapping[str, profiles.Terms] = field(default_factory=dict)
     #: Whose turn its jobs have; None: as the images say.

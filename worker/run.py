@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from dicom_node import results
 from dicom_node.errors import SeriesError
@@ -22,6 +23,7 @@ from worker import (
     criteria,
     folder,
     inference,
+    parameters,
     pictures,
     profiles,
     records,
@@ -68,16 +70,18 @@ def run(
     *,
     progress: Progress,
     profile: str = profiles.DEFAULT,
+    given: Sequence[str] = (),
 ) -> tuple[list[Run], list[JobError]]:
     """Run `model` (a name, or a package's folder) on every series under `path` that it takes.
 
-    One of several series is run on each study that has them all.
+    One of several series is run on each study that has them all. `given` are its parameters, each "name=value".
 
     What is made is what a destination of this profile would get. Objects and pictures go to a folder per
     series under `out`. Returns the answers, and why there is none to a series, or none that may leave:
     another one's is made all the same. Raises JobError where no series fits.
     """
     package = shelf.find(settings.models, model)
+    asked = parameters.parse(given, package.manifest)
     wanted = profiles.kinds(profile, package.manifest.results)
     if not wanted:
         raise JobError(
@@ -101,6 +105,7 @@ def run(
                     found,
                     target,
                     wanted=wanted,
+                    given=asked,
                     progress=progress,
                     language=settings.reports.language,
                 )
@@ -172,22 +177,24 @@ def _run_series(
     out: Path,
     *,
     wanted: tuple[str, ...],
+    given: Mapping[str, Any],
     progress: Progress,
     language: str,
 ) -> Run:
     """Read, predict, write, verify, draw."""
     watch = Stopwatch()
     files = {role: entry.files for role, entry in chosen.items()}
-    answered = inference.answer(stage, files, watch, progress=progress)
+    answered = inference.answer(stage, files, watch, parameters=given, progress=progress)
     source, findings = answered.source, answered.findings
     context = ResultContext(
         source=source,
         others=answered.others,
         job_identity=subjects.identity(
-            stage.package.digest, {role: entry.view for role, entry in chosen.items()}
+            stage.package.digest, {role: entry.view for role, entry in chosen.items()}, given
         ),
         model=findings.model,
         engine=findings.engine,
+        parameters=given,
         created_at=datetime.now(UTC),
         secondread_version=version.VERSION,
         language=language,

@@ -121,10 +121,19 @@ class Route(_Section):
     when: dict[str, Any]
     run: Annotated[tuple[str, ...], Field(min_length=1)]
     send_to: tuple[str, ...] = ()
+    #: By model: values for its manifest's prompts, by name.
+    parameters: dict[str, dict[str, Any]] = {}
     #: Whether these destinations are told where there is no answer: "AI not performed", and why.
     announce_failures: bool = False
     #: Whose turn its jobs have; null: as the images say (Requested Procedure Priority), else routine.
     priority: turns.Word | None = None
+
+    @model_validator(mode="after")
+    def _parameters_are_of_its_models(self) -> Route:
+        for model in self.parameters:
+            if model not in self.run:
+                raise ValueError(f"parameters.{model}: the route runs {', '.join(self.run)} only")
+        return self
 
     @field_validator("when")
     @classmethod

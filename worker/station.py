@@ -115,6 +115,7 @@ def route_rules(settings: Settings) -> list[routing.RouteRule]:
             run=route.run,
             send_to=route.send_to,
             announce_to=route.send_to if route.announce_failures else (),
+            parameters=route.parameters,
             terms={name: terms[name] for name in route.send_to},
             priority=route.priority,
         )

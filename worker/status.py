@@ -26,7 +26,7 @@ from db import (
 from db.models import Decision, Delivery, Event, Job, Series, Study
 from db.priorities import Priority
 from db.states import DeliveryState, JobState, StudyState
-from worker import completeness, evidence, heartbeat, views
+from worker import completeness, evidence, heartbeat, parameters, views
 from worker.report_views import ReportView
 
 
@@ -143,6 +143,7 @@ def job_detail(session: Session, job_id: int) -> views.JobDetail:
         deadline_at=row.deadline_at,
         identity=row.identity,
         model_digest=row.model_digest,
+        parameters=parameters.values(row.parameters),
         series_instance_uid=session.get_one(Series, row.series_id).series_instance_uid,
         roles=job_series.uids(session, row),
         replaced_by=supersession.replaced_by(session, row),

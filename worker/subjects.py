@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy.orm import Session
 
 from db import job_series, studies
 from db.models import Instance, Job, Series, Study
-from worker import routing
+from worker import parameters, routing
 from worker.series_files import Files
 
 
@@ -51,24 +52,31 @@ def series_view(
     )
 
 
-def identity(digest: str, taken: Mapping[str, routing.SeriesView]) -> str:
-    """The identity of a model's answer about these series, by role; the first is the one that results lie on."""
+def identity(
+    digest: str, taken: Mapping[str, routing.SeriesView], given: Mapping[str, Any] = MappingProxyType({})
+) -> str:
+    """The identity of a model's answer about these series, by role; the first is the one that results lie on.
+
+    `given` are the job's parameters.
+    """
     first, *others = taken.items()
-    parameters = _images(first[1])
+    asked = _images(first[1])
+    if given:
+        asked["given"] = dict(given)
     if others:
-        parameters["role"] = first[0]
-        parameters["others"] = {
+        asked["role"] = first[0]
+        asked["others"] = {
             role: {**_images(view), "instances": sorted(view.sop_instance_uids)} for role, view in others
         }
-    return routing.identity(digest, first[1].sop_instance_uids, parameters)
+    return routing.identity(digest, first[1].sop_instance_uids, asked)
 
 
 def _images(view: routing.SeriesView) -> dict[str, Any]:
     # The series is a parameter: senders exist that give one SOP Instance UID to two studies' images.
-    parameters: dict[str, Any] = {"series": view.series_instance_uid}
+    asked: dict[str, Any] = {"series": view.series_instance_uid}
     if view.changed:
-        parameters["changed"] = dict(view.changed)
-    return parameters
+        asked["changed"] = dict(view.changed)
+    return asked
 
 
 def _changed(images: Sequence[Instance]) -> dict[str, str]:
@@ -106,7 +114,7 @@ def of_job(session: Session, job: Job) -> dict[str, Subject] | None:
 
     Late images may have come between the job's making and now: they are a newer revision's.
     """
-    series = job_series.of(session, job)
+    series, given = job_series.of(session, job), parameters.values(job.parameters)
     present = {role: studies.instances_of(session, each.id) for role, each in series.items()}
     of_revision = {
         role: [row for row in rows if row.revision <= job.revision] for role, rows in present.items()
@@ -114,6 +122,6 @@ def of_job(session: Session, job: Job) -> dict[str, Subject] | None:
     for images in (present, of_revision):
         chosen = {role: Subject(series=series[role], images=images[role]) for role in series}
         taken = {role: subject.view for role, subject in chosen.items()}
-        if identity(job.model_digest, taken) == job.identity:
+        if identity(job.model_digest, taken, given) == job.identity:
             return chosen
     return None

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 from db import associations, migrate
 from db.base import Database
-from worker import broker, heartbeat, logs, supervise
+from worker import broker, heartbeat, logs, parameters, supervise
 from worker.chronicle import Chronicle
 from worker.errors import BrokerError, ConfigurationError, DiskFull, WorkerError
 from worker.logs import ROLE_VARIABLE
@@ -71,6 +71,7 @@ def check(settings: Settings) -> None:
         for name in route.run
         if name not in shelf.packages
     ]
+    problems += parameters.problems(settings.routes, shelf)
     for key, host, port in (
         ("node.port", settings.node.host, settings.node.port),
         ("web.port", settings.web.host, settings.web.port),

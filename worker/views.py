@@ -164,6 +164,8 @@ class JobDetail(JobLine):
     deadline_at: datetime | None
     identity: str
     model_digest: str
+    #: What the model was given for this job, by name.
+    parameters: dict[str, Any]
     #: Of the series that its results lie on.
     series_instance_uid: str
     #: Series Instance UIDs by role, where its model looks at several.

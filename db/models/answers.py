@@ -84,6 +84,8 @@ class Job(Base):
     announce_to: Mapped[list[Any]] = mapped_column(default=list)
     #: Whether they are to be told still, should it fail.
     unannounced: Mapped[bool] = mapped_column(default=False)
+    #: What the model is given instead of its manifest's own values, as canonical JSON; "" where nothing is.
+    parameters: Mapped[str] = mapped_column(Text, default="", server_default="")
     state: Mapped[str] = mapped_column(String(16))
     #: Whose turn it is: `db.priorities.Priority`; 1 is routine.
     priority: Mapped[int] = mapped_column(SmallInteger, default=1, server_default="1")

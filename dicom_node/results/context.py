@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone, tzinfo
 from functools import cached_property
-from typing import get_args
+from typing import Any, get_args
 
 from pydicom.dataset import Dataset
 
@@ -190,6 +190,8 @@ class ResultContext(Provenance):
     others: Mapping[str, Sequence[Dataset]] = field(default_factory=dict)
     #: The backend that answered, e.g. "openvino 2026.4 CPU float32".
     engine: str
+    #: What the model was given for this job, by name.
+    parameters: Mapping[str, Any] = field(default_factory=dict)
     #: Documents at a destination that say that this model was not performed on this series; no longer true.
     announced: tuple[Report, ...] = ()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -133,6 +134,7 @@ def algorithm(context: ResultContext) -> sr.AlgorithmIdentification:
             f"engine: {context.engine}",
             f"digest: sha256:{context.model.digest}",
             *context.model.parts,
+            *(f"{name}: {json.dumps(value)}" for name, value in sorted(context.parameters.items())),
         ],
         manufacturer=context.model.manufacturer,
         family=codes.concept(codes.ARTIFICIAL_INTELLIGENCE),

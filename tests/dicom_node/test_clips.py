@@ -17,7 +17,6 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     JPEGLSLossless,
     RLELossless,
-    UltrasoundMultiFrameImageStorage,
 )
 
 from dicom_node import series
@@ -36,13 +35,7 @@ def _moments() -> NDArray[np.uint8]:
 
 def _clip(moments: NDArray[np.uint8] | None = None, **changes: Any) -> Dataset:
     """A grey cine loop of ultrasound."""
-    frames = _moments() if moments is None else moments
-    ds = planar.us()
-    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = UltrasoundMultiFrameImageStorage
-    ds.NumberOfFrames, ds.FrameIncrementPointer, ds.FrameTime = len(frames), 0x00181063, 33
-    del ds.PixelData, ds.PlanarConfiguration
-    planar.grey(ds, frames[0], bits=8)
-    ds.PixelData = frames.tobytes() + b"\0" * (frames.size % 2)
+    ds = planar.cine(_moments() if moments is None else moments)
     for keyword, value in changes.items():
         setattr(ds, keyword, value)
     return ds

@@ -10,15 +10,20 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 from onnx import numpy_helper
+from scipy import ndimage
 
-from engines import cascade, lineage, loader, package
+from engines import cascade, grids, lineage, loader, package
 from engines.cascade import Stage
 from engines.errors import PackageError, VolumeError
+from engines.fusion import Seen
 from engines.given import Given, LabelMap, wanted_part
+from engines.intensity import Scaling
+from engines.manifest_inputs import Input
 from engines.manifest_stages import LabelChannels
 from engines.package import ModelPackage
-from engines.volume import Volume
+from engines.volume import Geometry, Volume
 from tests.engines import build
 from tests.support import phantoms
 
@@ -207,14 +212,32 @@ def test_the_labels_of_the_first_are_channels_of_the_second(tmp_path: Path) -> N
     assert 2 * (found.mask & expected).sum() / (found.mask.sum() + expected.sum()) > 0.95
 
 
-def _brought(mask: np.ndarray[Any, Any], use: LabelChannels, numbers: tuple[int, ...], grid: Any) -> Any:
-    from engines.fusion import Seen
-    from engines.intensity import Scaling
-
-    source = build.volume(mask.astype(np.int16))
+def _brought(
+    mask: NDArray[Any],
+    use: LabelChannels,
+    numbers: tuple[int, ...],
+    grid: Geometry,
+    *,
+    spacing: tuple[float, float, float] = (2.5, 0.8, 0.7),
+    **seen: Any,
+) -> NDArray[np.float32]:
+    """The channels of a mask on `grid`."""
+    source = build.volume(mask.astype(np.int16), spacing=spacing)
     given = Given(channels=(LabelMap(use=use, mask=mask, numbers=numbers),))
-    seen = Seen(arrays={}, geometry=grid, source=source.geometry, scaling=Scaling())
-    return given.beside(seen, source).arrays[use.name]
+    before = Seen(arrays={}, geometry=grid, source=source.geometry, scaling=Scaling(), **seen)
+    entry = Input.model_validate(build.entry(spacing_mm=grid.spacing))
+    return given.beside(before, source, entry).arrays[use.name]
+
+
+def test_channels_keep_to_the_part_that_is_seen_and_leave_its_padding_empty() -> None:
+    mask = np.random.default_rng(1).integers(0, 3, (6, 8, 8)).astype(np.uint8)
+    region, inner = (slice(1, 5), slice(2, 8), slice(0, 7)), (slice(2, 6), slice(1, 7), slice(0, 7))
+    part = build.volume(mask.astype(np.int16)).geometry.within(region)
+    grid = part.around((8, 8, 8), inner)
+    use = LabelChannels(kind="channels", labels=("a",), name="prior")
+    expected = np.zeros((8, 8, 8), np.float32)
+    expected[inner] = mask[region] == 2
+    np.testing.assert_array_equal(_brought(mask, use, (2,), grid, region=region, inner=inner)[0], expected)
 
 
 def test_one_hot_channels_are_in_the_order_in_which_the_manifest_lists_them() -> None:
@@ -227,21 +250,41 @@ def test_one_hot_channels_are_in_the_order_in_which_the_manifest_lists_them() ->
     np.testing.assert_array_equal(_brought(mask, numbered, (3, 1), grid), wanted)
 
 
-@pytest.mark.parametrize(("interpolate", "order"), [("nearest", 0), ("linear", 1)])
-def test_a_mask_comes_to_another_grid_as_scipy_brings_it_there(interpolate: Any, order: int) -> None:
-    from scipy import ndimage
-
-    from engines import grids
-
+@pytest.mark.parametrize("order", [0, 1])
+def test_a_mask_comes_to_another_grid_as_scipy_brings_it_there(order: int) -> None:
     rng = np.random.default_rng(3)
     mask = (ndimage.zoom(rng.random((4, 5, 6)), 3, order=1) > 0.5).astype(np.uint8)
     grid = grids.at_spacing(build.volume(mask.astype(np.int16)).geometry, (3.4, 1.1, 0.41))
-    use = LabelChannels(kind="channels", labels=("a",), name="prior", interpolate=interpolate)
+    splines = {"order": 1, "apart": False} if order else None
+    use = LabelChannels.model_validate(
+        {"kind": "channels", "labels": ["a"], "name": "prior", "splines": splines}
+    )
     got = _brought(mask, use, (1,), grid)[0]
     zoom = np.array(grid.shape) / mask.shape
     expected = ndimage.zoom(mask.astype(float), zoom, order=order, mode="nearest", grid_mode=True) >= 0.5
     assert got.shape == expected.shape
     assert np.mean(got != expected) < 0.002
+
+
+def test_thick_slices_are_brought_to_another_grid_apart() -> None:
+    """nnU-Net's way: linear in the plane, and the nearest slice."""
+    rng = np.random.default_rng(4)
+    mask = (ndimage.zoom(rng.random((3, 6, 6)), (4, 3, 3), order=1) > 0.5).astype(np.uint8)
+    source = build.volume(mask.astype(np.int16), spacing=(5.0, 0.8, 0.8)).geometry
+    grid = grids.at_spacing(source, (3.0, 1.3, 1.3))
+    use = LabelChannels.model_validate(
+        {"kind": "channels", "labels": ["a"], "name": "prior", "splines": {"order": 1}}
+    )
+    got = _brought(mask, use, (1,), grid, spacing=(5.0, 0.8, 0.8))[0]
+    flat = [
+        ndimage.zoom(
+            one.astype(float), np.array(grid.shape[1:]) / 18, order=1, mode="nearest", grid_mode=True
+        )
+        >= 0.5
+        for one in mask
+    ]
+    nearest = np.floor((np.arange(grid.shape[0]) + 0.5) * 12 / grid.shape[0]).astype(int)
+    assert np.mean(got != np.stack(flat)[nearest]) < 0.002
 
 
 def test_what_goes_wrong_in_the_first_is_said_with_its_name(tmp_path: Path) -> None:

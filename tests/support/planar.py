@@ -16,6 +16,7 @@ from pydicom.uid import (
     OphthalmicPhotography8BitImageStorage,
     SecondaryCaptureImageStorage,
     UltrasoundImageStorage,
+    UltrasoundMultiFrameImageStorage,
     generate_uid,
 )
 
@@ -143,6 +144,17 @@ def us() -> Dataset:
     ds.UltrasoundColorDataPresent = 0
     ds.BodyPartExamined = "ABDOMEN"
     return colour(ds, np.repeat(marker()[..., None], 3, axis=2), "RGB")
+
+
+def cine(frames: NDArray[np.uint8]) -> Dataset:
+    """A grey cine loop of ultrasound, (frames, rows, columns)."""
+    ds = us()
+    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = UltrasoundMultiFrameImageStorage
+    ds.NumberOfFrames, ds.FrameIncrementPointer, ds.FrameTime = len(frames), 0x00181063, 33
+    del ds.PixelData, ds.PlanarConfiguration
+    grey(ds, frames[0], bits=8)
+    ds.PixelData = frames.tobytes() + b"\0" * (frames.size % 2)
+    return ds
 
 
 def region(**changes: Any) -> Dataset:

@@ -89,7 +89,7 @@ def test_nothing_to_look_at_is_an_answer_and_its_report_says_so(journey: Journey
     assert said.encode() in sr.path.read_bytes()
 
 
-def _run(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+def run_command(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     words = [sys.executable, "-m", "worker.cli", *map(str, arguments)]
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parents[2])}
     return subprocess.run(words, capture_output=True, text=True, cwd=folder, env=environment, timeout=120)
@@ -98,7 +98,7 @@ def _run(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
 def test_run_finds_the_first_model_beside_the_second(tmp_path: Path) -> None:
     package_folder = _two_stages(tmp_path / "models").folder
     phantoms.write(journeys.datasets(), tmp_path / "in")
-    done = _run(tmp_path, "run", package_folder, tmp_path / "in", "--out", tmp_path / "out")
+    done = run_command(tmp_path, "run", package_folder, tmp_path / "in", "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "out" / "findings.json").read_text())
     voxels = {segment["label"]: segment["voxels"] for segment in found["segments"]}
@@ -110,7 +110,7 @@ def test_the_list_shows_what_a_model_needs_and_what_it_lacks(tmp_path: Path) -> 
     _two_stages(tmp_path / "models")
     _write(tmp_path / "models" / "many", ensemble=[{"model": "gone", "digest": "0" * 64}])
     (tmp_path / "secondread.yaml").write_text("models: [models]\n")
-    done = _run(tmp_path, "models", "list", "--json", "--config", "secondread.yaml")
+    done = run_command(tmp_path, "models", "list", "--json", "--config", "secondread.yaml")
     assert {line["name"]: line["needs"] for line in json.loads(done.stdout)} == {
         "finder": [],
         "tiny": ["finder"],

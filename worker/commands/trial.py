@@ -40,6 +40,9 @@ def run(
     profile: Annotated[
         str, typer.Option(help=f"What a peer of this profile would get: {', '.join(profiles.NAMES)}.")
     ] = profiles.DEFAULT,
+    given: Annotated[
+        list[str] | None, typer.Option("--parameter", help="name=value for one of its prompts; repeatable.")
+    ] = None,
     config: ConfigOption = None,
     data: DataOption = None,
 ) -> None:
@@ -58,7 +61,9 @@ def run(
                 tasks[stage] = progress.add_task(stage, total=1.0)
             progress.update(tasks[stage], completed=done)  # type: ignore[arg-type]
 
-        runs, refused = running.run(settings, model, path, out, profile=profile, progress=report)
+        runs, refused = running.run(
+            settings, model, path, out, profile=profile, given=given or (), progress=report
+        )
     for finished in runs:
         _print_run(finished)
     if refused:
