@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
+from db import job_series
 from db.models import Finding, Job, Measurement, Series, Study
 from db.states import JobState
 
@@ -191,5 +192,5 @@ def _newer_answer() -> ColumnElement[bool]:
     """Whether a newer job of the same model about the same series came to an answer."""
     newer = aliased(Job)
     later = or_(newer.revision > Job.revision, and_(newer.revision == Job.revision, newer.id > Job.id))
-    same = (newer.study_id == Job.study_id, newer.series_id == Job.series_id, newer.model == Job.model)
+    same = (newer.study_id == Job.study_id, job_series.same(newer, Job), newer.model == Job.model)
     return select(newer.id).where(*same, later, _answered(newer)).exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from contextlib import closing
 
 import numpy as np
@@ -34,7 +35,8 @@ class Verdict(BaseModel):
 
 def compare(package: ModelPackage) -> Verdict:
     """Run one patch of seeded noise with smooth shapes through both engines. Raises EngineError."""
-    feeds = {package.manifest.inputs[0].name: _patch(package)}
+    channels = Counter(entry.name for entry in package.manifest.inputs)
+    feeds = {name: np.repeat(_patch(package), count, axis=1) for name, count in channels.items()}
     name = package.manifest.outputs[0].name
     with closing(loader.open_runner(package, engine="onnxruntime")) as reference:
         expected, slow = _timed(reference, feeds, name)
