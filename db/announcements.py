@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, or_, select, text
 from sqlalchemy.orm import Session
 
-from db import events, jobs, results, supersession
+from db import events, job_series, jobs, results, supersession
 from db.models import Delivery, Job, ResultObject
 from db.models.answers import ANNOUNCEMENT, UNANNOUNCED
 from db.states import DeliveryState, JobState
@@ -111,7 +111,7 @@ def _in_place_of(job: Job) -> tuple[ColumnElement[bool], ...]:
     # By its study too: that has an index.
     return (
         Job.study_id == job.study_id,
-        Job.series_id == job.series_id,
+        job_series.same(Job, job),
         Job.model == job.model,
         Job.parameters == job.parameters,
         Job.id <= job.id,

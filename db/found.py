@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
+from db import job_series
 from db.models import Finding, Job, Measurement, Series, Study
 from db.states import JobState
 
@@ -193,7 +194,7 @@ def _newer_answer() -> ColumnElement[bool]:
     later = or_(newer.revision > Job.revision, and_(newer.revision == Job.revision, newer.id > Job.id))
     same = (
         newer.study_id == Job.study_id,
-        newer.series_id == Job.series_id,
+        job_series.same(newer, Job),
         newer.model == Job.model,
         newer.parameters == Job.parameters,
     )

@@ -34,6 +34,15 @@ def uids(session: Session, job: Job) -> dict[str, str]:
     return {role: series.series_instance_uid for role, series in of(session, job).items() if role}
 
 
+def same(one: type[Job], other: Job | type[Job]) -> ColumnElement[bool]:
+    """Whether two jobs of one model in one study are about the same: a later answer takes an earlier one's place.
+
+    Of several series a route has one job in a study, whichever series took the roles.
+    """
+    several = select(JobSeries.id).where(JobSeries.job_id == one.id)
+    return or_(one.series_id == other.series_id, and_(one.route == other.route, several.exists()))
+
+
 def about(series_ids: Collection[int]) -> ColumnElement[bool]:
     """Whether a job is about one of these series, in whatever role."""
     further = select(JobSeries.id).where(JobSeries.job_id == Job.id, JobSeries.series_id.in_(series_ids))

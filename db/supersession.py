@@ -91,12 +91,12 @@ def _has_answered() -> ColumnElement[bool]:
 
 
 def _earlier(job: Job) -> Select[int]:
-    """The newest earlier job about the same series that has answered the same question."""
+    """The newest earlier job about the same that has answered the same question."""
     return (
         select(Job.id)
         .where(
             Job.study_id == job.study_id,
-            Job.series_id == job.series_id,
+            job_series.same(Job, job),
             Job.model == job.model,
             Job.parameters == job.parameters,
             Job.id < job.id,
@@ -148,7 +148,7 @@ def _succeeds(newer: type[Job], job: Job | type[Job]) -> tuple[ColumnElement[boo
     """What must hold for a newer job, so that it answers in the place of an older one."""
     return (
         newer.study_id == job.study_id,
-        newer.series_id == job.series_id,
+        job_series.same(newer, job),
         newer.model == job.model,
         newer.parameters == job.parameters,
         newer.revision > job.revision,

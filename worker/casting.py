@@ -152,7 +152,9 @@ def _twice(chosen: Mapping[str, Sequence[SeriesView]]) -> list[str]:
 
 
 def _uids(views: Sequence[SeriesView]) -> str:
-    return " and ".join(view.series_instance_uid for view in views)
+    named = [view.series_instance_uid for view in views]
+    last = f"{len(named) - _NAMED} more" if len(named) > _NAMED else named.pop()
+    return f"{', '.join(named[:_NAMED])} and {last}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pydicom
 import pytest
@@ -13,22 +14,25 @@ from pydicom.dataset import Dataset
 from rich.console import Console
 from sqlalchemy import delete
 
-from db import jobs, models
+from db import found, jobs, models
 from dicom_node.results import references
 from tests.support import phantoms
 from tests.worker import journey as journeys
-from tests.worker import pair
+from tests.worker import night, pair
 from tests.worker.journey import Journey
 from tests.worker.pair import FIRST, SECOND, THIRD
+from tests.worker.served import served
 from worker import explain
 from worker.shelf import Shelf
 
 
 @pytest.fixture(scope="session")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shelf]:
-    """The model of two series, warm."""
+    """The model of two series, and one that would rather have thin slices as its T1, warm."""
     folder = tmp_path_factory.mktemp("pairs")
     pair.write_model(folder / "pair")
+    thin = pair.entry("t1", prefer=[{"SliceThickness": "<=2"}])
+    pair.write_model(folder / "choosy", "choosy", inputs=[thin, pair.entry("t2")])
     opened = Shelf([folder], threads=1)
     assert not opened.problems
     yield opened
@@ -111,6 +115,22 @@ def test_a_late_image_of_the_second_series_makes_a_new_answer(brain: Journey) ->
     assert evidence(report)[SECOND] == 5 and evidence(first)[SECOND] == 4
     (named,) = references.read(report, "PredecessorDocumentsSequence")
     assert named[-1] == str(first.SOPInstanceUID)
+
+
+def test_a_late_series_that_takes_a_role_from_another_makes_an_answer_in_the_place_of_the_first(
+    brain: Journey,
+) -> None:
+    brain.routes = [journeys.route("brain", when={"Modality": "MR"}, run=("choosy",))]
+    brain.run(pair.study())
+    thin = phantoms.Phantom(shape=(10, 32, 40), spacing=(1.5, 0.8, 0.7))
+    brain.run(pair.series(THIRD, "t1 space", like=thin), association="a2")
+    before, after = brain.why().jobs
+    assert (before.roles["t1"], after.roles["t1"]) == (FIRST, THIRD)
+    assert (after.state, after.supersedes, before.replaced_by) == ("done", before.id, after.id)
+    assert len(references.read(result(brain, "sr"), "PredecessorDocumentsSequence")) == 1
+    with brain.database.read() as session:
+        values = [each.current for each in found.search(session, code="volume")]
+    assert values == [True]
 
 
 def test_a_late_image_that_has_nothing_to_do_with_it_changes_nothing(brain: Journey) -> None:
@@ -256,3 +276,22 @@ def test_the_same_journey_twice_makes_the_same_bytes(brain: Journey) -> None:
     brain.recover()
     assert made == {path.name: path.read_bytes() for path in (brain.storage / "results").rglob("*.dcm")}
     assert brain.job().state == "done" and np.size(brain.sent()) == 2
+
+
+def test_the_pages_and_the_api_show_who_took_which_role(tmp_path: Path, pairs: Shelf) -> None:
+    here = night.open_station(tmp_path)
+    routes = [journeys.route("brain", when={"Modality": "MR"}, run=("pair",))]
+    journey = Journey(database=here.database, storage=tmp_path, shelf=pairs, routes=routes)
+    (job_id,) = journey.arrive([*pair.study(), *pair.series(THIRD, "survey")])
+    with served(here) as address, httpx.Client(base_url=address, headers={"Accept": "text/html"}) as web:
+        study, job = web.get(f"/studies/{journeys.STUDY}").text, web.get(f"/jobs/{job_id}").text
+        told = web.get(f"/api/jobs/{job_id}", headers={"Accept": "application/json"}).json()
+    here.close()
+    assert "each role has its series" in study and "it takes the role t2" in study
+    assert "one of its roles" in study and "role t1" in study
+    assert (
+        "Looks at" in job
+        and job.index("<b>t1</b>") < job.index("<b>t2</b>")
+        and SECOND in job.replace("<wbr>", "")
+    )
+    assert told["roles"] == {"t1": FIRST, "t2": SECOND} and told["series_instance_uid"] == FIRST
