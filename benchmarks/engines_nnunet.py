@@ -1,7 +1,7 @@
 """An imported nnU-Net beside nnunetv2's own nnUNetPredictor, on one CT.
 
-The network is a PlainConvUNet with random weights: five stages, patch 64 x 96 x 96, spacing 2.0 / 1.5 / 1.5 mm, step
-0.5, no mirroring. nnU-Net reads the images as one NIfTI file, secondread as DICOM files.
+The network is a PlainConvUNet with random weights: five stages of 8 to 128 features, patch 64 x 96 x 96, spacing 2.0 /
+1.5 / 1.5 mm, step 0.5, no mirroring. nnU-Net reads the images as one NIfTI file, secondread as DICOM files.
 """
 
 from __future__ import annotations
