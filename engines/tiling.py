@@ -181,7 +181,8 @@ class _Network:
         if answer.shape != (count, self.classes, *space):
             expected = (count, self.classes, *space)
             raise OutputError(f'output "{self.output_name}" has shape {answer.shape}, not {expected}')
-        if not np.isfinite(answer).all():
+        # Both are NaN where any value is; nothing of the answer's size is made.
+        if not (np.isfinite(answer.min()) and np.isfinite(answer.max())):
             raise OutputError(f'output "{self.output_name}" holds values that are not finite numbers')
         return list(answer.reshape(count, self.classes, *self.patch)[: len(batch)])
 
@@ -213,6 +214,7 @@ class _Sums:
         ]
         depth, rows, columns = self._profile
         self._weights = depth[:, None, None] * rows[:, None] * columns / np.float32(len(layout.mirrors))
+        self._weighted = np.empty_like(self._weights)
         self._sums = np.zeros((classes, layout.patch[0], *shape[1:]), dtype=np.float32)
         # Weights that are kept from falling are no product any more: their sum is kept voxel by voxel.
         self._counts: NDArray[np.float32] | None = None
@@ -223,7 +225,11 @@ class _Sums:
     def add(self, row: int, column: int, logits: NDArray[np.float32]) -> None:
         """Add one window's logits at (row, column) of the current layer."""
         _, rows, columns = self._layout.patch
-        self._sums[:, :, row : row + rows, column : column + columns] += logits * self._weights
+        place = self._sums[:, :, row : row + rows, column : column + columns]
+        # Class by class: what is in between then stays in the processor's cache.
+        for total, values in zip(place, logits, strict=True):
+            np.multiply(values, self._weights, out=self._weighted)
+            total += self._weighted
         if self._counts is not None:
             self._counts[:, row : row + rows, column : column + columns] += self._weights
 
@@ -249,7 +255,8 @@ class _Sums:
     def _advance(self, slices: int) -> None:
         """Make slice `slices` of the window its first, and the freed end zero."""
         remaining = self._sums.shape[1] - slices
-        self._sums[:, :remaining] = self._sums[:, slices:].copy()
+        for total in self._sums:
+            total[:remaining] = total[slices:].copy()
         self._sums[:, remaining:] = 0
         if self._counts is not None:
             self._counts[:remaining] = self._counts[slices:].copy()
