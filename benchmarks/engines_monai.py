@@ -165,7 +165,8 @@ def _secondread(threads: int, folder: str, data: str) -> dict[str, Any]:
         found = predict.predict(opened, runner, volume, threads=threads)
     seconds = time.perf_counter() - began
     np.save(Path(folder) / "secondread.npy", found.mask)
-    return {"seconds": seconds, "stages": {"read": read, "open": ready - read, **found.seconds}}
+    stages = {"read": read, "open": ready - read, **found.seconds, "CPU time": time.process_time()}
+    return {"seconds": seconds, "stages": stages}
 
 
 def _monai(threads: int, folder: str) -> dict[str, Any]:
@@ -191,7 +192,8 @@ def _monai(threads: int, folder: str) -> dict[str, Any]:
     ended = time.perf_counter()
     np.save(Path(folder) / "monai.npy", labels.transpose(2, 1, 0))
     stages = {"open": opened - began, "preprocess": prepared - opened, "infer": inferred - prepared}
-    return {"seconds": ended - began, "stages": {**stages, "postprocess": ended - inferred}}
+    stages |= {"postprocess": ended - inferred, "CPU time": time.process_time()}
+    return {"seconds": ended - began, "stages": stages}
 
 
 def main() -> None:

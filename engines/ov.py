@@ -42,14 +42,18 @@ class OpenVINORunner(Runner):
             core = openvino.Core()
             model = core.read_model(weights)
             _fix_shapes(model, shapes)
+            # Compiling gives a port further names, of what it was merged with.
+            inputs, outputs = (
+                [port.get_any_name() for port in ports] for ports in (model.inputs, model.outputs)
+            )
             compiled = core.compile_model(model, "CPU", _properties(threads))
             self._request = compiled.create_infer_request()
         except ERRORS as error:
             raise RunnerError(f"OpenVINO refuses the network: {_reason(error)}") from error
         version = str(openvino.__version__).split("-")[0]
         super().__init__(
-            inputs=[_spec(port) for port in compiled.inputs],
-            outputs=[_spec(port) for port in compiled.outputs],
+            inputs=[_spec(*one) for one in zip(compiled.inputs, inputs, strict=True)],
+            outputs=[_spec(*one) for one in zip(compiled.outputs, outputs, strict=True)],
             description=f"openvino {version} CPU float32",
         )
 
@@ -94,14 +98,12 @@ def _fix_shapes(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> None:
         model.reshape(fixed)
 
 
-def _spec(port: Any) -> TensorSpec:
-    """A port of the compiled network as TensorSpec."""
+def _spec(port: Any, name: str) -> TensorSpec:
+    """A port of the compiled network as TensorSpec, by its name in the ONNX graph."""
     partial = port.get_partial_shape()
     axes = partial if partial.rank.is_static else ()
     shape = tuple(None if axis.is_dynamic else axis.get_length() for axis in axes)
-    return TensorSpec(
-        name=port.get_any_name(), dtype=np.dtype(port.get_element_type().to_dtype()), shape=shape
-    )
+    return TensorSpec(name=name, dtype=np.dtype(port.get_element_type().to_dtype()), shape=shape)
 
 
 #: How the lines of OpenVINO's messages begin that say where in its own source something happened.

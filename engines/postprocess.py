@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -18,6 +20,9 @@ from engines.slabs import spread
 
 #: How far a probability may be outside 0 to 1 for rounding.
 _ROUNDING = 1e-4
+
+#: Rows and columns of the source that are filled at a time.
+_TILE = 128
 
 #: Interpolation along one axis; None where nothing changes.
 Weights = scipy.sparse.csr_matrix | None
@@ -65,6 +70,8 @@ class Backward:
             _weights(own, wanted, step, nearest=interpolate == "labels")
             for own, wanted, step in zip(shape, mask.shape, steps, strict=True)
         ]
+        self._row_tiles = _tiles(self._rows, mask.shape[1])
+        self._column_tiles = _tiles(self._columns, mask.shape[2])
         # Where labels are what is brought over, only the order of the values matters.
         needed = interpolate == "probabilities" or (interpolate == "labels" and bool(probabilities))
         self._activate = _ACTIVATIONS[activation]
@@ -72,25 +79,29 @@ class Backward:
         self._regions = tuple(numbers) if activation == "sigmoid" else ()
         self._next = 0
         self._held: NDArray[np.float32] | None = None
-        self._held_start = 0
 
     def write(self, start: int, logits: NDArray[np.float32]) -> None:
         """Take the slab (classes, slices, rows, columns) whose first slice is `start`."""
         values = self._activate(logits) if self._early else logits
-        if self._held is not None:
-            values, start = np.concatenate([self._held, values], axis=1), self._held_start
+        held = self._held
         stop = start + values.shape[1]
         ready = self._ready(stop)
 
+        def slice_at(tap: int) -> NDArray[np.float32]:
+            if tap >= start:
+                return values[:, tap - start]
+            assert held is not None
+            return held
+
         def fill(index: int) -> None:
-            plane = _between(values, self._taps(index), start)
-            self._mask[index] = self._plane(plane)
+            plane = _between(slice_at, self._taps(index))
+            self._plane(plane, self._mask[index])
             if self._probabilities:
                 self._share(index, plane)
 
         spread(fill, range(self._next, ready), threads=self._threads)
         self._next = ready
-        self._held, self._held_start = values[:, -1:].copy(), stop - 1
+        self._held = values[:, -1].copy()
 
     @property
     def _unchanged(self) -> bool:
@@ -134,25 +145,53 @@ class Backward:
             ready += 1
         return ready
 
-    def _plane(self, values: NDArray[np.float32]) -> NDArray[Any]:
-        """Labels of one source plane from (classes, rows, columns) on the model grid."""
-        if self._regions:
-            return self._inside(values)
-        kept = candidates(values)
-        if len(kept) == 1:
-            return np.full(self._mask.shape[1:], kept[0], dtype=self._mask.dtype)
-        values = values[kept]
-        labels = winners(_enlarged(values, self._rows, self._columns), self._mask.dtype).T
-        return labels if len(kept) == kept[-1] + 1 else kept.astype(self._mask.dtype)[labels]
+    def _plane(self, values: NDArray[np.float32], labels: NDArray[Any]) -> None:
+        """Fill `labels`, one source plane, from (classes, rows, columns) on the model grid, tile by tile."""
+        for rows, columns in itertools.product(self._row_tiles, self._column_tiles):
+            tile = values[:, rows.taken, columns.taken]
+            out = labels[rows.made, columns.made]
+            if self._regions:
+                self._inside(tile, rows.weights, columns.weights, out)
+                continue
+            kept = candidates(tile)
+            if len(kept) == 1:
+                out[...] = kept[0]
+                continue
+            found = winners(_enlarged(tile[kept], rows.weights, columns.weights), labels.dtype).T
+            out[...] = found if len(kept) == kept[-1] + 1 else kept.astype(labels.dtype)[found]
 
-    def _inside(self, values: NDArray[np.float32]) -> NDArray[Any]:
-        """Labels of one source plane where channels are regions: the last one that is beyond one half."""
+    def _inside(
+        self, values: NDArray[np.float32], rows: Weights, columns: Weights, out: NDArray[Any]
+    ) -> None:
+        """Labels of a tile where channels are regions: the last one that is beyond one half."""
         half = 0.5 if self._early else 0.0
-        labels = np.zeros(self._mask.shape[1:], dtype=self._mask.dtype)
+        out[...] = 0
         for number, region in zip(self._regions, values, strict=True):
             if region.max() > half:
-                labels.T[_enlarged(region[None], self._rows, self._columns)[:, 0] > half] = number
-        return labels
+                out.T[_enlarged(region[None], rows, columns)[:, 0] > half] = number
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Tile:
+    """A piece of an axis: the places that are made, those that they are made of, and how."""
+
+    made: slice
+    taken: slice
+    weights: Weights
+
+
+def _tiles(weights: Weights, length: int) -> list[_Tile]:
+    """An axis of `length` in pieces: few classes are near each, so few have to be interpolated there."""
+    tiles = []
+    for start in range(0, length, _TILE):
+        made = slice(start, min(start + _TILE, length))
+        if weights is None:
+            tiles.append(_Tile(made=made, taken=made, weights=None))
+            continue
+        part = weights[made]
+        taken = slice(int(part.indices.min()), int(part.indices.max()) + 1)
+        tiles.append(_Tile(made=made, taken=taken, weights=part[:, taken].tocsr()))
+    return tiles
 
 
 def _weights(
@@ -189,15 +228,15 @@ _ACTIVATIONS: Mapping[str, Callable[[NDArray[np.float32]], NDArray[np.float32]]]
 
 
 def _between(
-    values: NDArray[np.float32], taps: Sequence[tuple[int, float]], start: int
+    slice_at: Callable[[int], NDArray[np.float32]], taps: Sequence[tuple[int, float]]
 ) -> NDArray[np.float32]:
     """The plane (classes, rows, columns) between slices, as the weighted sum of its neighbours."""
     (first, weight), *rest = taps
-    if not rest:
-        return values[:, first - start]
-    plane = values[:, first - start] * np.float32(weight)
+    if not rest and weight == 1:
+        return slice_at(first)
+    plane = slice_at(first) * np.float32(weight)
     for tap, weight in rest:
-        plane += values[:, tap - start] * np.float32(weight)
+        plane += slice_at(tap) * np.float32(weight)
     return plane
 
 

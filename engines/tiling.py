@@ -172,7 +172,8 @@ def _looked_at(answers: Answers, name: str, classes: int, patch: tuple[int, int,
     expected = (answers.count, classes, *space)
     if answer.shape != expected:
         raise OutputError(f'output "{name}" has shape {answer.shape}, not {expected}')
-    if not np.isfinite(answer).all():
+    # Both are NaN where any value is; nothing of the answer's size is made.
+    if not (np.isfinite(answer.min()) and np.isfinite(answer.max())):
         raise OutputError(f'output "{name}" holds values that are not finite numbers')
     return answer.reshape(answers.count, classes, *patch)
 
@@ -198,6 +199,7 @@ class _Sums:
         ]
         depth, rows, columns = self._profile
         self._weights = depth[:, None, None] * rows[:, None] * columns / np.float32(len(layout.mirrors))
+        self._weighted = np.empty_like(self._weights)
         self._sums = np.zeros((classes, layout.patch[0], *shape[1:]), dtype=np.float32)
         # Weights that are kept from falling, or are missing, are no product: their sum is kept voxel by voxel.
         self._counts: NDArray[np.float32] | None = None
@@ -212,7 +214,10 @@ class _Sums:
         """Add the logits of a window of the current layer."""
         (_, row, column), (_, rows, columns) = window.corner, self._layout.patch
         place = (slice(None), slice(row, row + rows), slice(column, column + columns))
-        self._sums[(slice(None), *place)] += logits * self._weights
+        # Class by class: what is in between then stays in the processor's cache.
+        for total, values in zip(self._sums[(slice(None), *place)], logits, strict=True):
+            np.multiply(values, self._weights, out=self._weighted)
+            total += self._weighted
         if self._counts is not None:
             self._counts[place] += self._weights
 
@@ -248,8 +253,10 @@ class _Sums:
         held = [self._sums] if self._counts is None else [self._sums, self._counts[None]]
         for array in held:
             remaining = array.shape[1] - slices
-            array[:, :remaining] = array[:, slices:].copy()
-            array[:, remaining:] = 0
+            # Class by class: never a second copy of all that is held.
+            for each in array:
+                each[:remaining] = each[slices:].copy()
+                each[remaining:] = 0
 
 
 def _profile(length: int, weighting: str) -> NDArray[np.float32]:

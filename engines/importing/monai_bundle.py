@@ -34,6 +34,14 @@ def import_bundle(folder: Path, out: Path, *, weights: str | None = None) -> Mod
         unsupported.add("inferer", "it is missing: add a SlidingWindowInferer")
         unsupported.settle()
     tiling = monai_answer.window(monai_chain.step(config, "inferer"), seen.size, unsupported)
+    if (
+        len(metadata.channels) > 1
+        and not seen.channel_wise
+        and (seen.intensity or {}).get("kind") != "linear"
+    ):
+        unsupported.add(
+            "preprocessing", "intensities of several channels are scaled together: set channel_wise"
+        )
     unsupported.settle()
     assert tiling is not None
     content, channels = _network(config, folder, metadata, tiling["patch"], weights)
@@ -132,9 +140,13 @@ def _output(metadata: Metadata, answered: Answered, channels: int) -> dict[str, 
     """The segmentation; where the bundle names no classes they have numbers."""
     regions = answered.activation == "sigmoid"
     first = 0 if regions else 1
+    classes = dict(metadata.classes)
+    if regions and channels == 1 and 1 in classes:
+        # Of one channel the background is sometimes named too.
+        classes[0] = classes[1]
     names = [
-        (number + (1 if regions else 0), metadata.classes.get(number, f"label {number}"))
-        for number in range(first, channels)
+        (channel + 1 - first, classes.get(channel, f"label {channel + 1 - first}"))
+        for channel in range(first, channels)
     ]
     if not names:
         raise PackageError(

@@ -45,7 +45,8 @@ def read(config: BundleConfig) -> Metadata:
     count = inputs.get("num_channels")
     names, classes = _mapping(inputs, "channel_def"), _mapping(outputs, "channel_def")
     number = count if isinstance(count, int) and count > 0 else max(1, len(names))
-    channels = tuple(str(names.get(str(index), "image")) for index in range(number))
+    several = (f"image {index + 1}" if number > 1 else "image" for index in range(number))
+    channels = tuple(str(names.get(str(index), name)) for index, name in enumerate(several))
     return Metadata(
         title=_text(config, "name") or _text(config, "task"),
         version=_version(_text(config, "version")),

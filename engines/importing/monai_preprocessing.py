@@ -34,6 +34,8 @@ class Seen:
     intensity: dict[str, Any] | None = None
     #: Whether intensities are scaled before resampling or after it.
     scaled: str = "before"
+    #: Whether statistics of intensities are those of each channel.
+    channel_wise: bool = True
 
     @property
     def resampled(self) -> bool:
@@ -164,8 +166,7 @@ def _normalise(found: Seen, step: Step, arguments: Arguments, unsupported: Unsup
     """NormalizeIntensity(d): by the image's own mean and deviation, or by given ones."""
     subtrahend, divisor = arguments.take("subtrahend"), arguments.take("divisor")
     nonzero = bool(arguments.take("nonzero", False))
-    # Every input of a package is a series, and a channel, of its own.
-    arguments.take("channel_wise")
+    found = replace(found, channel_wise=bool(arguments.take("channel_wise", False)))
     arguments.take("dtype")
     if subtrahend is None and divisor is None:
         return _scaled(found, step, {"kind": "z-score", "nonzero": nonzero}, unsupported)
@@ -182,7 +183,7 @@ def _min_max(found: Seen, step: Step, arguments: Arguments, unsupported: Unsuppo
     """ScaleIntensity(d): the image's own range to [minv, maxv]."""
     to = [arguments.take("minv", 0.0), arguments.take("maxv", 1.0)]
     arguments.refuse("factor", (None,), None)
-    arguments.take("channel_wise")
+    found = replace(found, channel_wise=bool(arguments.take("channel_wise", False)))
     arguments.take("dtype")
     if not all(isinstance(one, int | float) for one in to) or to[0] == to[1]:
         unsupported.add(step.where, "minv and maxv must be two numbers that differ")

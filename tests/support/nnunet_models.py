@@ -21,7 +21,7 @@ from scipy import ndimage
 from engines.importing.nnunet_folder import import_folder
 
 #: Logits of random weights are small, and nnU-Net adds them up in float16: apart, they stay apart.
-SHARPER = 20.0
+SHARPER = 100.0
 
 
 def configuration(dimensions: int = 3, **changes: Any) -> dict[str, Any]:

@@ -29,12 +29,12 @@ def test_an_onnx_file_becomes_a_package_and_check_says_what_is_left(
     assert added.exit_code == 0, added.stderr
     assert "task: segmentation, guessed from the outputs logits: float32 (any, 3, 8, 16, 16)" in added.stdout
     assert "made: network\n" in added.stdout
-    assert "line 5: fill in the licence of the weights, and remove this line" in added.stderr
+    assert "line 4: fill in the licence of the weights, and remove this line" in added.stderr
     # When it is checked, the backends agree, and what is left stands there, file and line
     (tmp_path / "secondread.yaml").write_text(f"models: [{tmp_path / 'made'}]\n")
     checked = _run("check", "network", "--config", "secondread.yaml", "--data", tmp_path / "storage")
     assert checked.exit_code == 1
-    assert "model.yaml: line 5: fill in the licence of the weights" in checked.stderr
+    assert "model.yaml: line 4: fill in the licence of the weights" in checked.stderr
     # And once it is filled in, it passes
     manifest = tmp_path / "made" / "model.yaml"
     manifest.write_text("\n".join(line for line in manifest.read_text().splitlines() if "# TODO" not in line))
