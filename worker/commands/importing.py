@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from worker import edge
+
+if TYPE_CHECKING:
+    from engines.package import ModelPackage
 
 
 def import_nnunet(
@@ -29,7 +32,7 @@ def import_nnunet(
     codes: Annotated[Path | None, typer.Option(help="YAML with the codes of labels, by name.")] = None,
 ) -> None:
     """Make a package of an nnU-Net v2 results folder, which gives nnU-Net's own labels."""
-    from engines.importing import nnunet_folder, package_writer
+    from engines.importing import nnunet_folder
 
     package = nnunet_folder.import_folder(
         folder,
@@ -42,5 +45,21 @@ def import_nnunet(
         codes=codes,
     )
     typer.echo(f"{package.folder}: {package.manifest.name}, {len(package.manifest.labels)} labels")
+    warn(package)
+
+
+def warn(package: ModelPackage) -> None:
+    """Print what the package's author must still fill in, codes that only stand for others among it."""
+    from engines.importing import package_writer
+
     for line in package_writer.unfinished(package.folder):
         edge.errors.print(line, style="yellow", markup=False, soft_wrap=True)
+    for label in package.manifest.labels:
+        if label.type.scheme == "99SECONDREAD":
+            edge.errors.print(
+                f"{package.folder}: outputs[0].labels.{label.key}.type: {label.type.value} is a placeholder: "
+                "give the code that others know",
+                style="yellow",
+                markup=False,
+                soft_wrap=True,
+            )

@@ -70,6 +70,8 @@ def check(
     shelf = Shelf(edge.load(config, data).models)
     verdicts = [parity.compare(shelf.package(name)) for name in (names or [*shelf.packages])]
     edge.show(verdicts, as_json=as_json, columns=tuple(parity.Verdict.model_fields))
+    for verdict in verdicts:
+        importing.warn(shelf.package(verdict.model))
     problems = [str(problem) for problem in shelf.problems] if not names else []
     problems += [
         f"{verdict.model}: {verdict.engine} does not agree with the reference"
