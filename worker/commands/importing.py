@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from worker import edge
+
+if TYPE_CHECKING:
+    from engines.package import ModelPackage
 
 
 def import_nnunet(
@@ -41,7 +44,7 @@ def import_nnunet(
         mirroring=mirroring,
         codes=codes,
     )
-    _tell(package.folder, package.manifest.name)
+    _tell(package)
 
 
 def import_monai(
@@ -54,8 +57,7 @@ def import_monai(
     """Make a package of a MONAI bundle, which gives the bundle's own labels."""
     from engines.importing import monai_bundle
 
-    package = monai_bundle.import_bundle(bundle, out, weights=weights)
-    _tell(package.folder, package.manifest.name)
+    _tell(monai_bundle.import_bundle(bundle, out, weights=weights))
 
 
 def add(
@@ -69,13 +71,27 @@ def add(
     added = plain_onnx.add(file, out, task=task)
     if added.guess:
         typer.echo(f"task: {added.task}, {added.guess}")
-    _tell(added.package.folder, added.package.manifest.name)
+    _tell(added.package)
 
 
-def _tell(folder: Path, name: str) -> None:
+def _tell(package: ModelPackage) -> None:
     """What was made, and what its author must still fill in."""
     from engines.importing import package_writer
 
-    typer.echo(f"{folder}: {name}")
-    for line in package_writer.unfinished(folder):
+    typer.echo(f"{package.folder}: {package.manifest.name}")
+    for line in package_writer.unfinished(package.folder):
         edge.errors.print(line, style="yellow", markup=False, soft_wrap=True)
+    warn(package)
+
+
+def warn(package: ModelPackage) -> None:
+    """Say which of the package's codes only stand for others."""
+    for label in package.manifest.labels:
+        if label.type.scheme == "99SECONDREAD":
+            edge.errors.print(
+                f"{package.folder}: outputs[0].labels.{label.key}.type: {label.type.value} is a placeholder: "
+                "give the code that others know",
+                style="yellow",
+                markup=False,
+                soft_wrap=True,
+            )

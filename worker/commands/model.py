@@ -99,6 +99,8 @@ def check(
     else:
         edge.show(verdicts, as_json=False, columns=tuple(parity.Verdict.model_fields))
         edge.show(examples, as_json=False, columns=tuple(golden.ExampleVerdict.model_fields))
+    for package in packages:
+        importing.warn(package)
     problems = [str(problem) for problem in every.problems] if not names else []
     problems += [
         f"{verdict.model}: its example, on {verdict.engine}: {difference}"
