@@ -11,13 +11,13 @@ from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from db import job_series
-from db.models import Finding, Job, Measurement, Series, Study
+from db.models import Box, Finding, Job, Measurement, Series, Study
 from db.states import JobState
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FoundValue:
-    """One line of `secondread findings`: a measurement or a finding, with where it came from."""
+    """One line of `secondread findings`: a measurement, a finding or a box, with where it came from."""
 
     study_instance_uid: str
     accession_number: str
@@ -31,14 +31,14 @@ class FoundValue:
     #: Whether that is its present one; otherwise images came since, and no answer about them yet.
     current: bool
     finished_at: datetime | None
-    #: "measurement" or "finding".
+    #: "measurement", "finding" or "box".
     kind: str
     key: str
     code: str
     scheme: str
     meaning: str
     segment: str
-    #: A measurement's value in `unit`; a finding's presence, 1 or 0.
+    #: A measurement's value in `unit`; a finding's presence, 1 or 0; a box's score, 0 to 1.
     value: float
     unit: str
     explanation: str
@@ -60,6 +60,7 @@ def search(
     found = [
         *_search_measurements(session, model=model, code=code, since=since, above=above, limit=limit),
         *_search_findings(session, model=model, code=code, since=since, above=above, limit=limit),
+        *_search_boxes(session, model=model, code=code, since=since, above=above, limit=limit),
     ]
     found.sort(key=lambda value: -value.job_id)
     return found if limit is None else found[:limit]
@@ -136,6 +137,43 @@ def _search_findings(
     return [FoundValue(**_presence(dict(row)), kind="finding", segment="", unit="") for row in rows]
 
 
+def _search_boxes(
+    session: Session,
+    *,
+    model: str | None,
+    code: str | None,
+    since: datetime | None,
+    above: float | None,
+    limit: int | None,
+) -> list[FoundValue]:
+    """The boxes' part of `search`."""
+    statement = select(
+        *_ORIGIN,
+        Box.key,
+        Box.code_value.label("code"),
+        Box.code_scheme.label("scheme"),
+        Box.code_meaning.label("meaning"),
+        Box.label,
+        Box.number,
+        Box.slice,
+        Box.size_mm,
+        Box.score.label("value"),
+    ).join(Job, Job.id == Box.job_id)
+    if above is not None:
+        statement = statement.where(Box.score > above)
+    statement = _narrow(statement, model=model, since=since)
+    rows = _newest(session, statement, Box, code=code, limit=limit)
+    return [FoundValue(**_placed(dict(row)), kind="box", segment="", unit="1") for row in rows]
+
+
+def _placed(columns: dict[str, Any]) -> dict[str, Any]:
+    """A box's columns with its name, its place and its size in words."""
+    label, number, index, size = (columns.pop(name) for name in ("label", "number", "slice", "size_mm"))
+    millimetres = " x ".join(f"{length:.1f}" for length in size)
+    columns["explanation"] = f"{label} {number}, slice {index}{f', {millimetres} mm' if size else ''}"
+    return columns
+
+
 def _presence(columns: dict[str, Any]) -> dict[str, Any]:
     """A finding's columns with its presence as a value."""
     columns["value"] = float(columns.pop("present"))
@@ -145,7 +183,7 @@ def _presence(columns: dict[str, Any]) -> dict[str, Any]:
 def _newest(
     session: Session,
     statement: Any,
-    table: type[Measurement] | type[Finding],
+    table: type[Measurement] | type[Finding] | type[Box],
     *,
     code: str | None,
     limit: int | None,

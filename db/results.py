@@ -10,7 +10,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from db import states
-from db.models import Delivery, Finding, Job, Measurement, ResultObject, Segment
+from db.models import Box, Delivery, Finding, Job, Measurement, ResultObject, Segment
 from db.states import JOB_ENDED, DeliveryState
 
 
@@ -21,9 +21,15 @@ def replace_findings(
     segments: Sequence[dict[str, Any]],
     measurements: Sequence[dict[str, Any]],
     findings: Sequence[dict[str, Any]],
+    boxes: Sequence[dict[str, Any]] = (),
 ) -> None:
     """Write what a job found, in place of what an earlier attempt of it wrote."""
-    for table, rows in ((Segment, segments), (Measurement, measurements), (Finding, findings)):
+    for table, rows in (
+        (Segment, segments),
+        (Measurement, measurements),
+        (Finding, findings),
+        (Box, boxes),
+    ):
         session.execute(delete(table).where(table.job_id == job_id))
         session.add_all(table(job_id=job_id, **row) for row in rows)
 

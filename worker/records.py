@@ -18,10 +18,10 @@ from db.states import JobState
 from dicom_node import attributes as dicom_attributes
 from dicom_node.errors import DataSetError
 from dicom_node.instance import StoredInstance
-from dicom_node.results import ResultFile
+from dicom_node.results import ResultFile, boxes
 from dicom_node.results.context import Predecessor, Report
 from engines import labels
-from engines.findings import Findings
+from engines.findings import Findings, Measurement
 from worker import parameters, profiles, routing, subjects, turns
 
 logger = logging.getLogger(__name__)
@@ -172,7 +172,7 @@ def skipped(values: dict[str, Any], reason: str, error: str, now: datetime) -> d
 
 
 def findings(found: Findings) -> dict[str, list[dict[str, Any]]]:
-    """Segments, measurements and findings as rows."""
+    """Segments, measurements, findings and boxes as rows."""
     voxels = labels.counts(found.mask, len(found.segments))
     names = {segment.number: segment.label for segment in found.segments}
     return {
@@ -192,10 +192,11 @@ def findings(found: Findings) -> dict[str, list[dict[str, Any]]]:
                 "key": measured.key,
                 "segment_number": measured.segment_number,
                 "segment_label": names.get(measured.segment_number or 0, ""),
-                "code_value": measured.name.value,
-                "code_scheme": measured.name.scheme,
-                "code_meaning": measured.name.meaning,
-                "derivation": measured.derivation.meaning if measured.derivation else "",
+                # A class's probability is asked for by the class: "Probability" says nothing.
+                "code_value": (measured.about or measured.name).value,
+                "code_scheme": (measured.about or measured.name).scheme,
+                "code_meaning": (measured.about or measured.name).meaning,
+                "derivation": _derivation(measured),
                 "value": measured.value,
                 "unit": measured.unit.value,
             }
@@ -213,6 +214,31 @@ def findings(found: Findings) -> dict[str, list[dict[str, Any]]]:
             }
             for finding in found.findings
         ],
+        "boxes": [_box(item, found) for item in boxes.placed(found)],
+    }
+
+
+def _derivation(measured: Measurement) -> str:
+    """What a number is of what its code names: a mean, a probability; "" where that says it all."""
+    if measured.about is not None:
+        return measured.name.meaning
+    return measured.derivation.meaning if measured.derivation else ""
+
+
+def _box(item: boxes.Placed, found: Findings) -> dict[str, Any]:
+    """A box's row."""
+    return {
+        "key": item.box.key,
+        "label": item.box.label,
+        "number": item.number,
+        "code_value": item.box.code.value,
+        "code_scheme": item.box.code.scheme,
+        "code_meaning": item.box.code.meaning,
+        "score": item.box.score,
+        "slice": item.slice + 1,
+        "low": list(item.box.low),
+        "high": list(item.box.high),
+        "size_mm": [each.value for each in boxes.measurements(item, found.geometry)[1:]],
     }
 
 

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from db.models.answers import Decision, Delivery, Finding, Job, JobSeries, Measurement, ResultObject, Segment
+from db.models.answers import (
+    Box,
+    Decision,
+    Delivery,
+    Finding,
+    Job,
+    JobSeries,
+    Measurement,
+    ResultObject,
+    Segment,
+)
 from db.models.arrivals import Association, DoomedFile, Event, Instance, Process, Series, Study
 from db.models.commitments import Commitment, CommitmentReference, CommitmentRequest
 
 __all__ = [
     "Association",
+    "Box",
     "Commitment",
     "CommitmentReference",
     "CommitmentRequest",

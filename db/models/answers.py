@@ -195,6 +195,37 @@ class Finding(Base):
     explanation: Mapped[str] = mapped_column(Text, default="")
 
 
+class Box(Base):
+    """One thing that a job's detector found."""
+
+    __tablename__ = "boxes"
+    __table_args__ = (
+        # As those of measurements.
+        Index("ix_boxes_key_job_id_score", "key", "job_id", "score"),
+        Index("ix_boxes_code_value_job_id_score", "code_value", "job_id", "score"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"), index=True)
+    #: Of its class.
+    key: Mapped[str] = mapped_column(String(64))
+    label: Mapped[str] = mapped_column(String(64))
+    #: Among those of its class, the most certain being 1: as reports and pictures name it.
+    number: Mapped[int]
+    code_value: Mapped[str] = mapped_column(String(16))
+    code_scheme: Mapped[str] = mapped_column(String(16))
+    code_meaning: Mapped[str] = mapped_column(String(64))
+    #: 0 to 1.
+    score: Mapped[float]
+    #: The slice through its middle, from 1.
+    slice: Mapped[int]
+    #: Its faces as (slice, row, column) indices of the source's voxels: voxel i reaches from i - 1/2 to i + 1/2.
+    low: Mapped[list[Any]]
+    high: Mapped[list[Any]]
+    #: Width, height and depth, as far as the source knows millimetres.
+    size_mm: Mapped[list[Any]]
+
+
 class ResultObject(Base):
     """A DICOM object that a job made."""
 

@@ -92,6 +92,8 @@ class Plan:
 
     sop_class_uid: str
     rescale: Rescale
+    #: Shown black and white where nothing says what is to be.
+    contrast: tuple[float, float]
 
 
 def excessive(findings: Findings) -> str:
@@ -128,8 +130,8 @@ def plan(context: ResultContext, image: Volume) -> Plan:
     sop_class = _CLASSES.get(str(context.source.datasets[0].SOPClassUID), "")
     rescale = _rescale(sop_class, range_, own_unit=_own_unit(context, image))
     if rescale is None or not all(_has_demanded(ds, sop_class) for ds in context.source.datasets):
-        return Plan(sop_class_uid=SecondaryCaptureImageStorage, rescale=stored_values.rescale(range_))
-    return Plan(sop_class_uid=sop_class, rescale=rescale)
+        sop_class, rescale = str(SecondaryCaptureImageStorage), stored_values.rescale(range_)
+    return Plan(sop_class_uid=sop_class, rescale=rescale, contrast=_contrast(image))
 
 
 def _own_unit(context: ResultContext, image: Volume) -> bool:
@@ -217,7 +219,7 @@ def _slice(context: ResultContext, image: Volume, made: Plan, base: Dataset, ind
     ds.InstanceNumber = instance_number(context, index)
     _take_over(ds, context, source.header(origin), made.sop_class_uid)
     _derived(ds, context, origin)
-    low, high = window(context, image, index)
+    low, high = _window(context, image, made, index)
     ds.WindowCenter, ds.WindowWidth = (
         DS(value, auto_format=True) for value in ((low + high) / 2, high - low)
     )
@@ -237,14 +239,18 @@ def instance_number(context: ResultContext, index: int) -> int:
     )
 
 
-def window(context: ResultContext, image: Volume, index: int) -> tuple[float, float]:
-    """Values shown black and white: the source's where the unit is its own, else nearly all of the slice's."""
-    if _own_unit(context, image):
-        asked = image.window or context.source.volume.window
-        asked = asked or display.window(context.source.datasets[index])
-        if asked is not None:
-            return asked
-    low, high = np.percentile(image.array[index], _CONTRAST)
+def _window(context: ResultContext, image: Volume, made: Plan, index: int) -> tuple[float, float]:
+    """Values shown black and white: the source's where the unit is its own, else the same for the whole series."""
+    if not _own_unit(context, image):
+        return made.contrast
+    asked = image.window or context.source.volume.window
+    return asked or display.window(context.source.datasets[index]) or made.contrast
+
+
+def _contrast(image: Volume) -> tuple[float, float]:
+    """Nearly all of a volume's values, by a sample of them; a window is 1 wide at least (PS3.3 C.11.2.1.2)."""
+    sample = image.array[:: max(1, len(image.array) // 16), ::4, ::4]
+    low, high = np.percentile(sample, _CONTRAST)
     return float(low), float(max(high, low + 1))
 
 

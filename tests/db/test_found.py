@@ -161,3 +161,26 @@ def test_an_answer_that_did_not_read_back_is_not_believed(answered: Database, re
         _conclude(session, job.id, 14.0, to=JobState.FAILED, reason=reason)
     believed = [(12.5, 1, False)] if reason == "gate" else [(14.0, 2, True)]
     assert _found(answered)["1.2.1"] == believed
+
+
+def _box(score: float, number: int) -> dict[str, Any]:
+    nodule = {"code_value": "27925004", "code_scheme": "SCT", "code_meaning": "Nodule"}
+    place = {"slice": 12 + number, "low": [2.5, 3.0, 4.0], "high": [5.5, 9.0, 12.0]}
+    named = {"key": "lesion", "label": "Nodule", "number": number, "size_mm": [9.84, 6.4, 7.5]}
+    return {**nodule, **place, **named, "score": score}
+
+
+def test_boxes_are_found_by_their_class_and_score(database: Database) -> None:
+    with database.write() as session:
+        job_id = _answer(session, "1.2.1", 12.5)
+        nothing: dict[str, Any] = {"segments": [], "measurements": [], "findings": []}
+        results.replace_findings(session, job_id, **nothing, boxes=[_box(0.9, 1), _box(0.4, 2)])
+    assert _search(database, code="lesion") == [("1.2.1", "box", 0.9), ("1.2.1", "box", 0.4)]
+    assert _search(database, code="27925004", above=0.5) == [("1.2.1", "box", 0.9)]
+    with database.read() as session:
+        [first, _] = found.search(session)
+    assert (first.explanation, first.meaning) == ("Nodule 1, slice 13, 9.8 x 6.4 x 7.5 mm", "Nodule")
+    # And another attempt's take their place
+    with database.write() as session:
+        results.replace_findings(session, job_id, **nothing)
+    assert _search(database) == []

@@ -18,8 +18,8 @@ from pydicom import dcmread
 
 from dicom_node import results, series
 from dicom_node.series import SeriesImages
+from tests.support import answers, validators
 from tests.support import results as cases
-from tests.support import validators
 from tests.support.sources import SOURCES
 from worker import conformance
 from worker.settings import Settings
@@ -42,8 +42,10 @@ made: dict[str, dict[str, str]] = {}
 
 
 def findings(source: SeriesImages) -> Any:
-    """Three blocks of unlike size, in a corner, whatever is in the images."""
-    return cases.findings(source, mask=blocks(source.volume.geometry.shape))
+    """Three blocks of unlike size, in a corner, whatever is in the images; boxes beside them, and a derived image."""
+    shape = source.volume.geometry.shape
+    box = answers.box(low=(-0.5, 2.5, 3.25), high=(shape[0] / 2, 9.75, 14.0))
+    return cases.findings(source, mask=blocks(shape), boxes=(box,), image=answers.derived(source))
 
 
 def blocks(shape: tuple[int, int, int]) -> NDArray[np.uint8]:

@@ -29,6 +29,7 @@ class Study:
     source: SeriesImages
     #: The source's pixels: (slice, row, column).
     values: NDArray[np.int16]
+    #: Of a kind of many files, the last.
     results: dict[str, ResultFile]
 
     @property
@@ -91,7 +92,7 @@ def store(
     source = series.read_series(files) if multi_frame else cases.series(own, headers)
     context = cases.context(source, job_identity=str(headers[0].StudyInstanceUID))
     made = results.make_results(context, cases.findings(source, **findings), kinds, folder / "results")
-    assert [item.problem for item in made] == [""] * len(kinds)
+    assert {item.kind: item.problem for item in made} == dict.fromkeys(kinds, "")
     send(archive, [*files, *(item.path for item in made)])
     return Study(phantom=own, source=source, values=values, results={item.kind: item for item in made})
 
