@@ -153,10 +153,10 @@ class Work(_Section):
     """The workers."""
 
     engine: Literal["openvino", "onnxruntime"] = "openvino"
-    #: Threads of the inference runtime; null: as many as the machine has cores.
-    threads: Annotated[int, Field(ge=1)] | None = None
     #: Analyses at the same time, each in a process of its own with its own open models.
     jobs_at_once: Annotated[int, Field(ge=1, le=64)] = 1
+    #: Threads of the inference runtime in each of these processes; null: its share of the machine's cores.
+    threads: Annotated[int, Field(ge=1)] | None = None
     #: What the open models of one of these processes may take; null: their share of half of the memory.
     models_megabytes: Annotated[float, Field(gt=0)] | None = None
     #: What one of them may keep of the series that it read last, for other models about the same; 0: nothing.

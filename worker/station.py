@@ -12,6 +12,7 @@ from db.base import Database
 from dicom_node import senders
 from dicom_node.results import rehearsal
 from dicom_node.senders import Destination, commitment
+from engines.runner import usable_cores
 from worker import child, criteria, logs, machine, profiles, routing
 from worker import settings as configuration
 from worker.bench import Bench, Post
@@ -86,7 +87,7 @@ def open_station(settings: Settings) -> Station:
         shelf=Shelf(
             settings.models,
             engine=settings.work.engine,
-            threads=settings.work.threads,
+            threads=settings.work.threads or max(1, usable_cores() // settings.work.jobs_at_once),
             megabytes=_room_for_models(settings.work),
         ),
         lightbox=LightBox(settings.work.volumes_megabytes),

@@ -127,9 +127,10 @@ def test_a_study_that_kills_its_workers_holds_up_nobody(patient: Installation, t
     # Given a study at which every worker dies
     poison = send(patient, tmp_path, "endless", "TIME-POISON-1")
     waits = []
-    for attempt in (1, 2, 3):
+    # As the kernel ends them for want of memory, and as native code crashes in the midst of the network
+    for attempt, how in enumerate((signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT), start=1):
         process = running(patient, poison, attempt)
-        os.kill(process, signal.SIGKILL)
+        os.kill(process, how)
         # Then a study that comes just then goes first
         began = time.monotonic()
         quick = send(patient, tmp_path, "quick", f"TIME-BESIDE-{attempt}")

@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from tests.support import phantoms
 from tests.worker import journey as journeys
+from worker import assets
 from worker.cli import app
 
 STAGES = ["read", "preprocess", "infer", "postprocess", "measure", "encode", "total"]
@@ -114,3 +115,12 @@ def test_what_cannot_be_measured_says_why(tiny: Path) -> None:
     assert result.exit_code == 1 and "tiny has no example" in result.stderr
     result = _run("bench", tiny, "in", "--repeats", 1, "--plot", "gone/plot.png")
     assert result.exit_code == 1 and "--plot gone/plot.png" in result.stderr
+
+
+def test_the_shipped_model_gives_the_answer_of_its_example() -> None:
+    result = _run("check", assets.models() / "chest-ct", "--json")
+    assert result.exit_code == 0, result.stderr
+    (line,) = json.loads(result.stdout)
+    assert [verdict["agrees"] for verdict in line["example"]] == [True, True]
+    size = sum(path.stat().st_size for path in (assets.models() / "chest-ct" / "example").iterdir())
+    assert size < 300_000

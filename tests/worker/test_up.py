@@ -121,6 +121,13 @@ def test_the_roles_of_one_machine(tmp_path: Path) -> None:
     assert "broker" not in [role.name for role in up.roles(elsewhere)]
 
 
+def test_as_many_analyses_at_once_as_are_wanted(tmp_path: Path) -> None:
+    for wanted in (1, 3):
+        configured = _settings(tmp_path, work=sections.Work(jobs_at_once=wanted))
+        (command,) = [role.command for role in up.roles(configured) if role.name == "cpu"]
+        assert command[-4:] == ["--queue", "cpu", "--concurrency", str(wanted)]
+
+
 def test_a_full_disk_is_a_sentence_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=4096)
     (tmp_path / "models").mkdir()
