@@ -100,7 +100,9 @@ def _fix_shapes(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> None:
 
 def _spec(port: Any, name: str) -> TensorSpec:
     """A port of the compiled network as TensorSpec, by its name in the ONNX graph."""
-    shape = tuple(None if axis.is_dynamic else axis.get_length() for axis in port.get_partial_shape())
+    partial = port.get_partial_shape()
+    axes = partial if partial.rank.is_static else ()
+    shape = tuple(None if axis.is_dynamic else axis.get_length() for axis in axes)
     return TensorSpec(name=name, dtype=np.dtype(port.get_element_type().to_dtype()), shape=shape)
 
 

@@ -54,8 +54,16 @@ class ModelPackage:
             digest=self.digest,
             research_only=self.manifest.research_only,
             intended_use=self.manifest.intended_use,
+            parts=self._parts,
             words={language: self._translation(entry) for language, entry in self.manifest.words.items()},
         )
+
+    @property
+    def _parts(self) -> tuple[str, ...]:
+        """The other models that its answers are made with."""
+        manifest = self.manifest
+        named = [*(("after", o) for o in manifest.after), *(("together with", o) for o in manifest.ensemble)]
+        return tuple(dict.fromkeys(f"{how}: {other.model} sha256:{other.digest}" for how, other in named))
 
     def _translation(self, entry: WordsEntry) -> Translation:
         """The manifest's words, by what a mask and findings know."""
