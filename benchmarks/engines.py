@@ -1,6 +1,7 @@
 """Imported models beside the libraries that they come from: seconds, peak memory, the same labels.
 
     python -m benchmarks.engines nnunet [--data FOLDER_OF_CT] [--classes 5 25] [--threads 2]
+    python -m benchmarks.engines monai [--data FOLDER_OF_CT] [--classes 5] [--threads 2]
 
 Without --data the images are a synthetic chest of 275 slices of 512 x 512. Each peer runs in a process of its own, from
 the first file to the labels; peaks are those that the kernel counts. The libraries are in the import environment:
@@ -17,7 +18,7 @@ from pathlib import Path
 from benchmarks.latency import synthetic
 
 #: One module for each library.
-PEERS = ("nnunet",)
+PEERS = ("nnunet", "monai")
 
 
 def main() -> None:

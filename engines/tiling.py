@@ -215,9 +215,9 @@ class _Sums:
         (_, row, column), (_, rows, columns) = window.corner, self._layout.patch
         place = (slice(None), slice(row, row + rows), slice(column, column + columns))
         # Class by class: what is in between then stays in the processor's cache.
-        for total, values in zip(self._sums[(slice(None), *place)], logits, strict=True):
+        for total, values in zip(self._sums, logits, strict=True):
             np.multiply(values, self._weights, out=self._weighted)
-            total += self._weighted
+            total[place] += self._weighted
         if self._counts is not None:
             self._counts[place] += self._weights
 
@@ -250,13 +250,10 @@ class _Sums:
 
     def _advance(self, slices: int) -> None:
         """Make slice `slices` of the window its first, and the freed end zero."""
-        held = [self._sums] if self._counts is None else [self._sums, self._counts[None]]
-        for array in held:
-            remaining = array.shape[1] - slices
-            # Class by class: never a second copy of all that is held.
-            for each in array:
-                each[:remaining] = each[slices:].copy()
-                each[remaining:] = 0
+        remaining = self._sums.shape[1] - slices
+        for total in [*self._sums, *([] if self._counts is None else [self._counts])]:
+            total[:remaining] = total[slices:].copy()
+            total[remaining:] = 0
 
 
 def _profile(length: int, weighting: str) -> NDArray[np.float32]:
