@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, or_, select
 from sqlalchemy.orm import Session
 
 from db.models import Decision
@@ -17,13 +17,13 @@ def record(session: Session, values: dict[str, Any]) -> None:
 
 
 def forget(session: Session, study_id: int, revision: int, series_ids: Collection[int]) -> None:
-    """Drop what the routes said about these series of a revision: they are asked again."""
+    """Drop what the routes said about these series of a revision, and about its study: they are asked again."""
     session.execute(
         delete(Decision)
         .where(
             Decision.study_id == study_id,
             Decision.revision == revision,
-            Decision.series_id.in_(series_ids),
+            or_(Decision.series_id.in_(series_ids), Decision.series_id.is_(None)),
         )
         .execution_options(synchronize_session=False)
     )

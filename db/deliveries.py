@@ -13,11 +13,13 @@ from db import states
 from db.base import UtcDateTime
 from db.errors import NotFound
 from db.models import Delivery, Job, Process, ResultObject
-from db.models.answers import UNCOMMITTED
+from db.models.answers import UNCOMMITTED, URGENT
 from db.states import DeliveryState, JobState
 
 #: A sender that gave no sign of life for so long holds up nobody else's results for its destination.
 SENDER_SILENT = timedelta(seconds=15)
+#: So many jobs are looked at whose results go first.
+_MOST_URGENT = 100
 
 
 def claim(
@@ -184,18 +186,20 @@ def destination_is_idle(now: datetime) -> ColumnElement[bool]:
 
 
 def next_for(session: Session, delivery_id: int, now: datetime) -> list[int]:
-    """The id of what is to be sent next to a delivery's destination, if anything is."""
+    """The id of what is to be sent next to a delivery's destination, if anything is: of urgent jobs first."""
     destination = select(Delivery.destination).where(Delivery.id == delivery_id).scalar_subquery()
-    return list(
-        session.scalars(
-            select(Delivery.id)
-            .join(ResultObject, ResultObject.id == Delivery.result_id)
-            .join(Job, Job.id == ResultObject.job_id)
-            .where(Delivery.destination == destination, *_free_and_due(now))
-            .order_by(Delivery.id)
-            .limit(1)
-        )
+    oldest = (
+        select(Delivery.id)
+        .join(ResultObject, ResultObject.id == Delivery.result_id)
+        .join(Job, Job.id == ResultObject.job_id)
+        .where(Delivery.destination == destination, *_free_and_due(now))
+        .order_by(Delivery.id)
+        .limit(1)
     )
+    # Asked for by themselves: they are few, and all that waits for a destination may be very much to sort.
+    urgent = list(session.scalars(select(Job.id).where(text(URGENT)).limit(_MOST_URGENT)))
+    found = list(session.scalars(oldest.where(ResultObject.job_id.in_(urgent)))) if urgent else []
+    return found or list(session.scalars(oldest))
 
 
 def mark_nudged(session: Session, delivery_ids: Sequence[int], at: datetime) -> None:

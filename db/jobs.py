@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import or_, select, text, update
 from sqlalchemy.orm import Session, selectinload
 
-from db import states, studies, supersession
+from db import job_series, states, studies, supersession
 from db.base import insert_missing
 from db.errors import NotFound
 from db.models import Delivery, Instance, Job, ResultObject
@@ -17,25 +18,37 @@ from db.models.answers import ANNOUNCEMENT
 from db.states import JOB_ENDED, UNDELIVERED, DeliveryState, JobState
 
 
-def create(session: Session, values: dict[str, Any]) -> Job:
+def create(session: Session, values: dict[str, Any], roles: Mapping[str, int] = MappingProxyType({})) -> Job:
     """The job with this identity, made unless it exists: one study, one answer.
 
     One that an earlier revision made goes over to the newer one, for late images did not change its own;
     where it had been superseded in between, or skipped for what is put right since, it waits again. So does
     one that failed, where files of its series were replaced since: its identity names all images, so a newer
     row is one of the same image. And so does one whose model had made way to another, and is back.
+
+    `roles` are the ids of its series by role, where they are several.
     """
     insert_missing(session, Job, [values], ["identity"])
     job = session.scalar(select(Job).where(Job.identity == values["identity"]))
     assert job is not None
+    job_series.record(session, job.id, roles)
     newer = job.revision < values["revision"]
     again = values["state"] == JobState.QUEUED and _waits_again(session, job, newer=newer)
     if newer:
         job.revision = values["revision"]
+    _hasten(job, values.get("priority", job.priority))
     if again:
         _begin_anew(session, job.id, JobState.FAILED, JobState.CANCELLED, JobState.SKIPPED)
         return get(session, job.id)
     return job
+
+
+def _hasten(job: Job, priority: int) -> None:
+    """What is asked for again, and more urgently, waits in front; its message is sent anew."""
+    if priority < job.priority:
+        job.priority = priority
+        if job.state == JobState.QUEUED:
+            job.nudged_at = None
 
 
 def _waits_again(session: Session, job: Job, *, newer: bool) -> bool:
@@ -52,8 +65,9 @@ def _waits_again(session: Session, job: Job, *, newer: bool) -> bool:
 
 def _has_replaced_files(session: Session, job: Job) -> bool:
     """Whether a file of the job's series is newer than the job's revision."""
+    own = [series.id for series in job_series.of(session, job).values()]
     newer = select(Instance.id).where(
-        Instance.series_id == job.series_id,
+        Instance.series_id.in_(own),
         Instance.revision > job.revision,
         Instance.conflicting.is_(False),
     )
@@ -61,16 +75,17 @@ def _has_replaced_files(session: Session, job: Job) -> bool:
 
 
 def unheard(session: Session, *, now: datetime, nudged_before: datetime, limit: int = 1000) -> list[int]:
-    """Ids of due, queued jobs whose message was never sent, or long ago: it may be lost."""
+    """Ids of due, queued jobs whose message was never sent, or long ago: it may be lost. In the order of their turn."""
     return list(
         session.scalars(
             select(Job.id)
             .where(
-                Job.state == JobState.QUEUED.value,
+                # In the words of the index of those that wait.
+                text("jobs.state = 'queued'"),
                 or_(Job.not_before.is_(None), Job.not_before <= now),
                 or_(Job.nudged_at.is_(None), Job.nudged_at < nudged_before),
             )
-            .order_by(Job.id)
+            .order_by(Job.priority, Job.id)
             .limit(limit)
         )
     )

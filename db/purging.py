@@ -9,7 +9,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, Select, and_, delete, func, insert, literal, or_, select, text, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from db import states, studies
+from db import job_series, states, studies
 from db.base import UtcDateTime
 from db.models import Delivery, DoomedFile, Instance, Job, ResultObject, Series, Study
 from db.models.answers import UNCOMMITTED
@@ -210,17 +210,19 @@ def doom(session: Session, study_id: int, *, known: Holding, unchanged_since: da
 
 
 def carry_answers(session: Session, study: Study) -> None:
-    """Let the answers about series whose images were deleted, and did not come again, stay those of the study."""
+    """Let the answers about series whose images were deleted, and did not come again, stay those of the study.
+
+    Of several series it is enough that one did not come again: the rest cannot be answered about anew.
+    """
     if study.purged_at is None:
         return
-    images = select(Instance.id).where(Instance.series_id == Job.series_id)
     session.execute(
         update(Job)
         .where(
             Job.study_id == study.id,
             Job.revision == study.revision - 1,
             Job.state == JobState.DONE.value,
-            ~images.exists(),
+            job_series.lacks_images(),
         )
         .values(revision=study.revision)
         .execution_options(synchronize_session=False)

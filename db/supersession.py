@@ -8,7 +8,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, Select, and_, or_, select
 from sqlalchemy.orm import Session, aliased, selectinload
 
-from db import states
+from db import job_series, states
 from db.errors import NotRevivable
 from db.models import Delivery, Job, ResultObject
 from db.models.answers import ANNOUNCEMENT
@@ -32,7 +32,7 @@ def supersede(
     Both those that wait and those that run: the worker of one that runs notices it, and its result is
     dropped. What delivers goes on: half a set of results at a destination would be worse than an old one.
     """
-    own = () if series_ids is None else (Job.series_id.in_(series_ids),)
+    own = () if series_ids is None else (job_series.about(series_ids),)
     open_jobs = session.execute(
         select(Job.id, Job.state)
         .where(

@@ -36,8 +36,8 @@ _INFLATED_LIMIT = 1 << 28
 
 #: Pixel Data, Double Float Pixel Data, Float Pixel Data (PS3.3 C.7.6.3.1.4, C.7.6.24).
 PIXEL_TAGS = (0x7FE00010, 0x7FE00009, 0x7FE00008)
-#: Bulky, and yet what the pixels mean: Modality LUT Sequence, palettes and segmented palettes (PS3.3 C.11.1, C.7.9).
-_TABLES = frozenset({0x00283000, *range(0x00281201, 0x00281204), *range(0x00281221, 0x00281224)})
+#: Bulky, and yet what the pixels mean: LUTs of modality and VOI, palettes, segmented palettes (PS3.3 C.11, C.7.9).
+_TABLES = frozenset({0x00283000, 0x00283010, *range(0x00281201, 0x00281204), *range(0x00281221, 0x00281224)})
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 
 

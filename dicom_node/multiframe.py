@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from dicom_node import elements, encoding, fragments, functional_groups, headers
@@ -23,9 +24,22 @@ def split(files: Sequence[ImageFile]) -> list[ImageFile]:
     return [frame for file in files for frame in _frames(file)]
 
 
+def moments(file: ImageFile, count: int) -> list[ImageFile]:
+    """The `count` frames of a file that does not describe them: each with the header of all.
+
+    Raises SeriesError: "frame-count", "truncated", "undecodable".
+    """
+    return list(_located(file, [file.ds] * count))
+
+
 def _frames(file: ImageFile) -> Iterator[ImageFile]:
     if not functional_groups.are_in(file.ds):
         return iter((file,))
+    return _located(file, functional_groups.frames(file.ds))
+
+
+def _located(file: ImageFile, made: Sequence[Dataset]) -> Iterator[ImageFile]:
+    """A file for each frame, with its header of `made`, and where its pixels lie."""
     if (file.transfer_syntax in encoding.NATIVE) != (file.pixel_length is not None):
         raise SeriesError(
             "undecodable",
@@ -35,14 +49,15 @@ def _frames(file: ImageFile) -> Iterator[ImageFile]:
         with headers.open_at_pixels(file) as source:
             source.seek(0)
             file = replace(file, inflated=source.read())
-    return _native(file) if file.pixel_length is not None else _encapsulated(file)
+    return _native(file, made) if file.pixel_length is not None else _encapsulated(file, made)
 
 
-def _native(file: ImageFile) -> Iterator[ImageFile]:
+def _native(file: ImageFile, made: Sequence[Dataset]) -> Iterator[ImageFile]:
     """One frame lies behind the other (PS3.5 8.2)."""
-    made = functional_groups.frames(file.ds)
     one = encoding.of(file.ds)
-    size = one.rows * one.columns * one.bits_allocated // 8
+    # Of two pixels that share their colour four values are stored (PS3.3 C.7.6.3.1.2).
+    samples = 2 if one.photometric_interpretation == "YBR_FULL_422" else one.samples
+    size = one.rows * one.columns * samples * one.bits_allocated // 8
     held = file.pixel_length or 0
     if held < size * len(made):
         raise SeriesError(
@@ -60,8 +75,7 @@ def _native(file: ImageFile) -> Iterator[ImageFile]:
         yield replace(file, ds=ds, pixel_offset=file.pixel_offset + index * size, pixel_length=size)
 
 
-def _encapsulated(file: ImageFile) -> Iterator[ImageFile]:
-    made = functional_groups.frames(file.ds)
+def _encapsulated(file: ImageFile, made: Sequence[Dataset]) -> Iterator[ImageFile]:
     table = elements.value(file.ds, "ExtendedOffsetTable")
     with headers.open_at_pixels(file) as source:
         parts = fragments.of_frames(

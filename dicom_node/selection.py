@@ -77,9 +77,13 @@ def _largest(counts: Counter[str]) -> str:
     return ", ".join(str(count) for _, count in counts.most_common(5))
 
 
-def refuse_unusable(images: Sequence[ImageFile], *, planar: bool) -> None:
-    """Raise SeriesError where an image has no pixels or undescribed frames, or is not plainly grey unless `planar`."""
+def refuse_unusable(images: Sequence[ImageFile], *, planar: bool, clip: bool = False) -> None:
+    """Raise SeriesError where an image has no pixels, or undescribed frames unless it is a `clip`, or is not plainly
+    grey unless `planar`.
+    """
     for reason, is_so, message in _UNUSABLE if planar else (*_UNUSABLE, *_NOT_PLAIN):
+        if clip and is_so is _has_frames_of_no_place:
+            continue
         affected = [image for image in images if is_so(image)]
         if affected:
             first = elements.name(affected[0].ds).lower()

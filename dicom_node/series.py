@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydicom.dataset import Dataset
 
-from dicom_node import elements, encoding, geometry, headers, multiframe, pixels, selection, single_image
+from dicom_node import (
+    clip,
+    elements,
+    encoding,
+    geometry,
+    headers,
+    multiframe,
+    pixels,
+    selection,
+    single_image,
+    suv,
+)
 from dicom_node.decoding import Decoders
 from dicom_node.encoding import Encoding
 from dicom_node.errors import DataSetError, SeriesError
 from dicom_node.geometry import Stack
 from dicom_node.headers import ImageFile
-from engines.volume import Volume
+from engines.volume import SUV, Values, Volume
 
 #: UCUM code of the Hounsfield unit.
 HOUNSFIELD = "[hnsf'U]"
@@ -31,6 +42,8 @@ class SeriesImages:
     datasets: tuple[Dataset, ...]
     #: What was odd but did not stop it, for people, e.g. "1 localizer image set aside".
     notes: tuple[str, ...] = ()
+    #: What the volume's values are; unlike "source" they are not what the files hold.
+    values: Values = "source"
 
     @property
     def instances(self) -> tuple[Dataset, ...]:
@@ -41,10 +54,19 @@ class SeriesImages:
         return tuple(first.values())
 
 
-def read_series(paths: Sequence[Path], *, planar: bool = False, threads: int = 2) -> SeriesImages:
+def read_series(
+    paths: Sequence[Path],
+    *,
+    planar: bool = False,
+    values: Values = "source",
+    frames: clip.Choice | None = None,
+    threads: int = 2,
+) -> SeriesImages:
     """Read the files of one CT, MR or PET series as a volume: classic images, or frames that are described.
 
-    With `planar`, read the one image of a series of any kind as a volume of one slice (`single_image`).
+    With `planar`, read the one image of a series of any kind as a volume of one slice (`single_image`), as displayed
+    where `values` says so; with `frames` too, as a clip of those of its frames that it chooses (`clip`). With SUVbw
+    in `values`, those of a PET are SUV by body weight (`suv`).
 
     Of a multi-frame image each frame is a slice, as if it had come as a classic one. The slices ascend along
     the normal of their orientation, row x column (PS3.3 C.7.6.2.1.1); Instance Number, frame numbers, file
@@ -55,30 +77,34 @@ def read_series(paths: Sequence[Path], *, planar: bool = False, threads: int = 2
     "undecodable", "not-an-image", "multi-frame", "frame-count", "colour", "inverted-grey", "modality-lut",
     "mixed-patient", "mixed-study", "mixed-series", "mixed-frame-of-reference", "mixed-size",
     "mixed-orientation", "no-geometry", "repeated-instance", "repeated-position", "single-slice",
-    "missing-slice", "irregular-spacing", "implausible-spacing", "gantry-tilt", "non-finite", "several-images".
+    "missing-slice", "irregular-spacing", "implausible-spacing", "gantry-tilt", "non-finite", "several-images",
+    "no-suv".
     """
     with headers.quietly(), Decoders() as decoders:
-        images, notes = _chosen(_opened(paths), decoders, planar=planar)
+        images, notes = _chosen(_opened(paths), decoders, planar=planar, clips=frames is not None)
         if planar:
-            return _alone(images, notes, decoders)
+            return _alone(images, notes, decoders, frames, values=values)
         stack = geometry.stack([image.ds for image in images])
         images, copies = selection.without_copies(stack, images, decoders)
         if copies:
             stack = geometry.stack([image.ds for image in images])
         ordered = [images[plane.index] for plane in stack.planes]
-        volume, value_notes = _volume(stack, ordered, threads=threads, decoders=decoders)
+        volume, value_notes = _volume(stack, ordered, values=values, threads=threads, decoders=decoders)
     return SeriesImages(
         volume=volume,
         datasets=tuple(image.ds for image in ordered),
         notes=(*notes, *copies, *value_notes),
+        values=values,
     )
 
 
 def _volume(
-    stack: Stack, ordered: Sequence[ImageFile], *, threads: int, decoders: Decoders
+    stack: Stack, ordered: Sequence[ImageFile], *, values: Values, threads: int, decoders: Decoders
 ) -> tuple[Volume, list[str]]:
     """The grid first: it costs nothing, and most refusals are its."""
     encodings = encoding.of_all([image.ds for image in ordered])
+    if values == "SUVbw":
+        encodings = _as_suv(ordered, encodings)
     first = ordered[0].ds
     grid = geometry.geometry(
         stack,
@@ -89,21 +115,48 @@ def _volume(
     array, padded = pixels.read_volume(
         ordered, encodings, fill_padding=_is_ct(first), threads=threads, decoders=decoders
     )
-    unit, notes = _unit(ordered, encodings)
+    unit, notes = (SUV, []) if values == "SUVbw" else _unit(ordered, encodings)
     if padded:
         notes.append(f"{padded} padding voxels set to {pixels.PADDING_HU} HU")
-    return Volume(array=array, geometry=grid, unit=unit), notes
+    window = suv.WINDOW if values == "SUVbw" else None
+    return Volume(array=array, geometry=grid, unit=unit, window=window), notes
 
 
-def _alone(images: Sequence[ImageFile], notes: Sequence[str], decoders: Decoders) -> SeriesImages:
+def _as_suv(images: Sequence[ImageFile], encodings: Sequence[Encoding]) -> list[Encoding]:
+    """Encodings that rescale to SUV: the slope is each slice's own, and so is the factor."""
+    factors = suv.factors([image.ds for image in images])
+    return [
+        replace(one, slope=one.slope * factor, intercept=one.intercept * factor)
+        for one, factor in zip(encodings, factors, strict=True)
+    ]
+
+
+def _alone(
+    images: Sequence[ImageFile],
+    notes: Sequence[str],
+    decoders: Decoders,
+    frames: clip.Choice | None,
+    *,
+    values: Values,
+) -> SeriesImages:
     """The one image that is to be looked at."""
     image, aside = single_image.only(images)
     stored = encoding.of(image.ds)
     unit, unit_notes = _unit([image], [stored])
-    volume, odd = single_image.read(
-        image, stored, unit=unit, fill_padding=_is_ct(image.ds), decoders=decoders
+    if frames is not None:
+        volume, odd = clip.read(image, stored, frames, unit=unit, decoders=decoders)
+    else:
+        volume, odd = single_image.read(
+            image,
+            stored,
+            unit=unit,
+            fill_padding=_is_ct(image.ds),
+            displayed=values == "displayed",
+            decoders=decoders,
+        )
+    return SeriesImages(
+        volume=volume, datasets=(image.ds,), notes=(*notes, *aside, *unit_notes, *odd), values=values
     )
-    return SeriesImages(volume=volume, datasets=(image.ds,), notes=(*notes, *aside, *unit_notes, *odd))
 
 
 def _opened(paths: Sequence[Path]) -> list[ImageFile]:
@@ -123,7 +176,7 @@ def _opened(paths: Sequence[Path]) -> list[ImageFile]:
 
 
 def _chosen(
-    opened: list[ImageFile], decoders: Decoders, *, planar: bool
+    opened: list[ImageFile], decoders: Decoders, *, planar: bool, clips: bool
 ) -> tuple[list[ImageFile], list[str]]:
     """The images that make the volume, and what was odd about the others."""
     notes = []
@@ -132,7 +185,7 @@ def _chosen(
         notes.append(f"{repaired} images have no SOP UIDs; those of the file meta are used")
     images, localizers = selection.without_localizers(opened)
     # First what a file cut off at an unlucky place would look like: it lacks a patient, too.
-    selection.refuse_unusable(images, planar=planar)
+    selection.refuse_unusable(images, planar=planar, clip=clips)
     selection.refuse_mixture(opened)
     images, single = selection.without_localizers(multiframe.split(images))
     images, repeats = selection.without_repeats(images, decoders)

@@ -60,14 +60,21 @@ def only(images: Sequence[ImageFile]) -> tuple[ImageFile, list[str]]:
 
 
 def read(
-    image: ImageFile, encoding: Encoding, *, unit: str, fill_padding: bool, decoders: Decoders
+    image: ImageFile,
+    encoding: Encoding,
+    *,
+    unit: str,
+    fill_padding: bool,
+    displayed: bool = False,
+    decoders: Decoders,
 ) -> tuple[Volume, list[str]]:
     """The image as a volume (1, rows, columns), and what was odd about it.
 
-    Colour becomes luminance, MONOCHROME1 is turned over, a Modality LUT is applied and a VOI LUT is not. Raises
-    SeriesError: "truncated", "undecodable", "no-geometry", "implausible-spacing".
+    Colour becomes luminance, MONOCHROME1 is turned over, a Modality LUT is applied and a VOI LUT is not, unless it is
+    `displayed`: then the values are what a viewer shows, from 0 (black) to 1 (white). Raises SeriesError:
+    "truncated", "undecodable", "no-geometry", "implausible-spacing".
     """
-    values = _values(image, encoding, fill_padding=fill_padding, decoders=decoders)
+    values = _values(image, encoding, fill_padding=fill_padding, displayed=displayed, decoders=decoders)
     place, notes = _geometry(image.ds, rows=encoding.rows, columns=encoding.columns)
     volume = Volume(
         array=values.array[None], geometry=place, unit=unit if values.own else "1", window=values.window
@@ -75,23 +82,57 @@ def read(
     return volume, [*values.notes, *_intensity(image.ds), *notes]
 
 
-def _values(image: ImageFile, encoding: Encoding, *, fill_padding: bool, decoders: Decoders) -> Values:
-    if encoding.samples > 1:
-        return _luminance(pixels.stored_values(image, encoding, decoders), 2.0**encoding.bits_stored - 1)
-    if encoding.photometric_interpretation == "PALETTE COLOR":
-        return _from_palette(image.ds, pixels.stored_values(image, encoding, decoders))
-    if "ModalityLUTSequence" in image.ds:
-        found, ends = _from_lookup_table(image.ds, pixels.stored_values(image, encoding, decoders))
-    else:
-        array, padded = pixels.read_volume(
-            [image], [encoding], fill_padding=fill_padding, threads=1, decoders=decoders
-        )
-        notes = (f"{padded} padding pixels set to {pixels.PADDING_HU} HU",) if padded else ()
-        found = Values(array=array[0], window=display.window(image.ds), notes=notes)
-        ends = encoding.ends
+def _values(
+    image: ImageFile, encoding: Encoding, *, fill_padding: bool, displayed: bool, decoders: Decoders
+) -> Values:
+    if encoding.samples > 1 or encoding.photometric_interpretation == "PALETTE COLOR":
+        grey = _grey(image, encoding, decoders)
+        return replace(grey, array=grey.array / np.float32(_WHITE), window=(0.0, 1.0)) if displayed else grey
+    found, ends = _rescaled(image, encoding, fill_padding=fill_padding, decoders=decoders)
     if found.window is None and encoding.bits_stored <= _SHOWN_BITS and "VOILUTSequence" not in image.ds:
         found = replace(found, window=(min(ends), max(ends)))
+    if displayed:
+        return _displayed(image.ds, encoding, found)
     return _turned_over(found, sum(ends)) if encoding.photometric_interpretation == "MONOCHROME1" else found
+
+
+def _grey(image: ImageFile, encoding: Encoding, decoders: Decoders) -> Values:
+    """What the colours of an image are without colour."""
+    stored = pixels.stored_values(image, encoding, decoders)
+    if encoding.samples == 1:
+        return _from_palette(image.ds, stored)
+    return _luminance(stored, 2.0**encoding.bits_stored - 1)
+
+
+def _rescaled(
+    image: ImageFile, encoding: Encoding, *, fill_padding: bool, decoders: Decoders
+) -> tuple[Values, tuple[float, float]]:
+    """What a grey image's Modality LUT, or slope and intercept, make of its values, and of the lowest and highest."""
+    if "ModalityLUTSequence" in image.ds:
+        return _from_lookup_table(image.ds, pixels.stored_values(image, encoding, decoders))
+    array, padded = pixels.read_volume(
+        [image], [encoding], fill_padding=fill_padding, threads=1, decoders=decoders
+    )
+    notes = (f"{padded} padding pixels set to {pixels.PADDING_HU} HU",) if padded else ()
+    return Values(array=array[0], window=display.window(image.ds), notes=notes), encoding.ends
+
+
+def _displayed(ds: Dataset, encoding: Encoding, values: Values) -> Values:
+    """What a viewer shows: the VOI, then black for white where the image is inverted (PS3.4 N.2)."""
+    found = display.shown(ds, values.array, otherwise=values.window or _range(values.array, encoding))
+    array = np.float32(1) - found.array if display.inverted(ds) else found.array
+    note = "the values are those that a viewer shows, 0 black to 1 white"
+    return Values(array=array, window=(0.0, 1.0), notes=(*values.notes, *found.notes, note), own=False)
+
+
+def _range(array: NDArray[Any], encoding: Encoding) -> tuple[float, float]:
+    """The lowest and the highest value that is no padding; of padding alone, of that."""
+    measured = array
+    if encoding.padding is not None:
+        low, high = sorted(end * encoding.slope + encoding.intercept for end in encoding.padding)
+        kept = array[(array < low) | (array > high)]
+        measured = kept if kept.size else array
+    return float(measured.min()), float(measured.max())
 
 
 def _luminance(colours: NDArray[Any], white: float) -> Values:

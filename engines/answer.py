@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -24,9 +24,13 @@ class Case:
 
     package: ModelPackage
     runner: Runner
+    #: The other networks of an ensemble, each of which sees what `runner` sees.
+    members: tuple[Runner, ...] = ()
     #: The first input's series, as it came: what is answered lies on its grid.
     volume: Volume
     seen: Seen
+    #: Inputs of the graph that are no image, by name.
+    prompts: Mapping[str, NDArray[Any]]
     clock: Clock
     #: Called with a growing fraction of the inference.
     report: Callable[[float], None]

@@ -9,8 +9,7 @@ import scipy.sparse
 import scipy.sparse.csgraph
 from numpy.typing import NDArray
 
-#: Slices per piece where a whole volume is looked through.
-_SLAB = 8
+from engines.slabs import SLAB
 
 #: Runs of voxels that are cleared at a time.
 _RUNS = 100_000
@@ -79,8 +78,8 @@ def _runs(mask: NDArray[Any], number: int) -> tuple[NDArray[np.int64], NDArray[n
     """First and one-past-last flat index of each run of `number` along the last axis."""
     columns = mask.shape[2]
     starts, ends = [], []
-    for first in range(0, mask.shape[0], _SLAB):
-        rows = mask[first : first + _SLAB].reshape(-1, columns) == number
+    for first in range(0, mask.shape[0], SLAB):
+        rows = mask[first : first + SLAB].reshape(-1, columns) == number
         steps = np.zeros((len(rows), columns + 1), dtype=np.bool_)
         steps[:, 1:-1] = rows[:, 1:] != rows[:, :-1]
         steps[:, 0], steps[:, -1] = rows[:, 0], rows[:, -1]

@@ -5,6 +5,7 @@ EngineError
 ├── RunnerError             the runtime refused the model or died on it
 │   └── InputMismatch       an array's name, dtype or shape is not what the model declares
 ├── VolumeError             a volume cannot be brought to the model's grid
+│   └── RoleError           one of several; `roles` says which
 └── OutputError             the model's answer is not usable (NaN, wrong shape, unknown label)
 """
 
@@ -29,6 +30,15 @@ class InputMismatch(RunnerError):
 
 class VolumeError(EngineError):
     """The volume cannot be brought to the model's grid."""
+
+
+class RoleError(VolumeError):
+    """One of the several series of a model cannot be used."""
+
+    def __init__(self, message: str, *, roles: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        #: What the manifest calls the series that it is about.
+        self.roles = roles
 
 
 class OutputError(EngineError):

@@ -44,12 +44,14 @@ class ModelIdentity:
     name: str
     version: str
     manufacturer: str
-    #: SHA-256 over manifest and weights, lower-case hex.
+    #: SHA-256 over manifest and weights, lower-case hex; the manifest names the digests of `parts`.
     digest: str
     #: Whether the model is for research only (not a medical device).
     research_only: bool = True
     #: What it is made for, in its maker's words.
     intended_use: str = ""
+    #: The other models that its answers are made with, in words with their digests.
+    parts: tuple[str, ...] = ()
     #: Its words in other languages, by language ("zh").
     words: Mapping[str, Translation] = field(default_factory=dict, hash=False)
 
@@ -115,7 +117,10 @@ class Finding:
     below: float | None = None
 
 
-#: What a map of a segment's probability is called (PS3.16 Annex D).
+#: UCUM's unity (PS3.16 CID 7181).
+NO_UNIT = Code(value="1", scheme="UCUM", meaning="no units")
+
+#: What a probability is called (PS3.16 Annex D).
 PROBABILITY = Code(value="122157", scheme="DCM", meaning="Probability")
 
 
@@ -162,6 +167,13 @@ class Box:
         if not all(low < high for low, high in zip(self.low, self.high, strict=True)):
             raise OutputError(f'box "{self.key}" from {self.low} to {self.high} holds nothing')
 
+    def touches(self, shape: tuple[int, int, int]) -> bool:
+        """Whether some of it lies on a grid of this shape."""
+        return all(
+            low < length - 0.5 and high > -0.5
+            for low, high, length in zip(self.low, self.high, shape, strict=True)
+        )
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Findings:
@@ -181,8 +193,9 @@ class Findings:
     maps: tuple[Map, ...] = ()
     #: Those that a detector found, the highest score first.
     boxes: tuple[Box, ...] = ()
-    #: What an image-to-image model made, on the grid of the findings.
+    #: What an image-to-image model made, on the grid of the findings, and what its manifest calls it.
     image: Volume | None = None
+    image_label: str = ""
     #: The backend that answered, e.g. "openvino 2026.4 CPU float32".
     engine: str = ""
     #: Seconds per stage: preprocess, infer, postprocess, measure.
@@ -196,6 +209,9 @@ class Findings:
         numbers = [segment.number for segment in self.segments]
         if numbers != list(range(1, len(numbers) + 1)):
             raise OutputError(f"segment numbers must run 1..N without gaps, not {numbers}")
+        for box in self.boxes:
+            if not box.touches(self.geometry.shape):
+                raise OutputError(f'box "{box.key}" from {box.low} to {box.high} lies outside the image')
         if self.image is not None and not self.image.geometry.agrees_with(self.geometry):
             raise OutputError("the image that was made does not lie on the grid of the findings")
         for item in self.maps:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engines import preprocess
-from engines.errors import VolumeError
+from engines import preprocess, registration, steps
+from engines.errors import RoleError, VolumeError
+from engines.intensity import Scaling
 from engines.manifest import Manifest
+from engines.manifest_inputs import Input
+from engines.manifest_steps import Crop
 from engines.volume import WHOLE, Geometry, Region, Volume
 
 
@@ -24,47 +29,152 @@ class Seen:
     geometry: Geometry
     #: The grid of the first series, its axes in the model's order and direction.
     source: Geometry
+    #: What was done to the intensities of the first series.
+    scaling: Scaling
     #: What of `source` the model grid covers; the rest is background.
     region: Region = WHOLE
+    #: What of the model grid is not padding.
+    inner: Region = WHOLE
 
 
 def prepare(manifest: Manifest, volume: Volume, others: Mapping[str, Volume], *, threads: int = 1) -> Seen:
     """Preprocess `volume`, the first input's, and `others`, by role, onto its model grid.
 
-    Raises VolumeError where one of them cannot be used.
+    Each is looked up in `others` once and let go before the next, so that a mapping may read it just then; but
+    where the first is cropped, all are held.
+    Planar images are not registered: each is brought to its own size.
+
+    Raises VolumeError where one of them cannot be used: a RoleError, which names it, where there are several.
     """
-    if len(manifest.inputs) > 1 and manifest.reference.sampling == "nnunet":
-        return _stacked(manifest, volume, others, threads=threads)
-    first = preprocess.prepare(volume, manifest.reference, threads=threads)
-    arrays = {manifest.reference.name: first.array[None]}
-    return Seen(arrays=arrays, geometry=first.geometry, source=first.source, region=first.region)
-
-
-def _stacked(manifest: Manifest, volume: Volume, others: Mapping[str, Volume], *, threads: int) -> Seen:
-    """The channels of an nnU-Net: series of one grid, cropped to what is not zero in any of them.
-
-    Raises VolumeError where a series is missing, or lies on another grid.
-    """
-    volumes = [volume]
+    lacking = [entry.called for entry in manifest.inputs[1:] if entry.called not in others]
+    if lacking:
+        raise RoleError(f"the model needs further series: {', '.join(lacking)}", roles=tuple(lacking))
+    if _are_held(manifest):
+        others = {entry.called: others[entry.called] for entry in manifest.inputs[1:]}
+    with _about(manifest, manifest.reference):
+        first = preprocess.prepare(
+            volume, manifest.reference, beside=_beside(volume, others), threads=threads
+        )
+    channels = _Channels(manifest)
+    channels.put(manifest.reference, first.array)
     for entry in manifest.inputs[1:]:
-        if entry.called not in others:
-            raise VolumeError(f"the model needs further series: {entry.called}")
-        if not others[entry.called].geometry.agrees_with(volume.geometry):
-            raise VolumeError(
-                f"{entry.called} is not on the grid of {manifest.reference.called}: register it first"
-            )
-        volumes.append(others[entry.called])
-    first = preprocess.prepare(volume, manifest.reference, beside=volumes[1:], threads=threads)
-    arrays = np.empty((len(volumes), *first.array.shape), dtype=np.float32)
-    arrays[0] = first.array
-    for number, entry in enumerate(manifest.inputs[1:], start=1):
-        beside = [other for index, other in enumerate(volumes) if index != number]
-        arrays[number] = preprocess.prepare(
-            volumes[number], entry, beside=beside, region=first.region, threads=threads
-        ).array
+        with _about(manifest, entry):
+            if entry.sampling == "nnunet":
+                array = _stacked(manifest, entry, volume, others, first=first, threads=threads)
+            else:
+                array = _further(manifest, entry, others[entry.called], first=first, threads=threads)
+        channels.put(entry, array)
+        del array
     return Seen(
-        arrays={manifest.reference.name: arrays},
+        arrays=channels.arrays,
         geometry=first.geometry,
         source=first.source,
+        scaling=first.scaling,
         region=first.region,
+        inner=first.inner,
     )
+
+
+def _beside(volume: Volume, others: Mapping[str, Volume]) -> list[Volume]:
+    """The further series that a crop of the first looks at too: those that are held, and on its very grid."""
+    held = others.values() if isinstance(others, dict) else ()
+    return [other for other in held if other.geometry.agrees_with(volume.geometry)]
+
+
+def _are_held(manifest: Manifest) -> bool:
+    """Whether all series are looked at together: a crop does that."""
+    reference = manifest.reference
+    return reference.sampling == "nnunet" or any(isinstance(step, Crop) for step in reference.steps)
+
+
+def _stacked(
+    manifest: Manifest,
+    entry: Input,
+    volume: Volume,
+    others: Mapping[str, Volume],
+    *,
+    first: preprocess.Prepared,
+    threads: int,
+) -> NDArray[np.float32]:
+    """A further channel of an nnU-Net: on the very grid of `volume`, cropped as that was.
+
+    Raises RoleError where it lies on another grid: nnU-Net takes channels that are registered and resampled.
+    """
+    own = others[entry.called]
+    if not own.geometry.agrees_with(volume.geometry):
+        roles = (manifest.reference.called, entry.called)
+        raise RoleError(
+            f"{entry.called} is not on the grid of {manifest.reference.called}, as nnU-Net's channels are; "
+            "send series that are resampled to each other",
+            roles=roles,
+        )
+    beside = [volume, *(other for role, other in others.items() if role != entry.called)]
+    return preprocess.prepare(own, entry, beside=beside, region=first.region, threads=threads).array
+
+
+def _further(
+    manifest: Manifest, entry: Input, volume: Volume, *, first: preprocess.Prepared, threads: int
+) -> NDArray[np.float32]:
+    """One further input, normalised: on the model grid, or by itself where it is planar."""
+    if entry.planar:
+        return preprocess.prepare(volume, entry, threads=threads).array
+    preprocess.check(volume, entry, upright=False)
+    _require_one_frame(manifest, entry, volume.geometry, first.source)
+    seen = steps.run(preprocess.turn(volume, entry), entry.source_steps, threads=threads).volume
+    return registration.onto(seen, entry, first.geometry, threads=threads)
+
+
+def _require_one_frame(manifest: Manifest, entry: Input, own: Geometry, first: Geometry) -> None:
+    """Raise RoleError where nobody knows how the series lies to the first (PS3.3 C.7.4.1.1.1)."""
+    frame = first.frame_of_reference_uid
+    if frame is not None and frame == own.frame_of_reference_uid:
+        return
+    roles = (manifest.reference.called, entry.called)
+    named = " and ".join(uid or "none" for uid in (frame, own.frame_of_reference_uid))
+    raise RoleError(
+        f"{roles[0]} and {roles[1]} are not in one Frame of Reference ({named}), so nothing says how they lie "
+        "to each other; send series of one examination, or register them before",
+        roles=roles,
+    )
+
+
+@contextmanager
+def _about(manifest: Manifest, entry: Input) -> Iterator[None]:
+    """Name the role of a series that cannot be used, where there are several."""
+    try:
+        yield
+    except RoleError:
+        raise
+    except VolumeError as error:
+        if len(manifest.inputs) == 1:
+            raise
+        raise RoleError(f"{entry.called}: {error}", roles=(entry.called,)) from error
+
+
+class _Channels:
+    """The arrays of a graph's inputs, filled channel by channel."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.arrays: dict[str, NDArray[np.float32]] = {}
+        self._manifest = manifest
+        self._counts = Counter(entry.name for entry in manifest.inputs)
+        self._filled: Counter[str] = Counter()
+
+    def put(self, entry: Input, array: NDArray[np.float32]) -> None:
+        """The next channel of the entry's input. Raises RoleError where it has another shape than those before."""
+        count, position = self._counts[entry.name], self._filled[entry.name]
+        if count == 1:
+            self.arrays[entry.name] = array[None]
+            return
+        if not position:
+            self.arrays[entry.name] = np.empty((count, *array.shape), dtype=np.float32)
+        whole = self.arrays[entry.name]
+        if array.shape != whole.shape[1:]:
+            before = next(one.called for one in self._manifest.inputs if one.name == entry.name)
+            raise RoleError(
+                f'{before} and {entry.called} are channels of "{entry.name}", and have {whole.shape[2:]} and '
+                f"{array.shape[1:]} rows and columns: give them one `size` in the manifest",
+                roles=(before, entry.called),
+            )
+        whole[position] = array
+        self._filled[entry.name] += 1

@@ -59,6 +59,7 @@ def at_spacing(source: Geometry, spacing_mm: tuple[float, float, float] | None) 
     asked one up to half a voxel over the whole axis, as in nnU-Net; the geometry says it exactly.
     """
     if spacing_mm is None:
+        _refuse_too_many(source.shape, "at its own spacing")
         return source
     lengths = [
         n * own / asked for n, own, asked in zip(source.shape, source.spacing, spacing_mm, strict=True)
@@ -70,6 +71,7 @@ def at_spacing(source: Geometry, spacing_mm: tuple[float, float, float] | None) 
 def _as_nnunet(source: Geometry, spacing_mm: tuple[float, float, float] | None) -> Geometry:
     """The grid over the same box that nnU-Net makes: a half is rounded to the even number of voxels."""
     if spacing_mm is None:
+        _refuse_too_many(source.shape, "at its own spacing")
         return source
     # Noise of the affine must not decide which half it is.
     slices, rows, columns = (
@@ -85,30 +87,30 @@ def _from_first_voxel(source: Geometry, spacing_mm: tuple[float, float, float] |
     It has as many voxels as come nearest to the last centre, a half rounded to the even number.
     """
     if spacing_mm is None:
+        _refuse_too_many(source.shape, "at its own spacing")
         return source
     factors = np.array([asked / own for asked, own in zip(spacing_mm, source.spacing, strict=True)])
     slices, rows, columns = (
         round((n - 1) / factor + 1) for n, factor in zip(source.shape, factors.tolist(), strict=True)
     )
-    _check_size((slices, rows, columns))
+    _refuse_too_many((slices, rows, columns), "at the model's spacing")
     affine = source.affine.copy()
     affine[:3, :3] = source.affine[:3, :3] * factors
     return replace(source, shape=(slices, rows, columns), affine=affine)
 
 
-def _check_size(shape: tuple[int, int, int]) -> None:
-    """Raise VolumeError where a grid is beyond what is held in memory."""
-    if math.prod(shape) > LIMIT:
-        raise VolumeError(
-            f"at the model's spacing the volume would have {shape} voxels, more than the engine holds"
-        )
-
-
 def _over_the_box(source: Geometry, shape: tuple[int, int, int]) -> Geometry:
     """A grid of `shape` whose outer faces are those of `source`."""
-    _check_size(shape)
+    _refuse_too_many(shape, "at the model's spacing")
     factors = np.array(source.shape) / np.array(shape)
     affine = source.affine.copy()
     affine[:3, :3] = source.affine[:3, :3] * factors
     affine[:3, 3] = source.to_patient((factors - 1) / 2)
     return replace(source, shape=shape, affine=affine)
+
+
+def _refuse_too_many(shape: tuple[int, int, int], when: str) -> None:
+    if math.prod(shape) > LIMIT:
+        raise VolumeError(
+            f"{when} the volume would have {shape} voxels, more than the engine holds ({LIMIT})"
+        )

@@ -2,115 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
-from engines.manifest_entries import LongText, ResultKind, Strict, WordsEntry
-from engines.manifest_findings import FindingRule, MeasurementEntry
-from engines.manifest_inputs import Input, Shape
+from engines.manifest_fields import Fields
+from engines.manifest_inputs import ROLE_LENGTH
 from engines.manifest_outputs import (
     Class,
     ClassificationOutput,
     DetectionOutput,
-    Label,
-    Output,
+    ImageOutput,
     RegressionOutput,
-    SegmentationOutput,
-    Task,
     Value,
     task_of,
 )
+from engines.manifest_results import refusal, with_usual
+from engines.manifest_stages import Crop
 
 
-class Weights(Strict):
-    """The network's file and its SHA-256."""
+class Manifest(Fields):
+    """The whole of `model.yaml`, its parts fitting each other."""
 
-    file: str = "model.onnx"
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-class Tiling(Strict):
-    """The sliding window."""
-
-    #: Patch shape in voxels along (slice, row, column).
-    patch: Shape
-    #: Fraction of a patch shared with its neighbour.
-    overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    #: "nnunet": the same gaussian about the voxel behind the middle, as nnU-Net has it.
-    weighting: Literal["gaussian", "uniform", "nnunet"] = "gaussian"
-    #: Smallest weight in a window, whose largest is 1.
-    least_weight: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    #: "even": windows evenly spread, each sharing at least `overlap` with the next; "fixed": each as far from the
-    #: one before as `overlap` says, but the last, which ends with the image (MONAI's).
-    placement: Literal["even", "fixed"] = "even"
-    #: Axes (0 slice, 1 row, 2 column) that are also inferred mirrored, and averaged.
-    mirror_axes: tuple[Literal[0, 1, 2], ...] = ()
-    #: 2.5D, for a patch of one slice: so many slices before and after it are channels too, edges repeated.
-    context: Annotated[int, Field(ge=0, le=16)] = 0
-    #: A window whose every input value is at most this is background without being inferred; null: none is.
-    skip_at_most: float | None = None
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_results(cls, given: Any) -> Any:
+        return with_usual(given)
 
     @model_validator(mode="after")
-    def _context_is_of_one_slice(self) -> Tiling:
-        if self.context and self.patch[0] != 1:
-            raise ValueError("context goes with a patch of one slice")
+    def _results_are_possible(self) -> Manifest:
+        wrong = refusal(self.task, self.results, planar=self.reference.planar)
+        if wrong:
+            raise ValueError(wrong)
         return self
-
-
-class Manifest(Strict):
-    """The whole of `model.yaml`."""
-
-    format: Literal[1]
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
-    version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
-    licence: str
-    manufacturer: LongText
-    intended_use: str
-    research_only: bool = True
-    weights: Weights
-    task: Task
-    #: The first is the one whose grid everything is answered on; the others are brought to it.
-    inputs: Annotated[tuple[Input, ...], Field(min_length=1, max_length=16)]
-    #: Null: the network sees the whole image at once, at the first input's `size`.
-    tiling: Tiling | None = None
-    outputs: Annotated[tuple[Output, ...], Field(min_length=1, max_length=1)]
-    measurements: tuple[MeasurementEntry, ...] = ()
-    findings: tuple[FindingRule, ...] = ()
-    results: tuple[ResultKind, ...] = ("seg", "sr")
-    #: For reports in words in these languages; without them they say it as the entries above do.
-    words: dict[Literal["zh"], WordsEntry] = Field(default_factory=dict)
-
-    @property
-    def reference(self) -> Input:
-        """The input whose grid everything is answered on."""
-        return self.inputs[0]
-
-    @property
-    def labels(self) -> tuple[Label, ...]:
-        """What a mask can hold; none where the task makes no mask."""
-        output = self.outputs[0]
-        return output.labels if isinstance(output, SegmentationOutput) else ()
-
-    @property
-    def windows(self) -> Tiling:
-        """The sliding window; one as large as the image where the manifest has none."""
-        if self.tiling is not None:
-            return self.tiling
-        size = self.reference.size or (1, 1, 1)
-        return Tiling(patch=size if len(size) == 3 else (1, *size), overlap=0, weighting="uniform")
-
-    @property
-    def valued(self) -> frozenset[str]:
-        """The keys of what the network itself estimates, as measurements are known by."""
-        output = self.outputs[0]
-        if isinstance(output, ClassificationOutput):
-            return frozenset(entry.key for entry in output.classes)
-        return (
-            frozenset(entry.key for entry in output.values)
-            if isinstance(output, RegressionOutput)
-            else frozenset()
-        )
 
     @model_validator(mode="after")
     def _task_and_output_agree(self) -> Manifest:
@@ -123,8 +47,105 @@ class Manifest(Strict):
         roles = [entry.called for entry in self.inputs]
         if len(set(roles)) != len(roles):
             raise ValueError("inputs: two have the same role; give each a role of its own")
-        if any(step.kind == "crop" for entry in self.inputs[1:] for step in entry.steps):
-            raise ValueError("inputs: the crop of the first is that of all; remove it from the others")
+        given = [*{entry.name for entry in self.inputs}, *(prompt.name for prompt in self.prompts)]
+        if len(set(given)) != len(given):
+            raise ValueError("prompts: two inputs of the graph have the same name")
+        if any(step.kind in ("crop", "pad") for entry in self.inputs[1:] for step in entry.steps):
+            raise ValueError(
+                "inputs: crop and pad of the first are those of all; remove them from the others"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _references_resolve(self) -> Manifest:
+        labels = [label.key for label in self.labels]
+        if len(set(labels)) != len(labels):
+            raise ValueError("outputs[0].labels: two labels have the same key")
+        if sorted(label.index for label in self.labels) != list(range(1, len(labels) + 1)):
+            raise ValueError("outputs[0].labels: the indices must run 1..N without gaps")
+        for entry in self.measurements:
+            unknown = set(entry.of) - set(labels)
+            if unknown:
+                raise ValueError(f"measurements.{entry.key}.of: no label is called {sorted(unknown)}")
+        keys = [entry.key for entry in self.measurements]
+        if len({*keys, *self.valued}) != len(keys) + len(self.valued):
+            raise ValueError("measurements: two measurements have the same key")
+        stated = {entry.key for entry in self.classes if entry.threshold is not None}
+        for rule in self.findings:
+            if rule.key in stated:
+                raise ValueError(f"findings.{rule.key}: a class has this key, and makes a finding of its own")
+            if rule.measurement not in {*keys, *self.valued}:
+                raise ValueError(f'findings.{rule.key}.measurement: no measurement "{rule.measurement}"')
+        return self
+
+    @model_validator(mode="after")
+    def _words_name_what_is_there(self) -> Manifest:
+        there = {
+            "labels": {label.key for label in self.labels},
+            "measurements": {entry.key for entry in self.measurements} | self.valued,
+            "findings": {rule.key for rule in self.findings} | {entry.key for entry in self.classes},
+        }
+        for language, entry in self.words.items():
+            for part, keys in there.items():
+                unknown = set(getattr(entry, part)) - keys
+                if unknown:
+                    raise ValueError(f"words.{language}.{part}: there is no {sorted(unknown)}")
+        return self
+
+    @model_validator(mode="after")
+    def _further_inputs_follow_the_first(self) -> Manifest:
+        first, *others = self.inputs
+        if not others and first.prefer:
+            raise ValueError("inputs[0].prefer: a model of one series takes each that fits; remove it")
+        for entry in self.inputs if others else ():
+            if len(entry.called) > ROLE_LENGTH:
+                raise ValueError(f"inputs: give {entry.name} a `role` of at most {ROLE_LENGTH} characters")
+        for position, entry in enumerate(others, start=1):
+            for key in () if entry.planar else ("spacing_mm", "size", "orientation"):
+                if key in entry.model_fields_set and getattr(entry, key) != getattr(first, key):
+                    raise ValueError(
+                        f"inputs[{position}].{key}: every input is brought to the grid of the first; remove it"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _other_models_fit(self) -> Manifest:
+        for key, others in (("after", self.after), ("ensemble", self.ensemble)):
+            if self.name in {other.model for other in others}:
+                raise ValueError(f"{key}: {self.name} is this model itself; name another")
+            if len({other.model for other in others}) != len({(o.model, o.digest) for o in others}):
+                raise ValueError(f"{key}: a model is named with two digests; it can have one only")
+        crops = [entry for entry in self.after if isinstance(entry.use, Crop)]
+        if len(crops) > 1:
+            raise ValueError("after: two of them crop; give the labels of both to one model, or drop one")
+        if crops and self.task == "image":
+            raise ValueError("after: an image is made of the whole of another; it cannot be cropped")
+        if self.ensemble and self.task != "segmentation":
+            raise ValueError(f"ensemble: only segmentations are averaged, and the task is {self.task}")
+        return self
+
+    @model_validator(mode="after")
+    def _skipping_means_something(self) -> Manifest:
+        output = self.outputs[0]
+        if self.windows.skip_at_most is None:
+            return self
+        if isinstance(output, ClassificationOutput | RegressionOutput):
+            raise ValueError(
+                f"tiling.skip_at_most: nobody knows what a {self.task} would be of what it did not see: remove it"
+            )
+        if isinstance(output, ImageOutput) and output.image.scale is not None:
+            raise ValueError(
+                "tiling.skip_at_most: what is not seen keeps the source's values, which an image with a scale of "
+                "its own cannot: remove it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _intensities_can_be_undone(self) -> Manifest:
+        output = self.outputs[0]
+        filled = getattr(self.reference.intensity, "nonzero", False) == "filled"
+        if filled and isinstance(output, ImageOutput) and output.image.scale is None:
+            raise ValueError("outputs[0].image.scale: give one; a z-score of the filled body is not undone")
         return self
 
     @model_validator(mode="after")
@@ -173,37 +194,4 @@ class Manifest(Strict):
                 "results: a parametric-map holds one map, which readers expect; "
                 f"mark one label with probability: true, not {marked}, or ask for fractional"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _references_resolve(self) -> Manifest:
-        labels = [label.key for label in self.labels]
-        if len(set(labels)) != len(labels):
-            raise ValueError("outputs[0].labels: two labels have the same key")
-        if sorted(label.index for label in self.labels) != list(range(1, len(labels) + 1)):
-            raise ValueError("outputs[0].labels: the indices must run 1..N without gaps")
-        for entry in self.measurements:
-            unknown = set(entry.of) - set(labels)
-            if unknown:
-                raise ValueError(f"measurements.{entry.key}.of: no label is called {sorted(unknown)}")
-        keys = [entry.key for entry in self.measurements]
-        if len({*keys, *self.valued}) != len(keys) + len(self.valued):
-            raise ValueError("measurements: two measurements have the same key")
-        for rule in self.findings:
-            if rule.measurement not in {*keys, *self.valued}:
-                raise ValueError(f'findings.{rule.key}.measurement: no measurement "{rule.measurement}"')
-        return self
-
-    @model_validator(mode="after")
-    def _words_name_what_is_there(self) -> Manifest:
-        there = {
-            "labels": {label.key for label in self.labels},
-            "measurements": {entry.key for entry in self.measurements} | self.valued,
-            "findings": {rule.key for rule in self.findings},
-        }
-        for language, entry in self.words.items():
-            for part, keys in there.items():
-                unknown = set(getattr(entry, part)) - keys
-                if unknown:
-                    raise ValueError(f"words.{language}.{part}: there is no {sorted(unknown)}")
         return self

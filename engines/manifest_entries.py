@@ -72,4 +72,5 @@ ResultKind = Literal[
     "parametric-map",
     "fractional",
     "pdf",
+    "image-series",
 ]

@@ -14,6 +14,7 @@ from engines.errors import PackageError
 from engines.manifest import Manifest
 from engines.manifest_findings import MeasurementEntry
 from engines.manifest_outputs import Task
+from engines.volume import SUV, Values
 
 #: The manifest formats that this version reads.
 FORMATS: tuple[int, ...] = get_args(Manifest.model_fields["format"].annotation)
@@ -98,7 +99,7 @@ def _dotted(location: tuple[int | str, ...]) -> str:
 def _unit_problems(manifest: Manifest) -> Iterator[str]:
     """Units that a kind of measurement cannot be given in."""
     for entry in manifest.measurements:
-        allowed = _allowed_units(entry)
+        allowed = _allowed_units(entry, manifest.reference.values)
         if allowed and entry.unit.value not in allowed:
             yield (
                 f"measurements.{entry.key}.unit.value: {entry.kind} cannot be given in "
@@ -106,8 +107,10 @@ def _unit_problems(manifest: Manifest) -> Iterator[str]:
             )
 
 
-def _allowed_units(entry: MeasurementEntry) -> frozenset[str]:
+def _allowed_units(entry: MeasurementEntry, values: Values) -> frozenset[str]:
     """The UCUM codes that fit the measurement's kind; empty where the source volume decides."""
+    if entry.kind in measure.OF_VALUES and values != "source":
+        return frozenset({SUV if values == "SUVbw" else "1"})
     if entry.kind == "volume":
         return frozenset(measure.PER_MM3)
     if entry.kind == "longest_diameter":

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from engines.manifest_entries import Splines, Strict
-from engines.manifest_steps import Step
+from engines.manifest_steps import Pad, SourceStep, Step, check_order
+from engines.volume import Values
 
 
 class Window(Strict):
@@ -83,6 +84,10 @@ _Count = Annotated[int, Field(gt=0)]
 Shape = tuple[_Count, _Count, _Count]
 
 
+#: Of a role, as a job remembers it.
+ROLE_LENGTH = 32
+
+
 class Input(Strict):
     """One series that the network looks at, and how it becomes an input or a channel of one."""
 
@@ -90,12 +95,17 @@ class Input(Strict):
     #: the patch has one. Several entries of one name are its channels, in their order.
     name: str
     #: What this series is to the model, e.g. "t1c"; the name where it is the only one of that.
-    role: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$", max_length=32)] | None = None
+    role: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$", max_length=ROLE_LENGTH)] | None = None
     #: Which series fits, in the same language as a route's `when`.
     series: dict[str, Any]
+    #: Of several series that fit: further criteria in the same language, the most wanted first. Each leaves those that
+    #: meet it, where some do.
+    prefer: tuple[dict[str, Any], ...] = ()
     #: Whether the model looks at single images (X-rays, ultrasound, photographs, one slice) as they were
     #: acquired: volumes of one slice, with or without a place in the patient, instead of stacks.
     planar: bool = False
+    #: What its values are, before anything is done to them; measurements are of these too.
+    values: Values = "source"
     #: Patient directions of the (slice, row, column) axes that the network was trained on.
     orientation: Annotated[str, Field(pattern=r"^[LRAPHF]{3}$")] = "HPL"
     #: Voxel spacing the network was trained on, mm along (slice, row, column), or (row, column) where
@@ -127,15 +137,26 @@ class Input(Strict):
         unfit = {"orientation", "min_slices"} if self.planar else set()
         for key in sorted(unfit & self.model_fields_set):
             raise ValueError(f"{key} says nothing where planar is {str(self.planar).lower()}: remove it")
+        if self.values == ("SUVbw" if self.planar else "displayed"):
+            raise ValueError(f"values: {self.values} is not for planar: {str(self.planar).lower()}")
         if self.size is not None and self.spacing_mm is not None:
             raise ValueError("give spacing_mm or size, not both")
-        if sum(step.kind == "crop" for step in self.steps) > 1:
-            raise ValueError("steps: one crop is enough")
         if self.sampling in ("first-voxel", "nnunet") and self.size is not None:
             raise ValueError(f"sampling: {self.sampling} goes with spacing_mm, not with size")
         if self.sampling != "nnunet" and getattr(self.intensity, "nonzero", False) == "filled":
             raise ValueError("intensity.nonzero: filled goes with sampling: nnunet")
+        check_order(self.steps)
         return self
+
+    @property
+    def source_steps(self) -> tuple[SourceStep, ...]:
+        """Those of the steps that are done on the source's grid."""
+        return tuple(step for step in self.steps if not isinstance(step, Pad))
+
+    @property
+    def padding(self) -> Pad | None:
+        """What is added around the network's grid."""
+        return next((step for step in self.steps if isinstance(step, Pad)), None)
 
     @property
     def called(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, Tag
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from engines.findings import Urgency
 from engines.manifest_entries import CodeEntry, LongText, Splines, Strict
@@ -64,7 +64,10 @@ class SegmentationOutput(Strict):
 
 
 class Platt(Strict):
-    """Calibration of a class (Platt 1999): its probability is sigmoid(slope x logit + intercept)."""
+    """Calibration of a class (Platt 1999): its probability is sigmoid(slope x logit + intercept).
+
+    The logit is that of the activated and aggregated value p: log(p / (1 - p)).
+    """
 
     slope: float
     intercept: float = 0.0
@@ -124,7 +127,8 @@ class RegressionOutput(Strict):
 class DetectionOutput(Strict):
     """Boxes, each with a score and a class; non-maximum suppression is done here."""
 
-    #: Graph output (boxes, 4 or 6), in voxels of the patch.
+    #: Graph output (boxes, 4 or 6), or (1, boxes, 4 or 6), in voxels of the patch: 0 is the outer face of the first
+    #: voxel, the patch's length that of the last. The other outputs have a first axis of 1 where this has.
     boxes: str
     #: "corners": lowest corner, then highest; "centre-size": centre, then lengths.
     box_format: Literal["corners", "centre-size"] = "corners"
@@ -140,6 +144,12 @@ class DetectionOutput(Strict):
     #: At most so many boxes, those with the highest scores.
     most: Annotated[int, Field(ge=1, le=1000)] = 100
     classes: Annotated[tuple[Class, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _softmax_needs_classes(self) -> DetectionOutput:
+        if self.activation == "softmax" and self.class_numbers is not None:
+            raise ValueError("softmax goes with scores of each class, and not with class_numbers")
+        return self
 
     @property
     def name(self) -> str:

@@ -28,6 +28,9 @@ PER_MM3: Mapping[str, float] = {"mm3": 1.0, "uL": 1.0, "mL": 1e-3, "cm3": 1e-3, 
 PER_MM2: Mapping[str, float] = {"mm2": 1.0, "cm2": 1e-2}
 PER_MM: Mapping[str, float] = {"mm": 1.0, "cm": 0.1}
 
+#: The kinds that are in the unit of the volume's values.
+OF_VALUES = frozenset({"mean", "std", "minimum", "maximum"})
+
 
 @dataclass(kw_only=True)
 class Statistics:
@@ -63,7 +66,7 @@ class Statistics:
 def check_units(manifest: Manifest, volume: Volume) -> None:
     """Raise VolumeError where a measurement is in another unit than the volume's values."""
     for entry in manifest.measurements:
-        if entry.kind in ("mean", "std", "minimum", "maximum") and entry.unit.value != volume.unit:
+        if entry.kind in OF_VALUES and entry.unit.value != volume.unit:
             raise VolumeError(
                 f"the model reports {entry.key} in {entry.unit.value}, "
                 f"but the volume's values are in {volume.unit}"

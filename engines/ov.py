@@ -96,7 +96,9 @@ def _fix_shapes(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> None:
 
 def _spec(port: Any) -> TensorSpec:
     """A port of the compiled network as TensorSpec."""
-    shape = tuple(None if axis.is_dynamic else axis.get_length() for axis in port.get_partial_shape())
+    partial = port.get_partial_shape()
+    axes = partial if partial.rank.is_static else ()
+    shape = tuple(None if axis.is_dynamic else axis.get_length() for axis in axes)
     return TensorSpec(
         name=port.get_any_name(), dtype=np.dtype(port.get_element_type().to_dtype()), shape=shape
     )

@@ -10,8 +10,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from engines import box_overlay
 from engines.errors import VolumeError
-from engines.findings import Segment
+from engines.findings import Box, Segment
 from engines.preprocess import axis_weights
 from engines.volume import Geometry, Volume
 
@@ -38,13 +39,14 @@ def overlay(
     window: tuple[float, float] | None = None,
     size: int = 512,
     unfilled: Collection[int] = (),
+    boxes: Sequence[Box] = (),
 ) -> NDArray[np.uint8]:
     """One plane of `volume` with `mask` (a label map on its grid) drawn over it: RGB (height, width, 3).
 
     `position` runs from 0 to 1: from foot to head (axial), front to back (coronal) and right to left
     (sagittal). `window` holds the values shown black and white, in the volume's unit; None takes them
     from the plane. The longer side has `size` pixels, the other follows from the voxels' spacing. The
-    segments numbered in `unfilled` get a contour only.
+    segments numbered in `unfilled` get a contour only; `boxes` are drawn where they touch the plane.
     Raises VolumeError where mask and volume differ in shape.
     """
     if mask.shape != volume.array.shape:
@@ -52,7 +54,10 @@ def overlay(
     image = volume.reoriented(_ORIENTATIONS[plane])
     labels = replace(volume, array=mask).reoriented(_ORIENTATIONS[plane]).array
     index = round(min(max(position, 0.0), 1.0) * (image.array.shape[0] - 1))
-    return slice_overlay(image, labels, segments, index=index, window=window, size=size, unfilled=unfilled)
+    turned = [box_overlay.reoriented(box, volume.geometry, _ORIENTATIONS[plane]) for box in boxes]
+    return slice_overlay(
+        image, labels, segments, index=index, window=window, size=size, unfilled=unfilled, boxes=turned
+    )
 
 
 def slice_overlay(
@@ -64,6 +69,7 @@ def slice_overlay(
     window: tuple[float, float] | None = None,
     size: int = 512,
     unfilled: Collection[int] = (),
+    boxes: Sequence[Box] = (),
 ) -> NDArray[np.uint8]:
     """Slice `index` of `volume`, as it was acquired, drawn like `overlay`: RGB (height, width, 3).
 
@@ -78,7 +84,8 @@ def slice_overlay(
         inside = _enlarged((mask[index] == segment.number).astype(np.float32), shape) > least
         fill = 0.0 if segment.number in unfilled else _FILL
         _draw(picture, inside, colour=segment.colour, thickness=thickness, fill=fill)
-    return np.rint(picture).astype(np.uint8)
+    own = volume.geometry.shape[1:]
+    return box_overlay.draw(np.rint(picture).astype(np.uint8), box_overlay.on(boxes, index), own)
 
 
 def _least(own: tuple[int, ...], shape: tuple[int, int]) -> float:

@@ -54,8 +54,16 @@ class ModelPackage:
             digest=self.digest,
             research_only=self.manifest.research_only,
             intended_use=self.manifest.intended_use,
+            parts=self._parts,
             words={language: self._translation(entry) for language, entry in self.manifest.words.items()},
         )
+
+    @property
+    def _parts(self) -> tuple[str, ...]:
+        """The other models that its answers are made with."""
+        manifest = self.manifest
+        named = [*(("after", o) for o in manifest.after), *(("together with", o) for o in manifest.ensemble)]
+        return tuple(dict.fromkeys(f"{how}: {other.model} sha256:{other.digest}" for how, other in named))
 
     def _translation(self, entry: WordsEntry) -> Translation:
         """The manifest's words, by what a mask and findings know."""
@@ -210,12 +218,17 @@ def _verified_weights(folder: Path, path: Path, expected: str) -> bytes:
             f"{folder / MANIFEST}: weights.sha256: {path.name} has {found}, not {expected}: "
             "fetch the package again, or write the new digest after a retraining"
         )
+    refuse_further_files(path, content)
+    return content
+
+
+def refuse_further_files(path: Path, content: bytes) -> None:
+    """Raise PackageError where the ONNX file at `path` is not the whole network."""
     if _FURTHER_FILE in content:
         raise PackageError(
             f"{path}: the network keeps tensors in further files, which no digest covers: "
             "save it as a single ONNX file"
         )
-    return content
 
 
 def _digest(manifest: bytes, weights_sha256: str) -> str:

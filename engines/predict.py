@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
-from engines import fusion, labels, measure, segment
+from engines import (
+    classify,
+    detect,
+    fit,
+    fusion,
+    labels,
+    manifest_prompts,
+    measure,
+    regress,
+    segment,
+    translate,
+)
 from engines.answer import Answer, Case, Clock
-from engines.errors import OutputError
 from engines.findings import Findings
-from engines.manifest_outputs import SegmentationOutput, Task
+from engines.given import NOTHING, Given
+from engines.manifest_outputs import Task
 from engines.package import ModelPackage
 from engines.runner import Runner, usable_cores
 from engines.volume import Volume
@@ -23,7 +35,13 @@ _PREPROCESSED, _INFERRED = 0.05, 0.95
 Progress = Callable[[float], None]
 
 #: What answers each task.
-_TASKS: Mapping[Task, Callable[[Case], Answer]] = {"segmentation": segment.answer}
+_TASKS: Mapping[Task, Callable[[Case], Answer]] = {
+    "segmentation": segment.answer,
+    "classification": classify.answer,
+    "regression": regress.answer,
+    "detection": detect.answer,
+    "image": translate.answer,
+}
 
 
 def predict(
@@ -32,37 +50,50 @@ def predict(
     volume: Volume,
     others: Mapping[str, Volume] = MappingProxyType({}),
     *,
+    given: Given = NOTHING,
+    members: Sequence[Runner] = (),
+    parameters: Mapping[str, Any] = MappingProxyType({}),
     progress: Progress | None = None,
     threads: int | None = None,
+    clock: Clock | None = None,
 ) -> Findings:
     """Answer about `volume` with the open network of `package`.
 
-    `others` are the series of the manifest's further inputs, by role. The mask lies on the volume's own grid
-    and the measurements are of its own values. `progress` is called with a growing fraction up to 1.
-    `threads` bounds the work outside the network; None means as many as this process may use, four at most.
-    Raises VolumeError where a volume cannot be used, RunnerError where the runtime fails and
+    `others` are the series of the manifest's further inputs, by role; `given` is what earlier models found,
+    and `members` are the open networks of the manifest's ensemble (`cascade` has both at hand). `parameters`
+    take the place of the values of the manifest's prompts, by name. The mask lies on the volume's own grid and the
+    measurements are of its own values. `progress` is called with a growing fraction up to 1. `threads` bounds the
+    work outside the network; None means as many as this process may use, four at most. `clock` adds the seconds of
+    each stage to what it has; None starts anew.
+    Raises VolumeError where a volume cannot be used, RunnerError where the runtime fails, InputMismatch where
+    a parameter or the network's input is not what the manifest says, and
     OutputError where the network's answer cannot be.
     """
-    report = progress or _ignore
+    report = progress or ignore
     count = threads or min(_MOST_THREADS, usable_cores())
     manifest = package.manifest
-    check_runner(package, runner)
+    for each in (runner, *members):
+        fit.check_runner(package, each)
+    prompts = manifest_prompts.given(manifest.prompts, parameters)
     measure.check_units(manifest, volume)
-    clock = Clock()
+    clock, part = clock or Clock(), given.cut(volume)
     with clock.stage("preprocess"):
-        seen = fusion.prepare(manifest, volume, others, threads=count)
+        seen = given.beside(fusion.prepare(manifest, part, others, threads=count), part)
     report(_PREPROCESSED)
     answer = _TASKS[manifest.task](
         Case(
             package=package,
             runner=runner,
-            volume=volume,
+            members=tuple(members),
+            volume=part,
             seen=seen,
+            prompts=prompts,
             clock=clock,
             report=lambda done: report(_PREPROCESSED + (_INFERRED - _PREPROCESSED) * done),
             threads=count,
         )
     )
+    answer = given.back(answer, volume.geometry)
     found = _concluded(package, runner, volume, answer, clock=clock, threads=count)
     report(1.0)
     return found
@@ -92,37 +123,11 @@ def _concluded(
         maps=answer.maps,
         boxes=answer.boxes,
         image=answer.image,
+        image_label=manifest.image_label,
         engine=runner.description,
         seconds=clock.seconds,
     )
 
 
-def check_runner(package: ModelPackage, runner: Runner) -> None:
-    """Raise OutputError where the network's inputs and outputs are not those that the manifest names."""
-    manifest, output = package.manifest, package.manifest.outputs[0]
-    wanted = list(dict.fromkeys(entry.name for entry in manifest.inputs))
-    names = [spec.name for spec in runner.inputs]
-    if sorted(names) != sorted(wanted):
-        only = " alone" if len(wanted) == 1 else ""
-        named = ", ".join(f'"{name}"' for name in wanted)
-        raise OutputError(f"the network has the inputs {names}; the manifest names {named}{only}")
-    shapes = {spec.name: spec.shape for spec in runner.outputs}
-    if output.name not in shapes:
-        raise OutputError(f'the network has the outputs {sorted(shapes)}; the manifest names "{output.name}"')
-    if isinstance(output, SegmentationOutput):
-        _check_channels(output, shapes[output.name])
-
-
-def _check_channels(output: SegmentationOutput, shape: tuple[int | None, ...]) -> None:
-    """Raise OutputError where the output has not one channel for each class."""
-    classes = segment.channels(output)
-    if len(shape) not in (4, 5) or shape[1] not in (None, classes):
-        needing = "labels need" if output.activation == "sigmoid" else "labels and the background need"
-        raise OutputError(
-            f'output "{output.name}" has shape {shape}; the manifest\'s {needing} '
-            f"(1, {classes}, slices, rows, columns)"
-        )
-
-
-def _ignore(_: float) -> None:
+def ignore(_: float) -> None:
     """Progress that nobody watches."""

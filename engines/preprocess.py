@@ -11,15 +11,19 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
-from engines import body, grids, lattice, splines, steps
+from engines import body, grids, lattice, pad, splines, steps
 from engines import manifest_inputs as manifest
 from engines.errors import VolumeError
+from engines.intensity import Scaling, scaling_for
 from engines.slabs import SLAB, spread
 from engines.volume import WHOLE, Geometry, Region, Scale, Volume
 
 #: How far an axis may point away from the patient axis that it stands for. A gantry tilts up to 30
 #: degrees; a network sees a patient who is turned further than that as nothing it was trained on.
 OBLIQUE_LIMIT_DEGREES = 30.5
+
+#: A network's values are float32.
+_MOST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -32,32 +36,12 @@ class Prepared:
     geometry: Geometry
     #: The source grid, its axes in the model's order and direction.
     source: Geometry
+    #: What was done to the intensities.
+    scaling: Scaling
     #: What of `source` the model grid covers.
     region: Region = WHOLE
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scaling:
-    """Clip to [low, high], subtract `offset`, multiply by `scale`."""
-
-    low: float = -math.inf
-    high: float = math.inf
-    offset: float = 0.0
-    scale: float = 1.0
-    #: Leave zero as it is: background, not measured.
-    keep_zero: bool = False
-
-    def __call__(self, slab: NDArray[Any]) -> NDArray[np.float32]:
-        """The slab scaled, as new contiguous float32."""
-        scaled = np.array(slab, dtype=np.float32, order="C")
-        zero = scaled == 0 if self.keep_zero else None
-        if self.low > -math.inf or self.high < math.inf:
-            np.clip(scaled, np.float32(self.low), np.float32(self.high), out=scaled)
-        scaled -= np.float32(self.offset)
-        scaled *= np.float32(self.scale)
-        if zero is not None:
-            scaled[zero] = 0
-        return scaled
+    #: What of the model grid is not padding.
+    inner: Region = WHOLE
 
 
 def prepare(
@@ -80,30 +64,43 @@ def prepare(
     check(volume, entry)
     turned = turn(volume, entry)
     others = [turn(other, entry).array for other in beside]
-    seen = steps.run(turned, entry.steps, region=region, beside=others, threads=threads)
+    seen = steps.run(turned, entry.source_steps, region=region, beside=others, threads=threads)
     if seen.volume is not turned:
         _check_values(seen.volume, "after its steps ")
     grid = grids.of_model(seen.volume.geometry, entry)
     if _is_filled(entry):
         parts = [other[seen.region] for other in others]
-        array = _on_grid(body.normalised(seen.volume, parts), grid, entry, threads=threads)
+        array, scaling = _on_grid(body.normalised(seen.volume, parts), grid, entry, threads=threads)
     else:
-        array = _on_grid(seen.volume, grid, entry, threads=threads)
-    return Prepared(array=array, geometry=grid, source=turned.geometry, region=seen.region)
+        array, scaling = _on_grid(seen.volume, grid, entry, threads=threads)
+    inner = WHOLE
+    if entry.padding is not None:
+        array, grid, inner = pad.padded(array, grid, entry.padding)
+    return Prepared(
+        array=array,
+        geometry=grid,
+        source=turned.geometry,
+        scaling=scaling,
+        region=seen.region,
+        inner=inner,
+    )
 
 
-def _on_grid(volume: Volume, grid: Geometry, entry: manifest.Input, *, threads: int) -> NDArray[np.float32]:
-    """The volume's values on `grid`, scaled before or after that."""
+def _on_grid(
+    volume: Volume, grid: Geometry, entry: manifest.Input, *, threads: int
+) -> tuple[NDArray[np.float32], Scaling]:
+    """The volume's values on `grid`, scaled before or after that, and how."""
     if entry.sampling == "nnunet":
         wanted = grids.asked_spacing(volume.geometry, entry) or volume.geometry.spacing
         axes = splines.axes(volume.array.shape, grid.shape, (volume.geometry.spacing, wanted), entry.splines)
         scaling = Scaling() if _is_filled(entry) else scaling_for(entry.intensity, volume.array)
-        return splines.resample(volume.array, axes, scaling=scaling, threads=threads)
+        return splines.resample(volume.array, axes, scaling=scaling, threads=threads), scaling
     early = entry.scaled == "before"
+    scaling = scaling_for(entry.intensity, volume.array) if early else Scaling()
     array = resample(
         volume.array,
         grid.shape,
-        scaling=scaling_for(entry.intensity, volume.array) if early else None,
+        scaling=scaling,
         antialias=entry.sampling == "box",
         steps=grids.steps(volume.geometry, grid, entry),
         threads=threads,
@@ -112,7 +109,7 @@ def _on_grid(volume: Volume, grid: Geometry, entry: manifest.Input, *, threads: 
         scaling = scaling_for(entry.intensity, array)
         for plane in array:
             plane[...] = scaling(plane)
-    return array
+    return array, scaling
 
 
 def _is_filled(entry: manifest.Input) -> bool:
@@ -125,8 +122,11 @@ def turn(volume: Volume, entry: manifest.Input) -> Volume:
     return volume if entry.planar else volume.reoriented(entry.orientation)
 
 
-def check(volume: Volume, entry: manifest.Input) -> None:
-    """Raise VolumeError, saying why, where the model cannot answer about this volume."""
+def check(volume: Volume, entry: manifest.Input, *, upright: bool = True) -> None:
+    """Raise VolumeError, saying why, where the model cannot answer about this volume.
+
+    A volume that is brought to the grid of another need not be `upright` itself.
+    """
     slices = volume.array.shape[0]
     if entry.planar:
         if slices > 1:
@@ -134,7 +134,7 @@ def check(volume: Volume, entry: manifest.Input) -> None:
         if entry.spacing_mm is not None and volume.geometry.scale is Scale.NONE:
             raise VolumeError("the image does not say how large its pixels are, and the model must know")
     else:
-        _check_stack(volume, entry)
+        _check_stack(volume, entry, upright=upright)
     _check_values(volume, "")
 
 
@@ -142,20 +142,27 @@ def _check_values(volume: Volume, when: str) -> None:
     """Finite, and not all the same."""
     low, high = float(volume.array.min()), float(volume.array.max())
     if not (math.isfinite(low) and math.isfinite(high)):
-        raise VolumeError(f"{when}the volume holds values that are not finite numbers")
+        bad = sum(int(np.count_nonzero(~np.isfinite(plane))) for plane in volume.array)
+        raise VolumeError(
+            f"{when}the volume holds values that are not finite numbers: {bad} of {volume.array.size} voxels"
+        )
+    if max(-low, high) > _MOST:
+        raise VolumeError(
+            f"{when}the values of the volume run from {low:g} to {high:g}: more than float32 can hold"
+        )
     if low == high:
         raise VolumeError(
             f"{when}every voxel of the volume has the same value, {low:g}: there is no image in it"
         )
 
 
-def _check_stack(volume: Volume, entry: manifest.Input) -> None:
-    """Enough slices, upright in the patient."""
+def _check_stack(volume: Volume, entry: manifest.Input, *, upright: bool) -> None:
+    """Enough slices, and upright in the patient where that matters."""
     slices = volume.array.shape[0]
     if slices < entry.min_slices:
         raise VolumeError(f"the volume has {slices} slices; the model needs at least {entry.min_slices}")
     angle = obliquity(volume.geometry)
-    if angle > OBLIQUE_LIMIT_DEGREES:
+    if upright and angle > OBLIQUE_LIMIT_DEGREES:
         raise VolumeError(
             f"the volume is turned {angle:.0f} degrees away from the patient's axes; "
             f"the engine accepts up to {OBLIQUE_LIMIT_DEGREES:.0f}"
@@ -182,6 +189,16 @@ def axis_weights(n_in: int, n_out: int, *, antialias: bool) -> scipy.sparse.csr_
     factor = n_in / n_out
     extent = factor if antialias and factor > 1 else 0.0
     centres = (np.arange(n_out) + 0.5) * factor - 0.5
+    return weights_at(centres, n_in, extent=extent)
+
+
+def weights_at(
+    centres: NDArray[np.floating[Any]], n_in: int, *, extent: float
+) -> scipy.sparse.csr_matrix[np.float32]:
+    """Linear interpolation at `centres`, indices of `n_in` voxels, as a matrix; with `extent`, its mean so far around.
+
+    Beyond the first and last voxel's centre the edge value holds.
+    """
     first = np.floor(centres - extent / 2).astype(np.int64)
     taps = first[:, None] + np.arange(math.ceil(extent) + 2)
     distances = centres[:, None] - taps
@@ -191,7 +208,7 @@ def axis_weights(n_in: int, n_out: int, *, antialias: bool) -> scipy.sparse.csr_
         weights = np.clip(1 - np.abs(distances), 0, None)
     rows, columns = np.nonzero(weights)
     places = np.clip(taps[rows, columns], 0, n_in - 1)
-    matrix = scipy.sparse.coo_matrix((weights[rows, columns], (rows, places)), shape=(n_out, n_in))
+    matrix = scipy.sparse.coo_matrix((weights[rows, columns], (rows, places)), shape=(len(centres), n_in))
     return matrix.tocsr().astype(np.float32)
 
 
@@ -218,15 +235,31 @@ def resample(
     of the volume that is small in-plane. The order of the axes is that of `array`, so an answer does
     not depend on how the voxels lie in memory.
     """
-    scale = scaling or Scaling()
     along, rows, columns = (
         axis_weights(own, wanted, antialias=antialias) if step is None else lattice.linear(own, wanted, step)
         for own, wanted, step in zip(array.shape, shape, steps, strict=True)
     )
+    return weigh(array, (along, rows, columns), shape, scaling=scaling or Scaling(), threads=threads)
+
+
+#: How one axis is resampled; None where it is not.
+Weights = scipy.sparse.csr_matrix[np.float32] | None
+
+
+def weigh(
+    array: NDArray[Any],
+    weights: tuple[Weights, Weights, Weights],
+    shape: tuple[int, int, int],
+    *,
+    scaling: Scaling,
+    threads: int = 1,
+) -> NDArray[np.float32]:
+    """Scale `array` and resample each axis by its weights, to `shape`."""
+    along, rows, columns = weights
     flat = np.empty((array.shape[0], shape[1], shape[2]), dtype=np.float32)
 
     def shrink(start: int) -> None:
-        slab = scale(array[start : start + SLAB])
+        slab = scaling(array[start : start + SLAB])
         for offset in range(len(slab)):
             flat[start + offset] = _in_plane(slab[offset], rows, columns)
 
@@ -243,83 +276,3 @@ def _in_plane(
     if rows is not None:
         plane = rows @ plane
     return plane if columns is None else np.asarray((columns @ plane.T).T)
-
-
-def scaling_for(intensity: manifest.Intensity, array: NDArray[Any]) -> Scaling:
-    """What `intensity` means for this image; statistics are those of the whole source image."""
-    match intensity:
-        case manifest.Window(low=low, high=high):
-            return _to_unit_range(low, high)
-        case manifest.CTNormalisation(low=low, high=high, mean=mean, std=std):
-            return Scaling(low=low, high=high, offset=mean, scale=1 / std)
-        case manifest.ZScore(nonzero=nonzero):
-            mean, std = _moments(array, nonzero=bool(nonzero))
-            return Scaling(offset=mean, scale=1 / std, keep_zero=bool(nonzero))
-        case manifest.Unchanged():
-            return Scaling()
-        case manifest.Percentile(low=low, high=high):
-            return _to_unit_range(*_percentiles(array, (low, high)))
-        case manifest.MinMax(to=to):
-            return _to_range(float(array.min()), float(array.max()), to, clip=True)
-        case manifest.Linear(low=low, high=high, to=to, clip=clip):
-            return _to_range(low, high, to, clip=clip)
-
-
-def _to_unit_range(low: float, high: float) -> Scaling:
-    """Clip to [low, high] and scale to [0, 1]."""
-    if not high > low:
-        raise VolumeError(
-            f"the intensity range [{low:g}, {high:g}] is empty: the image has no contrast in it"
-        )
-    return Scaling(low=low, high=high, offset=low, scale=1 / (high - low))
-
-
-def _to_range(low: float, high: float, to: tuple[float, float], *, clip: bool) -> Scaling:
-    """Scale [low, high] linearly to `to`, which may run the other way; clip to it, or not."""
-    if high == low:
-        raise VolumeError("on the model's grid every voxel has the same value: there is no contrast in it")
-    slope = (to[1] - to[0]) / (high - low)
-    ends = sorted((low, high)) if clip else (-math.inf, math.inf)
-    return Scaling(low=ends[0], high=ends[1], offset=low - to[0] / slope, scale=slope)
-
-
-def _moments(array: NDArray[Any], *, nonzero: bool) -> tuple[float, float]:
-    """Mean and standard deviation, of all voxels or of those that are not zero."""
-    count, total, squares = 0, 0.0, 0.0
-    # Sums about a value of the image itself: about zero, a large offset would cost the digits.
-    middle = (float(array.min()) + float(array.max())) / 2
-    for plane in array:
-        values = plane[plane != 0] if nonzero else plane
-        centred = np.asarray(values, dtype=np.float64) - middle
-        count += centred.size
-        total += float(centred.sum())
-        squares += float(np.square(centred).sum())
-    mean = total / count
-    deviation = math.sqrt(max(squares / count - mean * mean, 0.0))
-    if deviation == 0:
-        raise VolumeError("the voxels that the z-score is made of all have the same value")
-    return mean + middle, deviation
-
-
-def _percentiles(array: NDArray[Any], percents: tuple[float, float]) -> tuple[float, float]:
-    """Two percentiles of all voxels, interpolated linearly between ranks."""
-    if np.issubdtype(array.dtype, np.integer) and int(array.max()) - int(array.min()) < 2**20:
-        return _percentiles_of_integers(array, percents)
-    low, high = np.percentile(np.array(array, dtype=np.float32), percents, overwrite_input=True)
-    return float(low), float(high)
-
-
-def _percentiles_of_integers(array: NDArray[Any], percents: tuple[float, float]) -> tuple[float, float]:
-    """The same from a histogram with one bin per value: exact, and no second copy of the image."""
-    lowest = int(array.min())
-    counts = np.zeros(int(array.max()) - lowest + 1, dtype=np.int64)
-    for plane in array:
-        counts += np.bincount((plane.astype(np.int64) - lowest).ravel(), minlength=len(counts))
-    cumulated = np.cumsum(counts)
-
-    def at(percent: float) -> float:
-        rank = percent / 100 * (array.size - 1)
-        below, above = np.searchsorted(cumulated, [math.floor(rank), math.ceil(rank)], side="right")
-        return lowest + float(below) + (rank - math.floor(rank)) * float(above - below)
-
-    return at(percents[0]), at(percents[1])

@@ -17,6 +17,7 @@ _UNITS = {
     "cm3": "cm³",
     "um": "µm",
     "Cel": "°C",
+    "g/ml{SUVbw}": "g/ml (SUVbw)",
 }
 
 #: Instead of a number where there is none: NaN, infinity.

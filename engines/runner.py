@@ -22,7 +22,7 @@ class TensorSpec:
 
     name: str
     dtype: np.dtype[Any]
-    #: None where the axis may have any length.
+    #: None where the axis may have any length; () also where nobody knows how many axes there are.
     shape: tuple[int | None, ...]
 
     def __str__(self) -> str:

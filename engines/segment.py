@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines import components, grids, labels, postprocess, preprocess, splines, tiling
+from engines import components, ensemble, fit, grids, labels, pad, postprocess, preprocess, splines
 from engines.answer import Answer, Case
-from engines.findings import PROBABILITY, Code, Map
+from engines.findings import NO_UNIT, PROBABILITY, Map
 from engines.manifest_outputs import Label, SegmentationOutput
 from engines.volume import Geometry, Volume
 
-#: UCUM's unity (PS3.16 CID 7181).
-_NO_UNIT = Code(value="1", scheme="UCUM", meaning="no units")
+#: A logit that leaves no doubt, and is still a number to interpolate with.
+_SURE = 20.0
 
 
 def answer(case: Case) -> Answer:
@@ -34,7 +34,7 @@ def answer(case: Case) -> Answer:
 
     backward = postprocess.Backward(
         turned(mask),
-        case.seen.geometry.shape,
+        case.seen.geometry.within(case.seen.inner).shape,
         activation=output.activation,
         interpolate=output.interpolate,
         steps=grids.steps(case.seen.source, case.seen.geometry, manifest.reference),
@@ -43,20 +43,23 @@ def answer(case: Case) -> Answer:
         probabilities={number: turned(share) for number, share in shares.items()},
         threads=case.threads,
     )
-    slabs = tiling.sweep(
-        case.runner,
-        case.seen.arrays,
-        manifest.windows,
-        output_name=output.name,
-        classes=channels(output),
-        progress=case.report,
-    )
+    slabs = ensemble.sweep(case, output, classes=fit.channels(output), background=_background(output))
     for slab in case.clock.each("infer", slabs):
         with case.clock.stage("postprocess"):
-            backward.write(slab.start, slab.logits)
+            start, logits = pad.trimmed(slab.start, slab.logits, case.seen.inner)
+            if logits.shape[1]:
+                backward.write(start, logits)
     with case.clock.stage("postprocess"):
         _clean(mask, geometry, output.labels)
     return Answer(mask=mask, maps=tuple(_probability(label, shares[label.index]) for label in wanted))
+
+
+def _background(output: SegmentationOutput) -> list[float]:
+    """What the network would say of each channel where there is nothing."""
+    if output.activation == "sigmoid":
+        return [-_SURE] * len(output.labels)
+    other = 0.0 if output.activation == "none" else -_SURE
+    return [1.0 if output.activation == "none" else 0.0, *[other] * len(output.labels)]
 
 
 def _matrices(
@@ -70,14 +73,9 @@ def _matrices(
     return splines.axes(case.seen.geometry.shape, shape, (asked, own), output.splines).matrices
 
 
-def channels(output: SegmentationOutput) -> int:
-    """How many channels the network's output has: regions have no background."""
-    return len(output.labels) + (output.activation != "sigmoid")
-
-
 def _probability(label: Label, array: NDArray[np.float32]) -> Map:
     """The map of a label's probability."""
-    return Map(key=label.key, name=PROBABILITY, unit=_NO_UNIT, segment_number=label.index, array=array)
+    return Map(key=label.key, name=PROBABILITY, unit=NO_UNIT, segment_number=label.index, array=array)
 
 
 def _clean(mask: NDArray[Any], geometry: Geometry, declared: Sequence[Label]) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from numpy.typing import NDArray
 
 from engines import crop
-from engines.manifest_steps import Crop, Step
+from engines.manifest_steps import BiasField, Clahe, Clip, Crop, Gaussian, Median, NonLocalMeans, SourceStep
 from engines.volume import WHOLE, Region, Volume
 
 
@@ -23,7 +23,7 @@ class Stepped:
 
 def run(
     volume: Volume,
-    steps: Sequence[Step],
+    steps: Sequence[SourceStep],
     *,
     region: Region = WHOLE,
     beside: Sequence[NDArray[Any]] = (),
@@ -37,8 +37,32 @@ def run(
     if region != WHOLE:
         volume = volume.within(region)
     for step in steps:
-        match step:
-            case Crop():
-                region = crop.region([volume.array, *beside], step, threads=threads)
-                volume = volume.within(region)
+        if isinstance(step, Crop):
+            region = crop.region([volume.array, *beside], step, threads=threads)
+            volume = volume.within(region)
+        else:
+            volume = replace(volume, array=_filtered(volume, step, threads=threads))
     return Stepped(volume=volume, region=region)
+
+
+def _filtered(volume: Volume, step: SourceStep, *, threads: int) -> NDArray[Any]:
+    """The image after a step that keeps its grid."""
+    # Imported here: most models want none of these, and the libraries that they need are large.
+    from engines import bias, contrast, denoise
+
+    array = volume.array
+    match step:
+        case Median():
+            return denoise.median(array, step, threads=threads)
+        case Gaussian():
+            return denoise.gaussian(array, step, volume.geometry, threads=threads)
+        case NonLocalMeans():
+            return denoise.non_local_means(array, step, threads=threads)
+        case Clahe():
+            return contrast.clahe(array, step, threads=threads)
+        case Clip():
+            return contrast.clip(array, step, threads=threads)
+        case BiasField():
+            return bias.corrected(array, step, threads=threads)
+        case Crop():
+            raise ValueError("a crop makes another grid")

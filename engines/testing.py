@@ -1,4 +1,4 @@
-"""A runner that needs no runtime and whose answer is known beforehand, for tests of whatever uses one."""
+"""Runners that need no runtime and whose answer is known beforehand, for tests of whatever uses one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engines import fit, manifest_prompts
 from engines.package import ModelPackage
 from engines.runner import Runner, TensorSpec
 
@@ -53,6 +54,38 @@ class ThresholdRunner(Runner):
 
     def _close(self) -> None:
         pass
+
+
+class FixedRunner(Runner):
+    """A "network" of any task that gives the same answer to every call, and remembers what it was given."""
+
+    def __init__(self, package: ModelPackage, outputs: Mapping[str, NDArray[Any]], *, batch: int = 1) -> None:
+        """`outputs` are what it answers, by name, for a call of `batch` windows."""
+        self._outputs = dict(outputs)
+        #: The feeds of each call, by input name.
+        self.seen: list[dict[str, NDArray[Any]]] = []
+        manifest = package.manifest
+        prompts = manifest_prompts.given(manifest.prompts, {})
+        images = [
+            TensorSpec(name=name, dtype=np.dtype(np.float32), shape=shape)
+            for name, shape in fit.shapes(manifest, batch=batch).items()
+        ]
+        super().__init__(
+            inputs=[*images, *(_spec(name, array) for name, array in prompts.items())],
+            outputs=[_spec(name, array) for name, array in outputs.items()],
+            description="fixed CPU float32",
+        )
+
+    def _infer(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        self.seen.append({name: array.copy() for name, array in feeds.items()})
+        return dict(self._outputs)
+
+    def _close(self) -> None:
+        pass
+
+
+def _spec(name: str, array: NDArray[Any]) -> TensorSpec:
+    return TensorSpec(name=name, dtype=array.dtype, shape=array.shape)
 
 
 def threshold_runner(package: ModelPackage, thresholds: Sequence[float]) -> ThresholdRunner:

@@ -6,17 +6,16 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engines.errors import OutputError
-from engines.manifest import Tiling
-from engines.runner import Runner, TensorSpec
-
-#: Patches per call where the network takes any number of them.
-BATCH = 4
+from engines.manifest_tiling import Tiling
+from engines.runner import Runner
+from engines.windows import Answers, Network, Window, flipped
 
 #: Width of the gaussian as a fraction of the patch (Isensee et al., nnU-Net, Nature Methods 2021).
 SIGMA = 1 / 8
@@ -48,6 +47,17 @@ class Plan:
     def inferences(self) -> int:
         """How many patches the network will see."""
         return math.prod(len(starts) for starts in self.starts) * len(self.mirrors)
+
+    @property
+    def windows(self) -> list[Window]:
+        """All of them, layer by layer, each with its mirror images."""
+        return [
+            Window(corner=(first, row, column), mirror=mirror)
+            for first in self.starts[0]
+            for row in self.starts[1]
+            for column in self.starts[2]
+            for mirror in self.mirrors
+        ]
 
 
 def plan(shape: tuple[int, int, int], tiling: Tiling) -> Plan:
@@ -90,6 +100,8 @@ def sweep(
     *,
     output_name: str,
     classes: int,
+    constants: Mapping[str, NDArray[Any]] = MappingProxyType({}),
+    background: Sequence[float] = (),
     progress: Callable[[float], None] | None = None,
 ) -> Iterator[Slab]:
     """Run the network over `feeds`, (channels, slices, rows, columns) by input name, all on one grid; yield its
@@ -97,29 +109,47 @@ def sweep(
 
     A slab is yielded as soon as no later window reaches it, so no more than one patch's depth of
     logits is ever held. The grid is padded with 0 where it is smaller than the patch, as nnU-Net does.
+    `constants` are the inputs that are the same in every call. Where windows may be skipped, a voxel that no
+    other one covers is `background`, one value for each class.
     Raises OutputError where the network answers with another shape or with NaN.
     """
     layout = plan(_shape3(feeds), tiling)
-    padded = {name: _padded(array, layout, tiling.context) for name, array in feeds.items()}
+    padded = padded_for(feeds, layout, tiling)
     whole = _shape3(padded, tiling.context)
-    network = _Network(
-        runner=runner, output_name=output_name, classes=classes, patch=layout.patch, context=tiling.context
+    network = network_for(runner, tiling, constants)
+    sums = _Sums(classes=classes, shape=whole, layout=layout, tiling=tiling, background=background)
+    layers = zip(layout.starts[0], (*layout.starts[0][1:], whole[0]), strict=True)
+    first, end = next(layers)
+    for answers in network.answers(padded, layout.windows, progress=progress):
+        logits = _looked_at(answers, output_name, classes, layout.patch)
+        for window, part in zip(answers.windows, logits, strict=False):
+            while first != window.corner[0]:
+                yield from sums.take(first, end)
+                first, end = next(layers)
+            sums.add(window, flipped(part, window.mirror))
+    yield from sums.take(first, end)
+    for low, high in layers:
+        yield from sums.take(low, high)
+
+
+def network_for(
+    runner: Runner, tiling: Tiling, constants: Mapping[str, NDArray[Any]] = MappingProxyType({})
+) -> Network:
+    """The runner as what `tiling` shows windows to."""
+    return Network(
+        runner=runner,
+        patch=tiling.patch,
+        context=tiling.context,
+        constants=constants,
+        skip_at_most=tiling.skip_at_most,
     )
-    sums = _Sums(classes=classes, shape=whole, layout=layout, tiling=tiling)
-    ends = (*layout.starts[0][1:], whole[0])
-    corners = list(itertools.product(layout.starts[1], layout.starts[2]))
-    done = 0
-    for first, end in zip(layout.starts[0], ends, strict=True):
-        reach = slice(first, first + layout.patch[0] + 2 * tiling.context)
-        layer = {name: array[:, reach] for name, array in padded.items()}
-        for (row, column), logits in network.patches(layer, corners, layout.mirrors):
-            sums.add(row, column, logits)
-            done += 1
-            if progress is not None:
-                progress(done / layout.inferences)
-        slab = sums.take(first, end)
-        if slab.logits.shape[1]:
-            yield slab
+
+
+def padded_for(
+    feeds: Mapping[str, NDArray[np.float32]], layout: Plan, tiling: Tiling
+) -> dict[str, NDArray[np.float32]]:
+    """The arrays with 0 around them where the patch is larger, and the slices of context before and behind."""
+    return {name: _padded(array, layout, tiling.context) for name, array in feeds.items()}
 
 
 def _shape3(feeds: Mapping[str, NDArray[Any]], context: int = 0) -> tuple[int, int, int]:
@@ -135,76 +165,31 @@ def _padded(array: NDArray[np.float32], layout: Plan, context: int) -> NDArray[n
     return np.pad(array, ((0, 0), (context, context), (0, 0), (0, 0)), mode="edge") if context else array
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Network:
-    """A runner that takes stacks of patches and returns logits that have been looked at."""
-
-    runner: Runner
-    output_name: str
-    classes: int
-    patch: tuple[int, int, int]
-    context: int
-
-    def patches(
-        self,
-        layer: Mapping[str, NDArray[np.float32]],
-        corners: Sequence[tuple[int, int]],
-        mirrors: Sequence[tuple[int, ...]],
-    ) -> Iterator[tuple[tuple[int, int], NDArray[np.float32]]]:
-        """The logits of each window of a layer, mirrored back, one pass after the other."""
-        jobs = list(itertools.product(corners, mirrors))
-        for start in range(0, len(jobs), self._batch):
-            batch = jobs[start : start + self._batch]
-            for (corner, mirror), logits in zip(batch, self._infer(layer, batch), strict=True):
-                yield corner, _flipped(logits, mirror)
-
-    @property
-    def _batch(self) -> int:
-        """Patches per call: the network's own number where it is fixed."""
-        return self.runner.inputs[0].shape[0] or BATCH
-
-    def _infer(
-        self,
-        layer: Mapping[str, NDArray[np.float32]],
-        batch: Sequence[tuple[tuple[int, int], tuple[int, ...]]],
-    ) -> list[NDArray[np.float32]]:
-        """Logits (classes, slices, rows, columns) of each window of the batch."""
-        stacks = {
-            spec.name: self._stack(
-                spec, [_flipped(self._tile(layer[spec.name], at), axes) for at, axes in batch]
-            )
-            for spec in self.runner.inputs
-        }
-        answer = self.runner.infer(stacks)[self.output_name]
-        count = len(next(iter(stacks.values())))
-        space = self.patch if answer.ndim == 5 else self.patch[1:]
-        if answer.shape != (count, self.classes, *space):
-            expected = (count, self.classes, *space)
-            raise OutputError(f'output "{self.output_name}" has shape {answer.shape}, not {expected}')
-        # Both are NaN where any value is; nothing of the answer's size is made.
-        if not (np.isfinite(answer.min()) and np.isfinite(answer.max())):
-            raise OutputError(f'output "{self.output_name}" holds values that are not finite numbers')
-        return list(answer.reshape(count, self.classes, *self.patch)[: len(batch)])
-
-    def _stack(self, spec: TensorSpec, tiles: Sequence[NDArray[np.float32]]) -> NDArray[Any]:
-        """Tiles (channels, slices, rows, columns) as the network takes them; slices are channels in 2D."""
-        shape = tiles[0].shape if len(spec.shape) == 5 else (-1, *tiles[0].shape[2:])
-        first = tiles[0].reshape(shape)
-        stack = np.zeros((spec.shape[0] or len(tiles), *first.shape), dtype=spec.dtype)
-        for index, tile in enumerate(tiles):
-            stack[index] = tile.reshape(shape)
-        return stack
-
-    def _tile(self, array: NDArray[np.float32], corner: tuple[int, int]) -> NDArray[np.float32]:
-        """One window of a layer (a view), with the slices around it that are its context."""
-        row, column = corner
-        return array[:, :, row : row + self.patch[1], column : column + self.patch[2]]
+def _looked_at(answers: Answers, name: str, classes: int, patch: tuple[int, int, int]) -> NDArray[np.float32]:
+    """Logits (windows, classes, slices, rows, columns). Raises OutputError where they are none."""
+    answer = answers.outputs[name]
+    space = patch if answer.ndim == 5 else patch[1:]
+    expected = (answers.count, classes, *space)
+    if answer.shape != expected:
+        raise OutputError(f'output "{name}" has shape {answer.shape}, not {expected}')
+    # Both are NaN where any value is; nothing of the answer's size is made.
+    if not (np.isfinite(answer.min()) and np.isfinite(answer.max())):
+        raise OutputError(f'output "{name}" holds values that are not finite numbers')
+    return answer.reshape(answers.count, classes, *patch)
 
 
 class _Sums:
     """Weighted sums of logits over one patch's depth of slices."""
 
-    def __init__(self, *, classes: int, shape: tuple[int, int, int], layout: Plan, tiling: Tiling) -> None:
+    def __init__(
+        self,
+        *,
+        classes: int,
+        shape: tuple[int, int, int],
+        layout: Plan,
+        tiling: Tiling,
+        background: Sequence[float],
+    ) -> None:
         self._layout = layout
         self._profile = [_profile(length, tiling.weighting) for length in layout.patch]
         # The weights of all windows form a grid, so their sum is a product of one sum per axis.
@@ -216,24 +201,27 @@ class _Sums:
         self._weights = depth[:, None, None] * rows[:, None] * columns / np.float32(len(layout.mirrors))
         self._weighted = np.empty_like(self._weights)
         self._sums = np.zeros((classes, layout.patch[0], *shape[1:]), dtype=np.float32)
-        # Weights that are kept from falling are no product any more: their sum is kept voxel by voxel.
+        # Weights that are kept from falling, or are missing, are no product: their sum is kept voxel by voxel.
         self._counts: NDArray[np.float32] | None = None
         if tiling.least_weight:
             np.maximum(self._weights, tiling.least_weight / len(layout.mirrors), out=self._weights)
+        if tiling.least_weight or tiling.skip_at_most is not None:
             self._counts = np.zeros(self._sums.shape[1:], dtype=np.float32)
+        given = np.array(background or [0.0] * classes, dtype=np.float32)
+        self._background = given[:, None, None, None]
 
-    def add(self, row: int, column: int, logits: NDArray[np.float32]) -> None:
-        """Add one window's logits at (row, column) of the current layer."""
-        _, rows, columns = self._layout.patch
-        place = self._sums[:, :, row : row + rows, column : column + columns]
+    def add(self, window: Window, logits: NDArray[np.float32]) -> None:
+        """Add the logits of a window of the current layer."""
+        (_, row, column), (_, rows, columns) = window.corner, self._layout.patch
+        place = (slice(None), slice(row, row + rows), slice(column, column + columns))
         # Class by class: what is in between then stays in the processor's cache.
-        for total, values in zip(place, logits, strict=True):
+        for total, values in zip(self._sums, logits, strict=True):
             np.multiply(values, self._weights, out=self._weighted)
-            total += self._weighted
+            total[place] += self._weighted
         if self._counts is not None:
-            self._counts[:, row : row + rows, column : column + columns] += self._weights
+            self._counts[place] += self._weights
 
-    def take(self, first: int, end: int) -> Slab:
+    def take(self, first: int, end: int) -> Iterator[Slab]:
         """The averages of slices [first, end), without padding; what remains moves up to the front."""
         (front, _), *sides = self._layout.padding
         limit = len(self._total[0]) - self._layout.padding[0][1]
@@ -242,30 +230,31 @@ class _Sums:
             slice(before, len(total) - after)
             for (before, after), total in zip(sides, self._total[1:], strict=True)
         )
-        depth, rows, columns = self._total[0][low:high], self._total[1][cut[0]], self._total[2][cut[1]]
-        logits = self._sums[(slice(None), slice(low - first, high - first), *cut)].copy()
-        if self._counts is not None:
-            logits /= self._counts[(slice(low - first, high - first), *cut)]
-        else:
+        if low < high:
+            yield Slab(start=low - front, logits=self._averages(slice(low, high), first, cut))
+        self._advance(end - first)
+
+    def _averages(self, slices: slice, first: int, cut: tuple[slice, ...]) -> NDArray[np.float32]:
+        """The sums of `slices`, held from `first` on, divided by the weights of their windows."""
+        place = (slice(slices.start - first, slices.stop - first), *cut)
+        logits = self._sums[(slice(None), *place)].copy()
+        if self._counts is None:
+            depth, rows, columns = self._total[0][slices], self._total[1][cut[0]], self._total[2][cut[1]]
             logits /= depth[:, None, None]
             logits /= rows[:, None] * columns
-        self._advance(end - first)
-        return Slab(start=low - front, logits=logits)
+            return logits
+        weights = self._counts[place]
+        np.divide(logits, weights, out=logits, where=weights > 0)
+        np.copyto(logits, self._background, where=weights == 0)
+        return logits
 
     def _advance(self, slices: int) -> None:
         """Make slice `slices` of the window its first, and the freed end zero."""
-        remaining = self._sums.shape[1] - slices
-        for total in self._sums:
-            total[:remaining] = total[slices:].copy()
-        self._sums[:, remaining:] = 0
-        if self._counts is not None:
-            self._counts[:remaining] = self._counts[slices:].copy()
-            self._counts[remaining:] = 0
-
-
-def _flipped(array: NDArray[np.float32], axes: tuple[int, ...]) -> NDArray[np.float32]:
-    """(channels, slices, rows, columns) mirrored along the `axes` of the grid (a view)."""
-    return np.flip(array, tuple(axis + 1 for axis in axes)) if axes else array
+        held = [*self._sums] if self._counts is None else [*self._sums, self._counts]
+        for array in held:
+            remaining = len(array) - slices
+            array[:remaining] = array[slices:].copy()
+            array[remaining:] = 0
 
 
 def _profile(length: int, weighting: str) -> NDArray[np.float32]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,13 @@ _DIRECTIONS = (("R", "L"), ("A", "P"), ("F", "H"))
 #: A box of voxels: first and one-past-last along (slice, row, column).
 Region = tuple[slice, slice, slice]
 WHOLE: Region = (slice(None), slice(None), slice(None))
+
+#: What a model looks at: the source's own values, a single image as it is displayed (0 black to 1 white), or
+#: a PET's standardised uptake value by body weight.
+Values = Literal["source", "displayed", "SUVbw"]
+
+#: UCUM code of the last (PS3.16 CID 85).
+SUV = "g/ml{SUVbw}"
 
 
 class Scale(StrEnum):
@@ -139,6 +146,12 @@ class Geometry:
         affine[:3, 3] = self.to_patient(np.array([first, top, left], dtype=np.float64))
         return replace(self, shape=(end - first, bottom - top, right - left), affine=affine)
 
+    def around(self, shape: tuple[int, int, int], region: Region) -> Geometry:
+        """The grid of `shape` of which this is the `region`."""
+        affine = self.affine.copy()
+        affine[:3, 3] = self.to_patient(np.array([-float(part.start) for part in region]))
+        return replace(self, shape=shape, affine=affine)
+
     def agrees_with(self, other: Geometry, tolerance_mm: float = 1e-3) -> bool:
         """Whether both place every voxel at the same point, to `tolerance_mm`."""
         if self.shape != other.shape:
@@ -169,8 +182,12 @@ class Volume:
     unit: str = "1"
     #: Values that the source wants shown black and white; None where it does not say so of the whole volume.
     window: tuple[float, float] | None = None
+    #: Of a clip: (frames, rows, columns), of which `array` is the middle one; None for what does not move.
+    frames: NDArray[Any] | None = None
 
     def __post_init__(self) -> None:
+        if self.frames is not None and self.frames.shape[1:] != self.array.shape[1:]:
+            raise VolumeError(f"frames {self.frames.shape} and array {self.array.shape} differ in shape")
         if self.array.shape != self.geometry.shape:
             raise VolumeError(f"array {self.array.shape} and geometry {self.geometry.shape} differ in shape")
 

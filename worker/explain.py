@@ -10,7 +10,7 @@ from rich.tree import Tree
 
 from engines import printing
 from worker import evidence as evidences
-from worker import views, words
+from worker import gathered, views, words
 
 _YES, _NO = "[green]yes[/]", "[red]no[/] "
 _COLOURS = {
@@ -77,7 +77,7 @@ def decision_label(decision: views.DecisionLine) -> str:
 def add_decided(branch: Tree, decision: views.DecisionLine) -> None:
     """A decision's whole trace: the route's tests, and where it matched, its model's beside them."""
     tests = decision.trace.get("children", [])
-    if decision.model and [test["subject"] for test in tests] == ["all", "all"]:
+    if decision.model and [test["subject"] for test in tests] in (["all", "all"], ["all", "roles"]):
         for test, whose in zip(tests, ("route", "model"), strict=True):
             add_trace(branch.add(f"{_YES if test['verdict'] else _NO} {whose}"), test)
     else:
@@ -88,7 +88,7 @@ def add_trace(branch: Tree, trace: dict[str, Any]) -> None:
     """A trace's tests, each with the value that was found."""
     mark = _YES if trace["verdict"] else _NO
     if "children" in trace:
-        inner = branch if trace["subject"] == "all" else branch.add(f"{mark} {trace['subject']}")
+        inner = branch if trace["subject"] in ("all", "roles") else branch.add(f"{mark} {trace['subject']}")
         for child in trace["children"]:
             add_trace(inner, child)
         return
@@ -103,12 +103,14 @@ def job_tree(job: views.JobDetail, *, present: int | None = None) -> Tree:
     older += f", [yellow]replaced by job {job.replaced_by}[/]" if job.replaced_by else ""
     tree = Tree(
         f"[bold]job {job.id}[/] {job.model} {job.model_version}  "
-        f"{_state(job.state)}, attempt {job.attempts}{older}"
+        f"{_state(job.state)}, {job.priority}, attempt {job.attempts}{older}"
     )
     if job.error:
         tree.add(f"[red]{escape(job.reason)}: {escape(job.error)}[/]")
     for note in [*_next(job), *(f"note: {escape(note)}" for note in job.notes)]:
         tree.add(note)
+    if job.roles:
+        tree.add("looks at " + ", ".join(f"{escape(role)} {uid}" for role, uid in job.roles.items()))
     if job.engine:
         seconds = ", ".join(f"{stage} {value:.2f}" for stage, value in job.seconds.items())
         tree.add(f"engine {escape(job.engine)}; seconds: {seconds}")
@@ -120,13 +122,16 @@ def job_tree(job: views.JobDetail, *, present: int | None = None) -> Tree:
         tree.add(
             f"{escape(measured.meaning)}, {where}: {measured.value:.1f} {escape(printing.unit(measured.unit))}"
         )
-    for made in job.objects:
+    for alike in gathered.objects(job.objects):
+        made, count = alike[0], len(alike)
         problem = f"  [red]{escape(made.problem)}[/]" if made.problem else ""
         gone = f"  [yellow]its file was deleted on {made.purged_at:%Y-%m-%d}[/]" if made.purged_at else ""
-        branch = tree.add(f"{made.kind.upper()} {made.sop_instance_uid}{problem}{gone}")
-        for delivery in job.deliveries:
-            if delivery.sop_instance_uid == made.sop_instance_uid:
-                branch.add(_delivery(delivery))
+        named = made.sop_instance_uid if count == 1 else f"{made.series_instance_uid} ({count} images)"
+        branch = tree.add(f"{made.kind.upper()} {named}{problem}{gone}")
+        uids = {each.sop_instance_uid for each in alike}
+        own = [delivery for delivery in job.deliveries if delivery.sop_instance_uid in uids]
+        for some in gathered.deliveries(own):
+            branch.add(_delivery(some[0]) + (f" ({len(some)} images)" if len(some) > 1 else ""))
     return tree
 
 

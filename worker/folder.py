@@ -11,14 +11,21 @@ from dicom_node import attributes
 from dicom_node.errors import DataSetError
 from worker.errors import ConfigurationError
 from worker.routing import SeriesView
+from worker.series_files import Files
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FolderSeries:
     """One series that was found."""
 
+    study_instance_uid: str
     view: SeriesView
     paths: tuple[Path, ...]
+
+    @property
+    def files(self) -> Files:
+        """As a model reads it."""
+        return Files(series_instance_uid=self.view.series_instance_uid, paths=self.paths)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -28,6 +35,13 @@ class Folder:
     series: tuple[FolderSeries, ...]
     #: Files that are no DICOM files, with the reason.
     others: tuple[tuple[Path, str], ...]
+
+    def studies(self) -> list[list[FolderSeries]]:
+        """The series of each study."""
+        found: dict[str, list[FolderSeries]] = {}
+        for series in self.series:
+            found.setdefault(series.study_instance_uid, []).append(series)
+        return list(found.values())
 
 
 def files(path: Path) -> list[Path]:
@@ -54,11 +68,11 @@ def read(path: Path) -> Folder:
             continue
         key = (str(found.get("StudyInstanceUID") or ""), str(found.get("SeriesInstanceUID") or ""))
         groups.setdefault(key, []).append((file, found))
-    series = tuple(_series(uid, members) for (_, uid), members in groups.items())
+    series = tuple(_series(study, uid, members) for (study, uid), members in groups.items())
     return Folder(series=series, others=tuple(others))
 
 
-def _series(uid: str, members: Iterable[tuple[Path, dict[str, Any]]]) -> FolderSeries:
+def _series(study: str, uid: str, members: Iterable[tuple[Path, dict[str, Any]]]) -> FolderSeries:
     """One group of files as a series: the attributes are those of its first file."""
     listed = list(members)
     view = SeriesView(
@@ -67,4 +81,4 @@ def _series(uid: str, members: Iterable[tuple[Path, dict[str, Any]]]) -> FolderS
         attributes={**listed[0][1], "NumberOfSeriesRelatedInstances": len(listed)},
         sop_instance_uids=tuple(str(found.get("SOPInstanceUID") or "") for _, found in listed),
     )
-    return FolderSeries(view=view, paths=tuple(file for file, _ in listed))
+    return FolderSeries(study_instance_uid=study, view=view, paths=tuple(file for file, _ in listed))

@@ -32,7 +32,7 @@ def remove(station: Station) -> int:
             removed += files.remove_unfinished(folder)
             # Its job may have been revived since; what it makes now is fresh.
             stale = time.time() - FRESH_SECONDS
-            for path in folder.glob("*.dcm") if folder.name in barren else ():
+            for path in folder.rglob("*.dcm") if folder.name in barren else ():
                 if path.stat().st_mtime < stale:
                     path.unlink()
                     removed += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -50,7 +51,10 @@ def conclude(bench: Bench, job: Job, outcome: Analysis, watch: Stopwatch) -> lis
     now = datetime.now(UTC)
     refused = [file for file in outcome.files if not file.verified]
     destinations = [] if refused else job.destinations
-    unsent = profiles.kept_back(job.sends, {file.kind: file.size for file in outcome.files})
+    sizes: Counter[str] = Counter()
+    for file in outcome.files:
+        sizes[file.kind] += file.size
+    unsent = profiles.kept_back(job.sends, sizes)
     with bench.database.write() as session:
         values: dict[str, Any] = {
             "engine": outcome.findings.engine,
@@ -64,7 +68,7 @@ def conclude(bench: Bench, job: Job, outcome: Analysis, watch: Stopwatch) -> lis
             to = JobState.FAILED
             values |= {
                 "reason": "gate",
-                "error": "; ".join(f"{file.kind}: {file.problem}" for file in refused),
+                "error": "; ".join(dict.fromkeys(f"{file.kind}: {file.problem}" for file in refused)),
             }
         if to is not JobState.DELIVERING:
             values["finished_at"] = now

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import closing
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from engines import loader
+from engines import fit, loader, manifest_prompts, tiling
+from engines.manifest import Manifest
+from engines.manifest_outputs import SegmentationOutput
 from engines.package import ModelPackage
 from engines.runner import Runner
+from engines.windows import Window
 
-#: Voxels whose label may differ: float32 sums in another order differ in the last bits.
+#: Voxels whose label may differ, and numbers: float32 sums in another order differ in the last bits.
 AGREEMENT = 0.9999
+
+#: Numbers of other tasks that differ by less are the same, as a part of them and beside zero.
+_SAME = 1e-3
 
 
 class Verdict(BaseModel):
@@ -23,9 +31,9 @@ class Verdict(BaseModel):
     model: str
     engine: str
     reference: str
-    #: Fraction of voxels with the same label.
+    #: Fraction of voxels with the same label; of other tasks than segmentation, of numbers that are the same.
     agreement: float
-    #: Largest difference of an output value.
+    #: Largest difference of an output value; infinite where one engine gives more of them.
     largest_difference: float
     #: Reference's time for a patch, divided by the engine's.
     speed_up: float
@@ -34,40 +42,71 @@ class Verdict(BaseModel):
 
 def compare(package: ModelPackage) -> Verdict:
     """Run one patch of seeded noise with smooth shapes through both engines. Raises EngineError."""
-    feeds = {package.manifest.inputs[0].name: _patch(package)}
-    name = package.manifest.outputs[0].name
     with closing(loader.open_runner(package, engine="onnxruntime")) as reference:
-        expected, slow = _timed(reference, feeds, name)
+        expected, slow = _timed(package, reference)
         with closing(loader.open_runner(package, engine="openvino")) as runner:
-            got, fast = _timed(runner, feeds, name)
-            agreement = float(np.mean(expected.argmax(axis=1) == got.argmax(axis=1)))
+            got, fast = _timed(package, runner)
+            agreement = min(_agreement(package.manifest, expected[name], got[name]) for name in expected)
             return Verdict(
                 model=package.manifest.name,
                 engine=runner.description,
                 reference=reference.description,
                 agreement=agreement,
-                largest_difference=float(np.abs(expected - got).max()),
+                largest_difference=max(_difference(expected[name], got[name]) for name in expected),
                 speed_up=slow / fast,
                 agrees=agreement >= AGREEMENT,
             )
 
 
-def _patch(package: ModelPackage) -> NDArray[np.float32]:
-    """An input in the range that the intensity step gives: waves of several lengths and some noise."""
-    shape = package.manifest.windows.patch
-    grid = np.meshgrid(
-        *(np.linspace(0, 3 * np.pi, length, dtype=np.float32) for length in shape), indexing="ij"
-    )
-    waves = sum(np.sin((index + 1) * axis) for index, axis in enumerate(grid)) / 6 + 0.5
-    noise = np.random.default_rng(0).normal(0, 0.05, shape)
-    return np.clip(waves + noise, 0, 1).astype(np.float32)[None, None]
+def _agreement(manifest: Manifest, expected: NDArray[Any], got: NDArray[Any]) -> float:
+    """The part of an output that is the same."""
+    if expected.shape != got.shape:
+        return 0.0
+    if not expected.size:
+        return 1.0
+    output = manifest.outputs[0]
+    if not isinstance(output, SegmentationOutput):
+        return float(np.isclose(got, expected, rtol=_SAME, atol=_SAME).mean())
+    if output.activation == "sigmoid":
+        return float(np.mean((expected > 0) == (got > 0)))
+    return float(np.mean(expected.argmax(axis=1) == got.argmax(axis=1)))
 
 
-def _timed(
-    runner: Runner, feeds: dict[str, NDArray[np.float32]], name: str
-) -> tuple[NDArray[np.float32], float]:
-    """An output and the seconds of a second, warm run."""
-    answer = runner.infer(feeds)[name].copy()
+def _difference(expected: NDArray[Any], got: NDArray[Any]) -> float:
+    """The largest difference of two numbers at the same place."""
+    if expected.shape != got.shape:
+        return float("inf")
+    return float(np.abs(expected.astype(np.float64) - got).max(initial=0.0))
+
+
+def _patches(manifest: Manifest) -> dict[str, NDArray[np.float32]]:
+    """Inputs in the range that the intensity step gives: waves of several lengths and some noise."""
+    rng = np.random.default_rng(0)
+    patches = {}
+    for name, (_, channels, *shape) in fit.shapes(manifest).items():
+        grid = np.meshgrid(
+            *(np.linspace(0, 3 * np.pi, length, dtype=np.float32) for length in shape), indexing="ij"
+        )
+        waves = sum(np.sin((index + 1) * axis) for index, axis in enumerate(grid)) / 6 + 0.5
+        noise = rng.normal(0, 0.05, (channels, *shape))
+        patches[name] = np.clip(waves + noise, 0, 1).astype(np.float32)
+    return patches
+
+
+def _timed(package: ModelPackage, runner: Runner) -> tuple[Mapping[str, NDArray[Any]], float]:
+    """The outputs for one patch, and the seconds that a patch took in a second, warm run."""
+    manifest = package.manifest
+    fit.check_runner(package, runner)
+    prompts = manifest_prompts.given(manifest.prompts, {})
+    # Nothing is empty enough to be left out here.
+    settings = manifest.windows.model_copy(update={"skip_at_most": None})
+    network = tiling.network_for(runner, settings, prompts)
+    patches, window = _patches(manifest), [Window(corner=(0, 0, 0))]
+    answers = next(network.answers(patches, window))
+    outputs = {}
+    for name in fit.names(manifest.outputs[0]):
+        whole = answers.outputs[name]
+        outputs[name] = (whole[:1] if answers.count > 1 else whole).copy()
     started = time.perf_counter()
-    runner.infer(feeds)
-    return answer, time.perf_counter() - started
+    next(network.answers(patches, window))
+    return outputs, (time.perf_counter() - started) / answers.count

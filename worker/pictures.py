@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -25,16 +26,22 @@ _SIZE = 512
 def draw(volume: Volume, findings: Findings, folder: Path) -> list[Path]:
     """Write three axial, one coronal and one sagittal PNG into `folder`; return their paths.
 
-    Of a single image write it alone, as it was acquired.
+    Of a single image write it alone, as it was acquired. Of an image that the model made show that.
 
-    The planes go through what the model segmented: at its quarter, middle and three quarters, so
-    that a picture never shows an empty part of the scan.
+    The planes go through what the model segmented, or through its most certain box: at its quarter, middle and
+    three quarters, so that a picture never shows an empty part of the scan.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    volume = findings.image or volume
     window = _window(volume)
     sizes = labels.counts(findings.mask, len(findings.segments))
     frame = labels.surrounding(sizes)
-    shared: dict[str, Any] = {"window": window, "size": _SIZE, "unfilled": frame}
+    shared: dict[str, Any] = {
+        "window": window,
+        "size": _SIZE,
+        "unfilled": frame,
+        "boxes": findings.boxes,
+    }
     if volume.geometry.shape[0] == 1:
         picture = overlay.slice_overlay(volume, findings.mask, findings.segments, index=0, **shared)
         return [_save(picture, folder / "image.png")]
@@ -75,7 +82,7 @@ def _planes(
     """Name, plane and position (0..1 along the plane's patient direction) of each picture."""
     wanted = (sizes > 0) & ~np.isin(np.arange(sizes.size), [0, *frame])
     whole = tuple((0, length - 1) for length in findings.geometry.shape)
-    found = labels.extents(findings.mask, wanted) or whole
+    found = labels.extents(findings.mask, wanted) or _first_box(findings) or whole
     low, high = _span(findings, found, "FH")
     for index, part in enumerate((0.25, 0.5, 0.75), start=1):
         yield f"axial-{index}", "axial", low + part * (high - low)
@@ -84,6 +91,17 @@ def _planes(
     low, high = _span(findings, found, "RL")
     # A quarter, not the middle: the middle of a body shows neither lung.
     yield LAST, "sagittal", low + (high - low) / 4
+
+
+def _first_box(findings: Findings) -> tuple[tuple[int, int], ...] | None:
+    """First and last index along each axis of the most certain box, as `labels.extents` says it."""
+    if not findings.boxes:
+        return None
+    box = findings.boxes[0]
+    faces = zip(box.low, box.high, findings.geometry.shape, strict=True)
+    return tuple(
+        (max(0, math.floor(low + 0.5)), min(length - 1, math.ceil(high - 0.5))) for low, high, length in faces
+    )
 
 
 def _span(findings: Findings, found: tuple[tuple[int, int], ...], directions: str) -> tuple[float, float]:

@@ -7,7 +7,7 @@ Every one may be repeated after a crash, at any point, and ends in the same rows
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -20,18 +20,17 @@ from db.base import Database
 from db.models import Delivery, Job
 from db.states import JobState
 from dicom_node import results as dicom_results
-from dicom_node import series as dicom_series
 from dicom_node.errors import CommitmentRefused, SendError, SeriesError
 from dicom_node.instance import StoredInstance
 from dicom_node.results import report
 from dicom_node.results.context import ResultContext
 from dicom_node.senders import Destination, Outcome, Verdict
-from engines import predict
 from engines.errors import EngineError
 from worker import (
     antecedents,
     completeness,
     hold,
+    inference,
     limits,
     outcomes,
     pictures,
@@ -39,6 +38,8 @@ from worker import (
     receipts,
     records,
     routing,
+    subjects,
+    turns,
     version,
 )
 from worker import commitment_ledger as ledger
@@ -48,6 +49,7 @@ from worker.hold import Hold
 from worker.lease import Lease
 from worker.loop_guard import ConfiguredGuard
 from worker.replacement import hand_over
+from worker.series_files import Files
 from worker.stopwatch import Stopwatch
 
 logger = logging.getLogger(__name__)
@@ -128,20 +130,26 @@ def _route(
     study, series_ids, problem = settled.study, settled.series_ids, settled.problem
     by_name = {route.name: route for route in routes}
     wanted: dict[str, dict[str, Any]] = {}
+    roles: dict[str, dict[str, int]] = {}
     decisions.forget(session, study.id, study.revision, series_ids)
-    for decision in routing.decide(routes, models, records.series_views(session, study, series_ids)):
+    several = any(len(model.inputs) > 1 for model in models.values())
+    asked, beside = subjects.series_views(session, study, series_ids, with_others=several)
+    for decision in routing.decide(routes, models, asked, beside=beside):
         decisions.record(session, records.decision(study, decision, now))
-        if not decision.matched:
+        if not decision.taken:
             continue
         route, model = by_name[decision.route], models[decision.model]
         sends = profiles.sends(route.send_to, route.terms, model.results)
         values = records.job(study, decision, model, sends=sends, announce_to=route.announce_to, now=now)
+        views = decision.taken.values()
+        values["priority"] = min(turns.of(route.priority, view.attributes) for view in views)
         if problem:
             values = records.skipped(values, "study-problem", problem, now)
         # Two routes that ask the same of the same images get one job, which serves both.
         earlier = wanted.get(values["identity"], values)
         wanted[values["identity"]] = records.serve_both(earlier, values)
-    made = [jobs.create(session, values) for values in wanted.values()]
+        roles[values["identity"]] = records.roles(decision)
+    made = [jobs.create(session, values, roles[identity]) for identity, values in wanted.items()]
     purging.carry_answers(session, study)
     keep = [] if problem else [job.id for job in made]
     error = problem or "its series has other images by now, or no route asks for it any more"
@@ -165,18 +173,18 @@ def analyse(bench: Bench, job_id: int, *, send: Callable[[list[int]], None] | No
         )
         if job is None:
             return []
-        images = records.own_instances(session, job)
-        if images is None:
+        about = subjects.of_job(session, job)
+        if about is None:
             return outcomes.supersede(session, job, bench.owner)
-        if hand_over(session, bench, job, images=images, now=now):
+        if hand_over(session, bench, job, about=about, now=now):
             return []
         before = antecedents.settle(session, job, now)
     logger.info("job %s: %s on study %s", job.id, job.model, job.study.study_instance_uid)
     watch = Stopwatch()
     try:
-        with Lease(bench, job, allowed):
-            paths = [bench.spool_root / row.path for row in images]
-            analysis = _analyse(bench, job, paths, before, watch)
+        with Lease(bench, job, allowed), bench.shelf.at_work():
+            series = {role: subject.files(bench.spool_root) for role, subject in about.items()}
+            analysis = _analyse(bench, job, series, before, watch)
     except SeriesError as error:
         return outcomes.fail(bench, job, error.reason, str(error), watch)
     except EngineError as error:
@@ -195,18 +203,17 @@ def analyse(bench: Bench, job_id: int, *, send: Callable[[list[int]], None] | No
 
 
 def _analyse(
-    bench: Bench, job: Job, paths: Sequence[Path], before: Antecedents, watch: Stopwatch
+    bench: Bench, job: Job, series: Mapping[str, Files], before: Antecedents, watch: Stopwatch
 ) -> Analysis:
-    """Files -> volume -> findings -> objects, read back."""
+    """Files -> volumes -> findings -> objects, read back."""
     package = bench.shelf.package(job.model)
     with watch("load"):
-        runner = bench.shelf.runner(job.model)
-    with watch("read"):
-        source = dicom_series.read_series(paths, planar=package.manifest.inputs[0].planar)
-    findings = predict.predict(package, runner, source.volume)
-    watch.add(findings.seconds)
+        stage = bench.shelf.stage(job.model)
+    answered = inference.answer(stage, series, watch, read=bench.lightbox.read)
+    source, findings = answered.source, answered.findings
     context = ResultContext(
         source=source,
+        others=answered.others,
         job_identity=job.identity,
         model=findings.model,
         engine=findings.engine,

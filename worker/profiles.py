@@ -33,6 +33,7 @@ _SELECTION = (Form(kind="key-objects"),)
 _OUTLINES = (Form(kind="rtstruct"),)
 _DRAWN_OVER = (Form(kind="presentation-state"),)
 _PROBABILITIES = (Form(kind="parametric-map"),)
+_DERIVED = (Form(kind="image-series"),)
 _PRINTED = (Form(kind="pdf", instead_of=("sr",)),)
 
 #: By name; of each row the first form that the model has is sent. A new kind is a line wherever it is shown.
@@ -46,6 +47,7 @@ PROFILES: dict[str, tuple[tuple[Form, ...], ...]] = {
         _PICTURES,
         _PRINTED,
         _PROBABILITIES,
+        _DERIVED,
     ),
     # Weasis 4.7: Segmentations of both kinds, reports as text, key objects as stars in the list.
     "weasis": (
@@ -56,9 +58,10 @@ PROFILES: dict[str, tuple[tuple[Form, ...], ...]] = {
         _OUTLINES,
         _DRAWN_OVER,
         (Form(kind="fractional"),),
+        _DERIVED,
     ),
     # 3D Slicer with its DICOM extensions works with voxels and numbers, and makes its own pictures.
-    "slicer": (_VOXELS, _NUMBERS, _OUTLINES, _PROBABILITIES),
+    "slicer": (_VOXELS, _NUMBERS, _OUTLINES, _PROBABILITIES, _DERIVED),
     # A viewer that shows neither Segmentations nor reports: pictures; the report is there for whoever reads it.
     "plain-pacs": (
         (Form(kind="key-images", instead_of=("seg", "labelmap")),),
@@ -66,6 +69,7 @@ PROFILES: dict[str, tuple[tuple[Form, ...], ...]] = {
         _NUMBERS,
         _SELECTION,
         _DRAWN_OVER,
+        _DERIVED,
     ),
 }
 NAMES = (DEFAULT, *PROFILES)
@@ -76,7 +80,7 @@ class Terms:
     """What a destination's configuration says of the results that it takes."""
 
     profile: str = DEFAULT
-    #: Objects that are larger are not sent there; None: however large.
+    #: Kinds whose objects are larger, together, are not sent there; None: however large.
     max_megabytes: float | None = None
 
 
@@ -121,7 +125,7 @@ def wanted(sent: Mapping[str, Mapping[str, Any]], listed: Collection[str]) -> tu
 
 
 def kept_back(sent: Mapping[str, Mapping[str, Any]], sizes: Mapping[str, int]) -> dict[tuple[str, str], str]:
-    """Which of the objects made, by kind and size in bytes, do not go to which destination.
+    """Which of the kinds made, by their size in bytes, all objects of it together, do not go to which destination.
 
     The value says why, for people; "" where the destination's profile does not take the kind.
     """
@@ -133,7 +137,7 @@ def kept_back(sent: Mapping[str, Mapping[str, Any]], sizes: Mapping[str, int]) -
                 found[kind, name] = ""
             elif cap is not None and size > cap * 1e6:
                 found[kind, name] = (
-                    f"no {kind} to {name}: the object has {size / 1e6:.3g} MB, and at most {cap:g} MB go there "
+                    f"no {kind} to {name}: it has {size / 1e6:.3g} MB, and at most {cap:g} MB go there "
                     "(max_megabytes)"
                 )
     return found

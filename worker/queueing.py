@@ -18,6 +18,7 @@ broker_transport_options = {
     "max_retries": 1,
     "interval_start": 0.1,
     "interval_step": 0,
+    "priority_steps": list(broker.PRIORITIES),
 }
 
 # A message is a nudge: the claim in SQL decides, so late acknowledgement can only repeat a no-op.
@@ -36,6 +37,7 @@ task_routes = {
     "answer": {"queue": "deliver"},
 }
 task_create_missing_queues = False
+# A worker takes a message when it has nothing else in hand, so that the most urgent one is always next.
 worker_prefetch_multiplier = 1
 # A child loads its models before it says that it is up. By default it is killed after 4 s, and the next one too.
 worker_proc_alive_timeout = 600.0

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy.orm import Session
 
-from db import announcements, studies, supersession
-from db.models import Instance, Job, ResultObject, Series, Study
+from db import announcements, supersession
+from db.models import Job, ResultObject, Study
 from db.new_instance import NewInstance
+from db.priorities import Priority
 from db.states import JobState
 from dicom_node import attributes as dicom_attributes
 from dicom_node.errors import DataSetError
@@ -21,7 +22,7 @@ from dicom_node.results import ResultFile
 from dicom_node.results.context import Predecessor, Report
 from engines import labels
 from engines.findings import Findings
-from worker import routing
+from worker import routing, subjects
 
 logger = logging.getLogger(__name__)
 
@@ -57,41 +58,12 @@ def new_instance(stored: StoredInstance, attributes: dict[str, Any] | None, *, g
     )
 
 
-def series_views(
-    session: Session, study: Study, only: Collection[int] | None = None
-) -> list[routing.SeriesView]:
-    """A study's series, or `only` those with these ids, as the routes see them."""
-    views = []
-    for series in study.series:
-        if only is not None and series.id not in only:
-            continue
-        instances = studies.instances_of(session, series.id)
-        if not instances:
-            # Its images were deleted, and did not come again with what else came.
-            continue
-        views.append(series_view(series, instances))
-    return views
-
-
-def series_view(series: Series, instances: Sequence[Instance]) -> routing.SeriesView:
-    """A series with these images, as the routes see it."""
-    counted = {"NumberOfSeriesRelatedInstances": len(instances)}
-    return routing.SeriesView(
-        series_id=series.id,
-        series_instance_uid=series.series_instance_uid,
-        attributes={**(series.attributes or {}), **counted},
-        sop_instance_uids=tuple(instance.sop_instance_uid for instance in instances),
-        changed=_changed(instances),
-        guarded=series.guarded,
-    )
-
-
 def decision(study: Study, said: routing.Decision, now: datetime) -> dict[str, Any]:
     """A routing decision's row."""
     return {
         "study_id": study.id,
         "revision": study.revision,
-        "series_id": said.series.series_id,
+        "series_id": None if said.series is None else said.series.series_id,
         "route": said.route,
         "model": said.model,
         "matched": said.matched,
@@ -113,23 +85,19 @@ def job(
     """A queued job's row."""
     return {
         "study_id": study.id,
-        "series_id": said.series.series_id,
+        "series_id": next(iter(said.taken.values())).series_id,
         "revision": study.revision,
         "route": said.route,
         "model": model.name,
         "model_version": model.version,
         "model_digest": model.digest,
-        "identity": _identity(
-            model.digest,
-            said.series.series_instance_uid,
-            said.series.sop_instance_uids,
-            said.series.changed,
-        ),
+        "identity": subjects.identity(model.digest, said.taken),
         "destinations": list(sends),
         "sends": dict(sends),
         "announce_to": list(announce_to),
         "unannounced": bool(announce_to),
         "state": JobState.QUEUED.value,
+        "priority": Priority.ROUTINE,
         "attempts": 0,
         "created_at": now,
         "lease_owner": "",
@@ -137,39 +105,6 @@ def job(
         "error": "",
         "engine": "",
     }
-
-
-def _identity(
-    digest: str, series_instance_uid: str, sop_instance_uids: Sequence[str], changed: Mapping[str, str]
-) -> str:
-    # The series is a parameter: senders exist that give one SOP Instance UID to two studies' images.
-    parameters: dict[str, Any] = {"series": series_instance_uid}
-    if changed:
-        parameters["changed"] = dict(changed)
-    return routing.identity(digest, sop_instance_uids, parameters)
-
-
-def _changed(images: Sequence[Instance]) -> dict[str, str]:
-    """Which bytes are meant, of images whose bytes took the place of others under their SOP Instance UID.
-
-    Counted too: where the first bytes come back, the answer about them is a new one, after that about others.
-    """
-    return {row.sop_instance_uid: f"{row.sha256[:16]}.{row.changes}" for row in images if row.changes}
-
-
-def own_instances(session: Session, job: Job) -> list[Instance] | None:
-    """The very images that made a job's identity; None where they are no longer as they were.
-
-    Late images may have come between the job's making and now: they are a newer revision's.
-    """
-    series = session.get_one(Series, job.series_id)
-    present = studies.instances_of(session, job.series_id)
-    for chosen in (present, [row for row in present if row.revision <= job.revision]):
-        uids = [row.sop_instance_uid for row in chosen]
-        identity = _identity(job.model_digest, series.series_instance_uid, uids, _changed(chosen))
-        if identity == job.identity:
-            return chosen
-    return None
 
 
 def announced(session: Session, job: Job) -> tuple[Report, ...]:
@@ -197,11 +132,17 @@ def _report(made: ResultObject) -> Report:
     )
 
 
+def roles(said: routing.Decision) -> dict[str, int]:
+    """The ids of the series that a job is about, by role."""
+    return {role: view.series_id for role, view in said.taken.items() if view.series_id is not None}
+
+
 def serve_both(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
     """The row of one job for two routes that ask the same of the same images."""
     both = {name: sorted({*first[name], *second[name]}) for name in ("destinations", "announce_to")}
     sends = {**second["sends"], **first["sends"]}
-    return first | both | {"unannounced": bool(both["announce_to"]), "sends": sends}
+    first_turn = min(first["priority"], second["priority"])
+    return first | both | {"unannounced": bool(both["announce_to"]), "sends": sends, "priority": first_turn}
 
 
 def skipped(values: dict[str, Any], reason: str, error: str, now: datetime) -> dict[str, Any]:

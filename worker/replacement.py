@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy.orm import Session
 
 from db import jobs, leases, studies
-from db.models import Instance, Job, Series
+from db.models import Job
 from db.states import JobState
-from worker import profiles, records, routing
+from worker import casting, profiles, records, routing
 from worker.bench import Bench
+from worker.subjects import Subject
 
 logger = logging.getLogger(__name__)
 
 
-def hand_over(session: Session, bench: Bench, job: Job, *, images: Sequence[Instance], now: datetime) -> bool:
+def hand_over(
+    session: Session, bench: Bench, job: Job, *, about: Mapping[str, Subject], now: datetime
+) -> bool:
     """Whether the package that a job, just claimed, was made for is not here: the job has then ended.
 
     Its identity and UIDs stand for one package's answer. Where another bears the name now, a job of that
-    one waits, about the same `images`; whoever sends lost messages again tells the workers.
+    one waits, about the same images; whoever sends lost messages again tells the workers.
     """
     rule = bench.shelf.rules.get(job.model)
     if rule is not None and rule.digest == job.model_digest:
@@ -36,7 +39,7 @@ def hand_over(session: Session, bench: Bench, job: Job, *, images: Sequence[Inst
         leases.leave_running(session, job.id, JobState.FAILED, reason="no-model", error=error, **values)
     else:
         error = f"made for {_named(job.model, job.model_version, job.model_digest)}; " + _follow(
-            session, job, rule, images=images, now=now
+            session, job, rule, about=about, now=now
         )
         # Half of a set may have left: the other half would be another answer's.
         jobs.drop_deliveries(session, job.id, now)
@@ -49,21 +52,27 @@ def hand_over(session: Session, bench: Bench, job: Job, *, images: Sequence[Inst
 
 
 def _follow(
-    session: Session, job: Job, rule: routing.ModelRule, *, images: Sequence[Instance], now: datetime
+    session: Session, job: Job, rule: routing.ModelRule, *, about: Mapping[str, Subject], now: datetime
 ) -> str:
     """Make the job of the package that is here now; say what follows."""
     present = f"{_named(rule.name, rule.version, rule.digest)} is in its place now"
-    view = records.series_view(session.get_one(Series, job.series_id), images)
-    trace = rule.series.evaluate(view.attributes)
-    if not trace.verdict:
-        return f"{present}, and does not take this series"
+    made = casting.cast(rule.inputs, [subject.view for subject in about.values()])
+    if made.problem:
+        return f"{present}, and does not take {'this' if len(about) == 1 else 'these'} series"
     said = routing.Decision(
-        route=job.route, model=rule.name, series=view, matched=True, reason="", trace=trace
+        route=job.route,
+        model=rule.name,
+        series=None,
+        matched=True,
+        reason=made.reason,
+        trace=made.trace,
+        taken=made.taken,
     )
     sends = profiles.sends_of_another(job.sends, rule.results)
     values = records.job(job.study, said, rule, sends=sends, announce_to=job.announce_to, now=now)
     # Newer images than these may be there: the routes decide about those when they are complete.
-    successor = jobs.create(session, values | {"revision": job.revision})
+    values |= {"revision": job.revision, "priority": job.priority}
+    successor = jobs.create(session, values, records.roles(said))
     return f"{present}: see job {successor.id}"
 
 

@@ -8,23 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from worker import criteria, profiles
+from worker import casting, criteria, profiles, turns
+from worker.casting import InputRule, SeriesView
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SeriesView:
-    """A series as the routes see it."""
-
-    #: The row's id; None for files that are only being tried (`routes test`).
-    series_id: int | None
-    series_instance_uid: str
-    #: Keyword -> value, of the first instance, with NumberOfSeriesRelatedInstances counted.
-    attributes: Mapping[str, Any]
-    sop_instance_uids: tuple[str, ...]
-    #: Of images whose bytes took the place of others: which bytes are meant, by SOP Instance UID.
-    changed: Mapping[str, str] = field(default_factory=dict)
-    #: Why the loop guard lets no model have it; "" where nothing speaks against it.
-    guarded: str = ""
+__all__ = ["Decision", "InputRule", "ModelRule", "RouteRule", "SeriesView", "decide", "identity"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +28,8 @@ class RouteRule:
     announce_to: tuple[str, ...] = ()
     #: What each of them takes; the default terms where it is not named.
     terms: Mapping[str, profiles.Terms] = field(default_factory=dict)
+    #: Whose turn its jobs have; None: as the images say.
+    priority: turns.Word | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,40 +39,89 @@ class ModelRule:
     name: str
     version: str
     digest: str
-    #: Which series its input takes.
-    series: criteria.Group
+    #: Its inputs; results lie on the series of the first.
+    inputs: tuple[InputRule, ...]
     #: Kinds of results that its manifest lists.
     results: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Decision:
-    """What a route (and, where it matched, a model) said about a series."""
+    """What a route (and, where it matched, a model) said about a series, or a model of several about their study."""
 
     route: str
     model: str
-    series: SeriesView
+    #: None where it is about the study.
+    series: SeriesView | None
     matched: bool
     #: In words.
     reason: str
     trace: criteria.Trace
+    #: What the job that follows is about, by the model's roles; empty where none follows.
+    taken: Mapping[str, SeriesView] = field(default_factory=dict)
 
 
 def decide(
-    routes: Sequence[RouteRule], models: Mapping[str, ModelRule], series: Sequence[SeriesView]
+    routes: Sequence[RouteRule],
+    models: Mapping[str, ModelRule],
+    series: Sequence[SeriesView],
+    *,
+    beside: Sequence[SeriesView] = (),
 ) -> list[Decision]:
-    """Ask every route about every series; where it matches, ask its models too."""
-    return [decision for route in routes for view in series for decision in _ask(route, models, view)]
+    """Ask every route about every series of a study; where it matches, ask its models too.
+
+    A model of several series is asked about all that the route matches at once. `beside` are series of the same study
+    that are not asked about now, and may have a role in it.
+    """
+    return [decision for route in routes for decision in _by_route(route, models, series, beside)]
 
 
-def _ask(route: RouteRule, models: Mapping[str, ModelRule], view: SeriesView) -> Iterator[Decision]:
+def _by_route(
+    route: RouteRule,
+    models: Mapping[str, ModelRule],
+    series: Sequence[SeriesView],
+    beside: Sequence[SeriesView],
+) -> Iterator[Decision]:
+    """One route about a study: about each series, then for each of its models of several."""
+    several = [models[name] for name in route.run if name in models and len(models[name].inputs) > 1]
+    casts = _casts(route, several, [*series, *beside]) if several else {}
+    for view in series:
+        yield from _ask(route, models, view, casts)
+    for name, made in casts.items():
+        yield Decision(
+            route=route.name,
+            model=name,
+            series=None,
+            matched=not made.problem,
+            reason=made.reason,
+            trace=made.trace,
+            taken=made.taken,
+        )
+
+
+def _casts(
+    route: RouteRule, several: Sequence[ModelRule], views: Sequence[SeriesView]
+) -> dict[str, casting.Cast]:
+    """The roles of each model of several series; none where the route matches no series at all."""
+    traces = [(view, route.when.evaluate(view.attributes)) for view in views if not view.guarded]
+    allowed = [view for view, trace in traces if trace.verdict]
+    barred = [(view, criteria.in_words(trace)) for view, trace in traces if not trace.verdict]
+    return {rule.name: casting.cast(rule.inputs, allowed, barred) for rule in several} if allowed else {}
+
+
+def _ask(
+    route: RouteRule,
+    models: Mapping[str, ModelRule],
+    view: SeriesView,
+    casts: Mapping[str, casting.Cast],
+) -> Iterator[Decision]:
     """One route about one series: one decision where it does not match, else one for each model."""
     if view.guarded:
         yield _guarded(route, view)
         return
     trace = route.when.evaluate(view.attributes)
     if not trace.verdict:
-        reason = f"the route does not match: {in_words(trace)}"
+        reason = f"the route does not match: {criteria.in_words(trace)}"
         yield Decision(route=route.name, model="", series=view, matched=False, reason=reason, trace=trace)
         return
     for name in route.run:
@@ -93,15 +131,43 @@ def _ask(route: RouteRule, models: Mapping[str, ModelRule], view: SeriesView) ->
             yield Decision(
                 route=route.name, model=name, series=view, matched=False, reason=reason, trace=trace
             )
-            continue
-        own = model.series.evaluate(view.attributes)
-        both = criteria.Trace(subject="all", verdict=own.verdict, children=(trace, own))
-        reason = (
-            "the route and the model match" if own.verdict else f"the model does not take it: {in_words(own)}"
-        )
-        yield Decision(
-            route=route.name, model=name, series=view, matched=own.verdict, reason=reason, trace=both
-        )
+        elif name in casts:
+            yield _of_roles(route, model, view, trace, casts[name])
+        else:
+            yield _of_one(route, model, view, trace)
+
+
+def _of_one(route: RouteRule, model: ModelRule, view: SeriesView, trace: criteria.Trace) -> Decision:
+    """A model of one series about a series that the route matches."""
+    (entry,) = model.inputs
+    own = entry.series.evaluate(view.attributes)
+    return Decision(
+        route=route.name,
+        model=model.name,
+        series=view,
+        matched=own.verdict,
+        reason="the route and the model match"
+        if own.verdict
+        else f"the model does not take it: {criteria.in_words(own)}",
+        trace=criteria.Trace(subject="all", verdict=own.verdict, children=(trace, own)),
+        taken={entry.role: view} if own.verdict else {},
+    )
+
+
+def _of_roles(
+    route: RouteRule, model: ModelRule, view: SeriesView, trace: criteria.Trace, made: casting.Cast
+) -> Decision:
+    """A model of several series about one of those that the route matches: its role, or why it has none."""
+    said = casting.about(view, model.inputs, made)
+    both = criteria.Trace(subject="all", verdict=said.verdict, children=(trace, said.trace))
+    return Decision(
+        route=route.name,
+        model=model.name,
+        series=view,
+        matched=said.verdict,
+        reason=said.reason,
+        trace=both,
+    )
 
 
 def _guarded(route: RouteRule, view: SeriesView) -> Decision:
@@ -109,20 +175,6 @@ def _guarded(route: RouteRule, view: SeriesView) -> Decision:
     trace = criteria.Trace(subject="loop guard", verdict=False, test="no result", value=view.guarded)
     reason = f"loop guard: {view.guarded}"
     return Decision(route=route.name, model="", series=view, matched=False, reason=reason, trace=trace)
-
-
-def in_words(trace: criteria.Trace) -> str:
-    """The tests that decided, e.g. "Modality is MR, wanted CT"."""
-    parts = []
-    for leaf in trace.decisive():
-        if leaf.value is None:
-            parts.append(f"{leaf.subject} is {leaf.note or 'missing'}, wanted {leaf.test}")
-        else:
-            shown = "\\".join(map(str, leaf.value)) if isinstance(leaf.value, list) else str(leaf.value)
-            parts.append(
-                f"{leaf.subject} is {shown}, {'tested for' if leaf.verdict else 'wanted'} {leaf.test}"
-            )
-    return "; ".join(parts)
 
 
 def identity(model_digest: str, sop_instance_uids: Sequence[str], parameters: Mapping[str, Any]) -> str:

@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from dicom_node import results, series
+from dicom_node import results
 from dicom_node.errors import SeriesError
 from dicom_node.results import ResultFile, report
 from dicom_node.results.context import ResultContext
-from engines import loader, predict
-from engines import package as model_package
+from engines.cascade import Stage
 from engines.errors import EngineError
 from engines.findings import Findings
 from engines.package import ModelPackage
-from worker import criteria, folder, pictures, profiles, records, routing, version
+from worker import (
+    casting,
+    criteria,
+    folder,
+    inference,
+    pictures,
+    profiles,
+    records,
+    shelf,
+    subjects,
+    version,
+)
+from worker.casting import InputRule
 from worker.errors import JobError
 from worker.folder import FolderSeries
 from worker.settings import Settings
-from worker.shelf import Shelf
 from worker.stopwatch import Stopwatch
 
 #: The report in words, beside the objects.
@@ -32,12 +41,18 @@ REPORT = "report.txt"
 #: Stage and fraction of it that is done.
 Progress = Callable[[str, float], None]
 
+#: The series that a model looks at, by role, the one that results lie on first.
+Chosen = Mapping[str, FolderSeries]
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Run:
     """One series' answer."""
 
+    #: Of the series that the objects lie on.
     series_instance_uid: str
+    #: Series Instance UIDs by the model's roles.
+    roles: Mapping[str, str]
     folder: Path
     findings: Findings
     files: Sequence[ResultFile]
@@ -56,27 +71,33 @@ def run(
 ) -> tuple[list[Run], list[JobError]]:
     """Run `model` (a name, or a package's folder) on every series under `path` that it takes.
 
+    One of several series is run on each study that has them all.
+
     What is made is what a destination of this profile would get. Objects and pictures go to a folder per
     series under `out`. Returns the answers, and why there is none to a series, or none that may leave:
     another one's is made all the same. Raises JobError where no series fits.
     """
-    package = _package(settings, model)
+    package = shelf.find(settings.models, model)
     wanted = profiles.kinds(profile, package.manifest.results)
     if not wanted:
         raise JobError(
             "no-results", f"profile {profile} takes nothing that {package.manifest.name} lists as results"
         )
-    chosen = _matching(package, folder.read(path))
-    with closing(
-        loader.open_runner(package, engine=settings.work.engine, threads=settings.work.threads)
-    ) as runner:
-        runs, refused = [], []
+    chosen, refused = _matching(package, folder.read(path))
+    if not chosen:
+        return [], refused
+    kind = "series" if len(package.manifest.inputs) == 1 else "study"
+    opened = shelf.holding(
+        package, settings.models, engine=settings.work.engine, threads=settings.work.threads
+    )
+    with closing(opened):
+        stage = opened.stage(package.manifest.name)
+        runs = []
         for number, found in enumerate(chosen, start=1):
-            target = out if len(chosen) == 1 else out / f"series-{number}"
+            target = out if len(chosen) == 1 else out / f"{kind}-{number}"
             try:
                 run = _run_series(
-                    package,
-                    runner,
+                    stage,
                     found,
                     target,
                     wanted=wanted,
@@ -90,40 +111,64 @@ def run(
     return runs, refused
 
 
-def _refusal(found: FolderSeries, error: JobError | SeriesError | EngineError) -> JobError:
+def _refusal(chosen: Chosen, error: JobError | SeriesError | EngineError) -> JobError:
     """Why a series has no answer, with its UID."""
     reason = "engine" if isinstance(error, EngineError) else error.reason
-    return JobError(reason, f"series {found.view.series_instance_uid}: {error}")
+    return JobError(reason, f"series {_first(chosen).view.series_instance_uid}: {error}")
 
 
-def _package(settings: Settings, model: str) -> ModelPackage:
-    """The package by name, or by its folder."""
-    if (Path(model) / model_package.MANIFEST).exists():
-        return model_package.open_package(Path(model))
-    return Shelf(settings.models).package(model)
+def _matching(package: ModelPackage, found: folder.Folder) -> tuple[list[Chosen], list[JobError]]:
+    """What the model looks at, and why it cannot look at a study of which some series fit.
+
+    Raises JobError where nothing fits, saying why of each series.
+    """
+    rules = shelf.input_rules(package)
+    chosen: list[Chosen] = []
+    refused: list[JobError] = []
+    if len(rules) == 1:
+        chosen += [{rules[0].role: entry} for entry in found.series if _fits(rules[0], entry)]
+    else:
+        chosen, refused = _by_study(package, rules, found)
+    if chosen or refused:
+        return chosen, refused
+    lines = [
+        f"  series {entry.view.series_instance_uid or 'without UID'}: {_against(rules, entry)}"
+        for entry in found.series
+    ]
+    lines += [f"  {file.name}: {reason}" for file, reason in found.others[:5]]
+    raise JobError("no-series", f"{package.manifest.name} takes none of these series:\n" + "\n".join(lines))
 
 
-def _matching(package: ModelPackage, found: folder.Folder) -> list[FolderSeries]:
-    """The series that the model's input takes. Raises JobError saying why each of the others does not."""
-    wanted = criteria.parse(package.manifest.inputs[0].series)
-    traces = [(entry, wanted.evaluate(entry.view.attributes)) for entry in found.series]
-    chosen = [entry for entry, trace in traces if trace.verdict]
-    if not chosen:
-        lines = [
-            f"  series {entry.view.series_instance_uid or 'without UID'}: {routing.in_words(trace)}"
-            for entry, trace in traces
-        ]
-        lines += [f"  {file.name}: {reason}" for file, reason in found.others[:5]]
-        raise JobError(
-            "no-series", f"{package.manifest.name} takes none of these series:\n" + "\n".join(lines)
-        )
-    return chosen
+def _by_study(
+    package: ModelPackage, rules: Sequence[InputRule], found: folder.Folder
+) -> tuple[list[Chosen], list[JobError]]:
+    """For a model of several series: those of each study, or why not."""
+    chosen: list[Chosen] = []
+    refused: list[JobError] = []
+    for study in found.studies():
+        made = casting.cast(rules, [entry.view for entry in study])
+        known = {entry.view.series_instance_uid: entry for entry in study}
+        if not made.problem:
+            chosen.append({role: known[view.series_instance_uid] for role, view in made.taken.items()})
+        elif any(made.chosen.values()):
+            words = f"study {study[0].study_instance_uid}: {package.manifest.name} cannot look at it: {made.problem}"
+            refused.append(JobError("no-series", words))
+    return chosen, refused
+
+
+def _fits(rule: InputRule, entry: FolderSeries) -> bool:
+    return rule.series.evaluate(entry.view.attributes).verdict
+
+
+def _against(rules: Sequence[InputRule], entry: FolderSeries) -> str:
+    """Why no input takes a series."""
+    said = {rule.role: criteria.in_words(rule.series.evaluate(entry.view.attributes)) for rule in rules}
+    return "; ".join(f"as {role} {words}" if len(said) > 1 else words for role, words in said.items())
 
 
 def _run_series(
-    package: ModelPackage,
-    runner: Any,
-    found: FolderSeries,
+    stage: Stage,
+    chosen: Chosen,
     out: Path,
     *,
     wanted: tuple[str, ...],
@@ -132,19 +177,15 @@ def _run_series(
 ) -> Run:
     """Read, predict, write, verify, draw."""
     watch = Stopwatch()
-    with watch("read"):
-        source = series.read_series(found.paths, planar=package.manifest.inputs[0].planar)
-    progress("read", 1.0)
-    findings = predict.predict(
-        package, runner, source.volume, progress=lambda done: progress("predict", done)
-    )
-    watch.add(findings.seconds)
-    identity = routing.identity(
-        package.digest, found.view.sop_instance_uids, {"series": found.view.series_instance_uid}
-    )
+    files = {role: entry.files for role, entry in chosen.items()}
+    answered = inference.answer(stage, files, watch, progress=progress)
+    source, findings = answered.source, answered.findings
     context = ResultContext(
         source=source,
-        job_identity=identity,
+        others=answered.others,
+        job_identity=subjects.identity(
+            stage.package.digest, {role: entry.view for role, entry in chosen.items()}
+        ),
         model=findings.model,
         engine=findings.engine,
         created_at=datetime.now(UTC),
@@ -152,26 +193,37 @@ def _run_series(
         language=language,
     )
     with watch("encode"):
-        files = results.make_results(context, findings, wanted, out)
+        made = results.make_results(context, findings, wanted, out)
     progress("encode", 1.0)
     with watch("pictures"):
         pictures.draw(source.volume, findings, out)
     _write_json(out / "findings.json", findings)
     (out / REPORT).write_text(report.text(report.worded(context, findings)), encoding="utf-8")
-    refused = [f"{file.path}: {file.problem}" for file in files if not file.verified]
+    _require_verified(made)
+    return Run(
+        series_instance_uid=_first(chosen).view.series_instance_uid,
+        roles={role: entry.view.series_instance_uid for role, entry in chosen.items()},
+        folder=out,
+        findings=findings,
+        files=made,
+        notes=(*source.notes, *findings.impossible, *results.left_out(context, findings, wanted)),
+        seconds=watch.seconds,
+    )
+
+
+def _require_verified(made: Sequence[ResultFile]) -> None:
+    """Raise JobError where an object may not leave."""
+    refused = [f"{file.path}: {file.problem}" for file in made if not file.verified]
     if refused:
         raise JobError(
             "gate",
             "these objects do not read back as what was found, and must not be sent:\n" + "\n".join(refused),
         )
-    return Run(
-        series_instance_uid=found.view.series_instance_uid,
-        folder=out,
-        findings=findings,
-        files=files,
-        notes=(*source.notes, *findings.impossible, *results.left_out(context, findings, wanted)),
-        seconds=watch.seconds,
-    )
+
+
+def _first(chosen: Chosen) -> FolderSeries:
+    """The series that results lie on."""
+    return next(iter(chosen.values()))
 
 
 def _write_json(path: Path, findings: Findings) -> None:

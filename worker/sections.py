@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from worker import criteria, profiles
+from worker import criteria, profiles, turns
 from worker.errors import ConfigurationError
 
 
@@ -123,6 +123,8 @@ class Route(_Section):
     send_to: tuple[str, ...] = ()
     #: Whether these destinations are told where there is no answer: "AI not performed", and why.
     announce_failures: bool = False
+    #: Whose turn its jobs have; null: as the images say (Requested Procedure Priority), else routine.
+    priority: turns.Word | None = None
 
     @field_validator("when")
     @classmethod
@@ -144,6 +146,12 @@ class Work(_Section):
     engine: Literal["openvino", "onnxruntime"] = "openvino"
     #: Threads of the inference runtime; null: as many as the machine has cores.
     threads: Annotated[int, Field(ge=1)] | None = None
+    #: Analyses at the same time, each in a process of its own with its own open models.
+    jobs_at_once: Annotated[int, Field(ge=1, le=64)] = 1
+    #: What the open models of one of these processes may take; null: their share of half of the memory.
+    models_megabytes: Annotated[float, Field(gt=0)] | None = None
+    #: What one of them may keep of the series that it read last, for other models about the same; 0: nothing.
+    volumes_megabytes: Annotated[float, Field(ge=0)] = 512
     #: A job whose worker is silent for so long is taken from it.
     lease_seconds: Annotated[float, Field(ge=1)] = 60
     #: Attempts until a job whose workers die is given up.

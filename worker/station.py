@@ -16,7 +16,8 @@ from worker import child, criteria, logs, machine, profiles, routing
 from worker import settings as configuration
 from worker.bench import Bench, Post
 from worker.errors import WorkerError
-from worker.sections import Peer
+from worker.lightbox import LightBox
+from worker.sections import Peer, Work
 from worker.settings import Settings
 from worker.shelf import Shelf
 
@@ -30,6 +31,7 @@ class Station:
     settings: Settings
     database: Database
     shelf: Shelf
+    lightbox: LightBox
     #: As `machine.process_id` names it, unique among all processes of all hosts.
     process_id: str
     started_at: datetime
@@ -40,6 +42,7 @@ class Station:
         return Bench(
             database=self.database,
             shelf=self.shelf,
+            lightbox=self.lightbox,
             spool_root=self.settings.spool,
             results_root=self.settings.results,
             owner=self.process_id,
@@ -68,6 +71,7 @@ class Station:
 
     def close(self) -> None:
         """Give everything back."""
+        self.lightbox.close()
         self.shelf.close()
         self.database.close()
 
@@ -79,10 +83,23 @@ def open_station(settings: Settings) -> Station:
     return Station(
         settings=settings,
         database=Database(settings.database_url),
-        shelf=Shelf(settings.models, engine=settings.work.engine, threads=settings.work.threads),
+        shelf=Shelf(
+            settings.models,
+            engine=settings.work.engine,
+            threads=settings.work.threads,
+            megabytes=_room_for_models(settings.work),
+        ),
+        lightbox=LightBox(settings.work.volumes_megabytes),
         process_id=machine.process_id(),
         started_at=datetime.now(UTC),
     )
+
+
+def _room_for_models(work: Work) -> float:
+    """Megabytes that the open models of one process may take: together, half of the memory."""
+    if work.models_megabytes is not None:
+        return work.models_megabytes
+    return machine.memory_bytes() / 2**20 / 2 / work.jobs_at_once
 
 
 def route_rules(settings: Settings) -> list[routing.RouteRule]:
@@ -99,6 +116,7 @@ def route_rules(settings: Settings) -> list[routing.RouteRule]:
             send_to=route.send_to,
             announce_to=route.send_to if route.announce_failures else (),
             terms={name: terms[name] for name in route.send_to},
+            priority=route.priority,
         )
         for route in settings.routes
     ]
@@ -152,7 +170,10 @@ def _warm(opened: Station) -> None:
     """Load everything now rather than under the first study; a broken model only fails its jobs."""
     wanted = {name for route in opened.settings.routes for name in route.run}
     for name in sorted(wanted & set(opened.shelf.packages)):
-        opened.shelf.runner(name)
+        if opened.shelf.is_full:
+            logger.info("model %s is loaded when it is first needed: work.models_megabytes is all used", name)
+            continue
+        opened.shelf.stage(name)
     try:
         rehearsal.rehearse()
     except OSError:

@@ -17,14 +17,16 @@ from db import (
     duplicates,
     events,
     figures,
+    job_series,
     jobs,
     results,
     studies,
     supersession,
 )
 from db.models import Decision, Delivery, Event, Job, Series, Study
+from db.priorities import Priority
 from db.states import DeliveryState, JobState, StudyState
-from worker import completeness, evidence, heartbeat, routing, views
+from worker import completeness, evidence, heartbeat, views
 from worker.report_views import ReportView
 
 
@@ -80,6 +82,7 @@ def _job_values(row: Job) -> dict[str, Any]:
         "revision": row.revision,
         "supersedes": row.supersedes_id,
         "state": row.state,
+        "priority": Priority(row.priority).word,
         "attempts": row.attempts,
         "created_at": row.created_at,
         "started_at": row.started_at,
@@ -141,6 +144,7 @@ def job_detail(session: Session, job_id: int) -> views.JobDetail:
         identity=row.identity,
         model_digest=row.model_digest,
         series_instance_uid=session.get_one(Series, row.series_id).series_instance_uid,
+        roles=job_series.uids(session, row),
         replaced_by=supersession.replaced_by(session, row),
         destinations=[str(name) for name in row.destinations],
         seconds={stage: float(value) for stage, value in (row.seconds or {}).items()},
@@ -283,15 +287,3 @@ def since(text: str, now: datetime) -> datetime:
         return datetime.fromisoformat(text).astimezone(UTC)
     except OverflowError as error:
         raise ValueError(f"{text} is before the first year") from error
-
-
-def tried(decision: routing.Decision) -> views.DecisionLine:
-    """A decision about files that were only tried."""
-    return views.DecisionLine(
-        route=decision.route,
-        model=decision.model,
-        series_instance_uid=decision.series.series_instance_uid,
-        matched=decision.matched,
-        reason=decision.reason,
-        trace=decision.trace.as_dict(),
-    )

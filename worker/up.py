@@ -144,7 +144,7 @@ def roles(settings: Settings) -> list[Role]:
             command=[*own, "work", "--queue", queue, "--concurrency", str(concurrency)],
             environment={ROLE_VARIABLE: queue},
         )
-        for queue, concurrency in (("cpu", 1), ("deliver", senders(settings)))
+        for queue, concurrency in (("cpu", settings.work.jobs_at_once), ("deliver", senders(settings)))
     ]
     made += [
         Role(name=name, command=[*own, name], environment={ROLE_VARIABLE: name}) for name in ("sweep", "web")

@@ -74,6 +74,8 @@ class JobLine(View):
     #: The job whose results this one's take the place of; None where there are none.
     supersedes: int | None
     state: str
+    #: stat, routine or background: whose turn it is among those that wait.
+    priority: str
     attempts: int
     created_at: datetime
     started_at: datetime | None
@@ -162,7 +164,10 @@ class JobDetail(JobLine):
     deadline_at: datetime | None
     identity: str
     model_digest: str
+    #: Of the series that its results lie on.
     series_instance_uid: str
+    #: Series Instance UIDs by role, where its model looks at several.
+    roles: dict[str, str] = {}
     #: The job whose results took the place of this one's; None where none did.
     replaced_by: int | None
     destinations: list[str]
@@ -178,7 +183,7 @@ class JobDetail(JobLine):
 
 
 class DecisionLine(View):
-    """What a route said about a series."""
+    """What a route said about a series; without one, what it said about a study for a model of several series."""
 
     route: str
     model: str

@@ -72,7 +72,7 @@ def explain_study(here: Here, uid: StudyUID) -> views.Why:
 def list_jobs(
     here: Here, response: Response, state: JobState | None = None, limit: Limit = 100, offset: Offset = 0
 ) -> list[views.JobLine]:
-    """A job is one model on one series of one revision of a study."""
+    """A job is one model on one series of one revision of a study, or on one series for each of its roles."""
     with here.database.read() as session:
         _say_total(response, _total(job_rows.count_by_state(session), state))
         rows = job_rows.newest(session, state=state, limit=limit, offset=offset)

@@ -14,7 +14,7 @@ from db import deliveries as delivery_rows
 from db import events as event_rows
 from db import studies as study_rows
 from db.states import DeliveryState
-from worker import readiness, status, version, views, web_words
+from worker import gathered, readiness, status, version, views, web_words
 from worker.web_api import Here, RowID, StudyUID, shelf
 
 #: Rows of a list on one page.
@@ -37,6 +37,7 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     made.filters.update(web_words.FILTERS)
+    made.filters |= {"objects_gathered": gathered.objects, "deliveries_gathered": gathered.deliveries}
     made.globals["version"] = version.VERSION
     return made
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from db.models.answers import Decision, Delivery, Finding, Job, Measurement, ResultObject, Segment
+from db.models.answers import Decision, Delivery, Finding, Job, JobSeries, Measurement, ResultObject, Segment
 from db.models.arrivals import Association, DoomedFile, Event, Instance, Process, Series, Study
 from db.models.commitments import Commitment, CommitmentReference, CommitmentRequest
 
@@ -18,6 +18,7 @@ __all__ = [
     "Finding",
     "Instance",
     "Job",
+    "JobSeries",
     "Measurement",
     "Process",
     "ResultObject",

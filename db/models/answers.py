@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import BigInteger, ForeignKey, Index, String, Text, UniqueConstraint, text
+from sqlalchemy import BigInteger, ForeignKey, Index, SmallInteger, String, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from db.base import Base
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 class Decision(Base):
-    """What one route said about one series: the whole trace, rule by rule, value by value."""
+    """What one route said about one series: the whole trace, rule by rule, value by value.
+
+    Without a series: whether a model that looks at several has one for each of its roles.
+    """
 
     __tablename__ = "decisions"
     __table_args__ = (Index("ix_decisions_study_revision", "study_id", "revision"),)
@@ -39,10 +42,14 @@ ANNOUNCEMENT = "not-performed"
 #: Failed jobs that are to be announced still, just as the index of those few has it.
 UNANNOUNCED = "jobs.state = 'failed' AND jobs.unannounced"
 _UNANNOUNCED = text(UNANNOUNCED.replace("jobs.", ""))
+_QUEUED = text("state = 'queued'")
+#: Jobs whose results leave before all others', just as the index of those few has it.
+URGENT = "jobs.state = 'delivering' AND jobs.priority = 0"
+_URGENT = text(URGENT.replace("jobs.", ""))
 
 
 class Job(Base):
-    """One model on one series of one revision."""
+    """One model on one series of one revision, or on several in its roles (`JobSeries`)."""
 
     __tablename__ = "jobs"
     __table_args__ = (
@@ -51,10 +58,14 @@ class Job(Base):
         Index("ix_jobs_model_id", "model", "id"),
         Index("ix_jobs_created_at_id", "created_at", "id"),
         Index("ix_jobs_unannounced", "id", sqlite_where=_UNANNOUNCED, postgresql_where=_UNANNOUNCED),
+        # Those that wait, in the order of their turn.
+        Index("ix_jobs_queued", "state", "priority", "id", sqlite_where=_QUEUED, postgresql_where=_QUEUED),
+        Index("ix_jobs_urgent", "id", sqlite_where=_URGENT, postgresql_where=_URGENT),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"), index=True)
+    #: That of the model's first input: results lie on it.
     series_id: Mapped[int] = mapped_column(ForeignKey("series.id"))
     revision: Mapped[int]
     route: Mapped[str] = mapped_column(String(64))
@@ -74,6 +85,8 @@ class Job(Base):
     #: Whether they are to be told still, should it fail.
     unannounced: Mapped[bool] = mapped_column(default=False)
     state: Mapped[str] = mapped_column(String(16))
+    #: Whose turn it is: `db.priorities.Priority`; 1 is routine.
+    priority: Mapped[int] = mapped_column(SmallInteger, default=1, server_default="1")
     attempts: Mapped[int] = mapped_column(default=0)
     created_at: Mapped[datetime]
     #: When its message was last sent.
@@ -103,6 +116,19 @@ class Job(Base):
 
     study: Mapped[Study] = relationship(back_populates="jobs")
     results: Mapped[list[ResultObject]] = relationship(back_populates="job", order_by="ResultObject.id")
+
+
+class JobSeries(Base):
+    """One of the several series of a job: all of them have a row, that of the first input too."""
+
+    __tablename__ = "job_series"
+    __table_args__ = (UniqueConstraint("job_id", "role"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"))
+    #: What the model's manifest calls it.
+    role: Mapped[str] = mapped_column(String(32))
+    series_id: Mapped[int] = mapped_column(ForeignKey("series.id"))
 
 
 class Segment(Base):

@@ -1,4 +1,4 @@
-"""Findings -> result files: built, written, read back and compared, one object per kind."""
+"""Findings -> result files: built, written, read back and compared, one object per kind, or one series."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from pydicom.dataset import Dataset
@@ -53,6 +54,7 @@ def make_results(
 ) -> list[ResultFile]:
     """Write the wanted kinds of objects into `folder`, each under the name of its kind.
 
+    A kind of many objects has a folder of that name, and in it 0001.dcm and so on: all are there, or none.
     `wanted` are of `KINDS`; what others refer to is made first. Where the findings have nothing for a kind
     (no voxel, no Segmentation) there is no object of it, and the report says what was looked for. A file
     that does not pass the gate is kept and says why in `problem`. What cannot be expressed on the source, or is
@@ -67,18 +69,40 @@ def make_results(
         name, reason = next(iter(impossible.items()))
         raise SeriesError(_word(context, name), reason)
     folder.mkdir(parents=True, exist_ok=True)
-    written: dict[str, ResultFile] = {}
+    written: dict[str, list[ResultFile]] = {}
     made: dict[str, Dataset] = {}
     for name, kind in kinds.MADE.items():
         if name not in wanted or name in impossible:
+            continue
+        if isinstance(kind, kinds.SeriesKind):
+            parts = _write_series(name, kind, context, findings, folder / name)
+            if parts:
+                written[name], made[name] = parts
             continue
         ds = kind.writer.build(context, findings, made)
         if ds is not None:
             gate = partial(verify.check, kind=name, context=context, findings=findings, made=tuple(made))
             file = _write(ds, name, folder / f"{name}.dcm", gate)
-            written[name] = _held_back(file, [written[other] for other in kind.refers_to if other in written])
+            referred = [one for other in kind.refers_to for one in written.get(other, ())]
+            written[name] = [_held_back(file, referred)]
             made[name] = ds
-    return list(written.values())
+    return list(chain.from_iterable(written.values()))
+
+
+def _write_series(
+    name: str, kind: kinds.SeriesKind, context: ResultContext, findings: Findings, folder: Path
+) -> tuple[list[ResultFile], Dataset] | None:
+    """Write the objects of a kind one by one: the files, and the object that stands for all, or None."""
+    files_, standing = [], None
+    check, middle = None, kind.writer.middle(context)
+    for number, ds in enumerate(kind.writer.each(context, findings)):
+        if check is None:
+            folder.mkdir(exist_ok=True)
+            check = kind.gate.checker(context, findings)
+        gate = partial(verify.check_part, kind=name, number=number, context=context, own=check)
+        files_.append(_write(ds, name, folder / f"{number + 1:04d}.dcm", gate))
+        standing = ds if number == middle or standing is None else standing
+    return None if standing is None else (files_, standing)
 
 
 def make_failure(failure: Failure, folder: Path) -> ResultFile:
@@ -141,7 +165,7 @@ def _write(ds: Dataset, kind: str, path: Path, gate: Callable[[bytes], None]) ->
 
 def _held_back(file: ResultFile, referred: Sequence[ResultFile]) -> ResultFile:
     """The file, unverified where an object that it refers to may not leave."""
-    failed = [other.kind for other in referred if not other.verified]
+    failed = dict.fromkeys(other.kind for other in referred if not other.verified)
     if file.verified and failed:
         return replace(
             file, verified=False, problem=f"it refers to {', '.join(failed)}, which failed the read-back"

@@ -17,6 +17,9 @@ ABSENT = Code(value="272519000", scheme="SCT", meaning="Absent")
 #: Concept name of free text in a report (PS3.16 Annex D).
 COMMENT = Code(value="121106", scheme="DCM", meaning="Comment")
 
+#: What a group of a report is about, or one of its numbers (PS3.16 Annex D).
+FINDING = Code(value="121071", scheme="DCM", meaning="Finding")
+
 #: CID 7162 "Surface Processing Algorithm Family" names no other family for a trained network (PS3.16).
 ARTIFICIAL_INTELLIGENCE = Code(value="123110", scheme="DCM", meaning="Artificial Intelligence")
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone, tzinfo
 from functools import cached_property
 from typing import get_args
@@ -26,6 +26,9 @@ NOT_PERFORMED = "not-performed"
 
 #: Series Numbers that the kinds of one answer may take; the last one is that of `NOT_PERFORMED`.
 _PLACES = 20
+
+#: What every image of one source series must agree on before a result may claim to belong to it.
+_ONE_SERIES = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "AccessionNumber")
 
 #: Hours and minutes: "+0100".
 _OFFSET = re.compile("[+-][0-9]{2}[0-5][0-9]")
@@ -149,6 +152,15 @@ class Provenance:
         """The first source image's header, all text decoded, so that it can be written in UTF-8."""
         return source.header(self.images[0])
 
+    @cached_property
+    def mixed(self) -> tuple[str, ...]:
+        """Keywords in which the source images differ, of those that say whose they are; there should be none."""
+        return tuple(
+            keyword
+            for keyword in _ONE_SERIES
+            if len({elements.text(image, keyword) for image in self.images}) > 1
+        )
+
     @property
     def timezone_offset(self) -> str | None:
         """The source's Timezone Offset From UTC (0008,0201), e.g. "+0100"; None where it names none."""
@@ -174,6 +186,8 @@ class ResultContext(Provenance):
     """Where a job's results belong and where they come from."""
 
     source: SeriesImages
+    #: Of the model's further series, which lie beside the source: a header for each image, by role.
+    others: Mapping[str, Sequence[Dataset]] = field(default_factory=dict)
     #: The backend that answered, e.g. "openvino 2026.4 CPU float32".
     engine: str
     #: Documents at a destination that say that this model was not performed on this series; no longer true.
@@ -212,6 +226,10 @@ class ResultContext(Provenance):
     def source_uids(self) -> list[str]:
         """SOP Instance UIDs of the source, each once."""
         return [str(ds.SOPInstanceUID) for ds in self.source.instances]
+
+    def looked_at(self) -> list[Sequence[Dataset]]:
+        """Every series that the model looked at, the source first: a header for each image."""
+        return [self.source.instances, *self.others.values()]
 
 
 def _offset(text: str) -> timezone | None:

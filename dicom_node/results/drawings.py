@@ -1,18 +1,22 @@
-"""What is drawn on the images: an arrow with words at each thing found, a box around a small one, measured lines."""
+"""What is drawn on the images: an arrow with words at each thing found, a box around a small one, measured lines.
+
+What a detector found has a box of its own, and its arrow points at a corner of that, not into the thing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset
 
-from dicom_node.results import key_slices, legend, outline, segments
+from dicom_node.results import boxes, key_slices, legend, outline, segments
+from dicom_node.results.boxes import Placed
 from dicom_node.results.context import ResultContext
 from engines.findings import Findings, Measurement, Segment
+from engines.volume import Geometry
 
 #: What covers more of the image than this gets no box: it would be one around everything.
 _BOXED = 0.1
@@ -32,7 +36,6 @@ class Drawing:
     tracking_uid: str
     #: For people.
     tracking_id: str
-    segment: Segment
     #: Index along the mask's first axis.
     slice: int
     #: (column, row) of each corner; (0, 0) is the outer corner of the first pixel, (0.5, 0.5) its middle
@@ -40,6 +43,9 @@ class Drawing:
     points: tuple[tuple[float, float], ...]
     #: In words, for a viewer that writes them beside it.
     comment: str
+    #: What it is of: a segment, or a detector's box.
+    segment: Segment | None = None
+    box: Placed | None = None
     #: What the line is the length of.
     measurement: Measurement | None = None
 
@@ -47,8 +53,8 @@ class Drawing:
 def drawings(context: ResultContext, findings: Findings) -> tuple[Drawing, ...]:
     """What is drawn of each segment that matters (`key_slices.best`), on the slice where it is largest.
 
-    Lines lie where they were measured. Together they are `MOST` shapes at most, the segments that matter first; the
-    report of numbers and the Segmentation have them all.
+    Lines lie where they were measured. A detector's boxes follow, each on the slice through its middle. Together
+    they are `MOST` shapes at most, what matters first; the report of numbers and the Segmentation have them all.
     """
     made: list[Drawing] = []
     for place in key_slices.best(findings):
@@ -61,14 +67,31 @@ def drawings(context: ResultContext, findings: Findings) -> tuple[Drawing, ...]:
         if np.count_nonzero(region) < _BOXED * region.size:
             made.append(_drawing(context, "box", segment, place.index, _around(region), words))
         made.extend(_lines(context, findings, segment))
+    for item in boxes.placed(findings):
+        if len(made) + 2 > MOST:
+            break
+        made.extend(_boxed(context, item, findings.geometry))
     return tuple(made[:MOST])
 
 
-def instances(context: ResultContext, drawn: Sequence[Drawing]) -> list[Dataset]:
-    """The source images that are drawn on, each once, in the source's order."""
-    datasets = context.source.datasets
-    uids = {datasets[drawing.slice].SOPInstanceUID for drawing in drawn}
-    return [ds for ds in context.source.instances if ds.SOPInstanceUID in uids]
+def _boxed(context: ResultContext, item: Placed, geometry: Geometry) -> Iterator[Drawing]:
+    """A detector's box, which bears its identity, and an arrow at its upper right corner."""
+    certain, *lengths = (legend.quantity(each) for each in boxes.measurements(item, geometry))
+    words = f"{', '.join([item.label, certain, *lengths[:1]])} ({legend.STANDING})"
+    shapes: tuple[tuple[Literal["arrow", "box"], str, tuple[tuple[float, float], ...]], ...] = (
+        ("box", boxes.tracking_uid(context, item), item.corners),
+        ("arrow", context.uid("tracking", "arrow", "box", str(item.index)), item.corners[1:2]),
+    )
+    for shape, uid, points in shapes:
+        yield Drawing(
+            shape=shape,
+            tracking_uid=uid,
+            tracking_id=boxes.tracking_id(context, item),
+            slice=item.slice,
+            points=points,
+            comment=words,
+            box=item,
+        )
 
 
 def _drawing(

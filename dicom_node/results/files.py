@@ -58,7 +58,7 @@ def _said_by_disk(error: OSError) -> OSError:
 def remove_unfinished(folder: Path) -> int:
     """Delete what dead processes left under temporary names; how many files that was."""
     removed = 0
-    for path in folder.glob(".*.dcm.*"):
+    for path in folder.rglob(".*.dcm.*"):
         with contextlib.suppress(BlockingIOError, FileNotFoundError), path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink()

@@ -17,7 +17,7 @@ from pydicom.uid import (
 
 from dicom_node import elements
 from dicom_node.frame_header import frame_number
-from dicom_node.results import codes, header, key_slices, legend
+from dicom_node.results import boxes, codes, header, key_slices, legend
 from dicom_node.results.context import ResultContext
 from dicom_node.results.key_slices import KeySlice
 from engines import labels, overlay
@@ -30,8 +30,8 @@ _LEAST, _MOST = 512, 1024
 def build(context: ResultContext, findings: Findings, made: Mapping[str, Dataset]) -> Dataset | None:
     """The key slices as they were acquired, in colour, with words: one frame each (PS3.3 A.8.5).
 
-    A single one is a Secondary Capture of one frame (PS3.3 A.8.1), which more viewers take. None where no
-    voxel is segmented: the report says so.
+    A single one is a Secondary Capture of one frame (PS3.3 A.8.1), which more viewers take. None where
+    there is nothing to draw or to say: the report says so.
     """
     chosen = key_slices.choose(findings)
     if not chosen:
@@ -54,6 +54,7 @@ def build(context: ResultContext, findings: Findings, made: Mapping[str, Dataset
     _derived(ds, context, chosen)
     _taken_over(ds, context)
     shown = [findings.segments[number - 1].label for number in key_slices.shown(chosen)]
+    shown += [box.label for box, _ in boxes.counted(findings)]
     header.finish(ds, context, header.describe(context, ["key images", *shown]))
     return ds
 
@@ -67,19 +68,18 @@ def _picture(
     context: ResultContext, findings: Findings, chosen: KeySlice, unfilled: set[int]
 ) -> NDArray[np.uint8]:
     """One frame."""
-    segments = [findings.segments[number - 1] for number in chosen.segments]
     picture = drawn(context, findings, chosen, unfilled, size=size(context))
     place = elements.name(context.source.datasets[chosen.index])
     count = context.source.volume.geometry.shape[0]
     if count > 1:
         place = f"{place} (slice {chosen.index + 1} of {count})"
-    return legend.beside(picture, context, findings, segments, place)
+    return legend.beside(picture, context, findings, chosen, place)
 
 
 def drawn(
     context: ResultContext, findings: Findings, chosen: KeySlice, unfilled: set[int], *, size: int
 ) -> NDArray[np.uint8]:
-    """A key slice with its segments drawn over it, without words: RGB, the longer side of `size` pixels.
+    """A key slice with its segments and boxes drawn over it, without a legend: RGB, the longer side of `size` pixels.
 
     The segments numbered in `unfilled` get a contour only.
     """
@@ -91,6 +91,7 @@ def drawn(
         window=key_slices.window(context, chosen.index),
         size=size,
         unfilled=unfilled,
+        boxes=[findings.boxes[index] for index in chosen.boxes],
     )
 
 

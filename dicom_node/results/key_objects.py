@@ -46,7 +46,7 @@ def build(context: ResultContext, findings: Findings, made: Mapping[str, Dataset
 
 
 def selection(context: ResultContext, findings: Findings, made: Mapping[str, Dataset]) -> list[Dataset]:
-    """What is selected: the key slices, in their order, then the results."""
+    """What is selected: the key slices, in their order, then the results; of a derived series its middle image."""
     slices = [context.source.datasets[chosen.index] for chosen in key_slices.choose(findings)]
     return [*slices, *made.values()]
 

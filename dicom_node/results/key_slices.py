@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dicom_node import display
+from dicom_node.results import boxes
 from dicom_node.results.context import ResultContext
 from engines.findings import Findings
 
@@ -26,6 +27,8 @@ class KeySlice:
     index: int
     #: Numbers of the segments that have voxels there.
     segments: tuple[int, ...]
+    #: Indices of the boxes that touch it.
+    boxes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,12 +42,31 @@ class Place:
 
 
 def choose(findings: Findings) -> tuple[KeySlice, ...]:
-    """The slices of `best`, in slice order, each once."""
-    areas = _areas(findings)
+    """The slices of `best` and those through the middle of boxes, the most certain first; in slice order, each once.
+
+    Together they are `MOST` at most. A single image that something is said of as a whole is shown, too.
+    """
+    areas, placed = _areas(findings), boxes.placed(findings)
+    indices = {place.index for place in _best(findings, areas)}
+    for item in placed:
+        if len(indices) < MOST:
+            indices.add(item.slice)
+    if _is_said_of_one_image(findings):
+        indices.add(0)
     return tuple(
-        KeySlice(index=index, segments=tuple(int(number) for number in np.flatnonzero(areas[index, 1:]) + 1))
-        for index in sorted({place.index for place in _best(findings, areas)})
+        KeySlice(
+            index=index,
+            segments=tuple(int(number) for number in np.flatnonzero(areas[index, 1:]) + 1),
+            boxes=tuple(item.index for item in placed if item.first <= index <= item.last),
+        )
+        for index in sorted(indices)
     )
+
+
+def _is_said_of_one_image(findings: Findings) -> bool:
+    """Whether a single image has classes or values, and nothing that could be drawn on it."""
+    said = findings.measurements or findings.findings
+    return findings.geometry.shape[0] == 1 and not findings.segments and bool(said)
 
 
 def best(findings: Findings) -> tuple[Place, ...]:
@@ -88,4 +110,6 @@ def window(context: ResultContext, index: int) -> tuple[float, float]:
 def _areas(findings: Findings) -> NDArray[np.int64]:
     """(slices, labels 0..N): pixels of each label on each slice."""
     most = len(findings.segments)
+    if not most:
+        return np.zeros((findings.geometry.shape[0], 1), np.int64)
     return np.stack([np.bincount(plane.ravel(), minlength=most + 1)[: most + 1] for plane in findings.mask])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from dicom_node.results import boxes
 from dicom_node.results.context import ResultContext
-from engines import printing
+from dicom_node.results.key_slices import KeySlice
+from engines import box_overlay, printing
 from engines.findings import Findings, Measurement, Segment
 
 #: Pixels.
@@ -32,19 +34,19 @@ def beside(
     picture: NDArray[np.uint8],
     context: ResultContext,
     findings: Findings,
-    segments: Sequence[Segment],
+    chosen: KeySlice,
     place: str,
 ) -> NDArray[np.uint8]:
     """The picture, (height, width, 3), with words on it and, on its right, what its colours mean.
 
-    `segments` are those on the picture; `place` says which slice it is. Lines for which there is no room
+    `chosen` says what is on the picture; `place` says which slice it is. Lines for which there is no room
     are counted. No patient's name or number is written.
     """
     height, width = picture.shape[:2]
     canvas = Image.new("RGB", (width + WIDTH, height))
     canvas.paste(Image.fromarray(stamped(picture)), (0, 0))
     pen = ImageDraw.Draw(canvas)
-    lines = list(_lines(context, findings, segments, place))
+    lines = list(_lines(context, findings, chosen, place))
     room = max(1, (height - 2 * _MARGIN) // _LINE)
     if len(lines) > room:
         lines = [*lines[: room - 1], (f"and {len(lines) - room + 1} more lines in the report", _GREY, None)]
@@ -62,22 +64,45 @@ def stamped(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(canvas, dtype=np.uint8)
 
 
-def _lines(
-    context: ResultContext, findings: Findings, segments: Sequence[Segment], place: str
-) -> Iterator[_Line]:
+def _lines(context: ResultContext, findings: Findings, chosen: KeySlice, place: str) -> Iterator[_Line]:
     """What is written beside a picture, from the top."""
     yield STANDING, _AMBER, None
     if context.model.research_only:
         yield "for research only", _AMBER, None
     yield f"{context.model.name} {context.model.version}", _GREY, None
     yield place, _GREY, None
-    for segment in segments:
+    for segment in (findings.segments[number - 1] for number in chosen.segments):
         yield name(segment), _WHITE, segment.colour
         for item in findings.measurements:
             if item.segment_number == segment.number:
                 yield f"   {measured(item)}", _GREY, None
+    yield from _of_boxes(findings, chosen)
+    yield from _of_the_whole(findings)
+
+
+def _of_boxes(findings: Findings, chosen: KeySlice) -> Iterator[_Line]:
+    """The boxes on the picture, and how large each is."""
+    for item in boxes.placed(findings):
+        if item.index in chosen.boxes:
+            yield f"{box_overlay.named(item.box)} (no. {item.number})", _WHITE, item.box.colour
+            lengths = boxes.measurements(item, findings.geometry)[1:]
+            if lengths:
+                yield f"   {' x '.join(printing.number(each.value) for each in lengths)} mm", _GREY, None
+
+
+def _of_the_whole(findings: Findings) -> Iterator[_Line]:
+    """Values where there is nothing else to measure, the classes with their probabilities, and what is stated."""
+    stated = {finding.code: finding for finding in findings.findings}
+    for item in findings.measurements:
+        if item.about is not None:
+            own = stated.pop(item.about, None)
+            said = "" if own is None else f", {'present' if own.present else 'absent'}"
+            yield f"{printing.number(item.value)} {item.about.meaning}{said}", _WHITE, None
+        elif not findings.segments:
+            yield measured(item), _WHITE, None
     for finding in findings.findings:
-        yield f"{finding.code.meaning}: {'present' if finding.present else 'absent'}", _WHITE, None
+        if finding.code in stated:
+            yield f"{finding.code.meaning}: {'present' if finding.present else 'absent'}", _WHITE, None
 
 
 def name(segment: Segment) -> str:

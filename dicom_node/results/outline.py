@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 
-from dicom_node.results import segments
+from dicom_node.results import boxes, segments
+from dicom_node.results.boxes import Placed
 from dicom_node.results.context import ResultContext
 from engines.findings import Finding, Findings, Measurement, Segment, Urgency
 
@@ -24,18 +25,26 @@ class Group:
     measurements: tuple[Measurement, ...] = ()
     #: The statement that it makes, if it makes one.
     finding: Finding | None = None
+    #: The box that it is about, if it is about one.
+    box: Placed | None = None
     #: In words; "" where there is nothing to add.
     comment: str = ""
 
 
 def groups(context: ResultContext, findings: Findings) -> tuple[Group, ...]:
-    """One group for each segment, for each set of segments measured together, and for each finding.
+    """One group for each segment, for each set of segments measured together, for each class, box and finding.
 
     There is always at least one: a model that looked and found nothing says so. Where the report takes an
     earlier one's place, that is said first.
     """
-    parts = (_of_segments(context, findings), _of_unions(context, findings), _of_findings(context, findings))
-    said = tuple(chain.from_iterable(parts)) or (_empty(context),)
+    parts = (
+        _of_segments(context, findings),
+        _of_unions(context, findings),
+        _of_classes(context, findings),
+        _of_boxes(context, findings),
+        _of_findings(context, findings),
+    )
+    said = tuple(chain.from_iterable(parts)) or (_empty(context, findings),)
     return (*_of_history(context), *said, *_of_what_is_missing(context, findings))
 
 
@@ -72,7 +81,7 @@ def _of_unions(context: ResultContext, findings: Findings) -> Iterator[Group]:
     """The measurements that name no segment, together with others of the same segments."""
     unions: dict[tuple[int, ...], list[Measurement]] = {}
     for measurement in findings.measurements:
-        if measurement.segment_number is None:
+        if measurement.segment_number is None and measurement.about is None:
             unions.setdefault(_measured(findings, {measurement.key}), []).append(measurement)
     for numbers, measurements in unions.items():
         segments = tuple(item for item in findings.segments if item.number in numbers)
@@ -86,9 +95,58 @@ def _of_unions(context: ResultContext, findings: Findings) -> Iterator[Group]:
         )
 
 
-def _of_findings(context: ResultContext, findings: Findings) -> Iterator[Group]:
-    """The statements, each about the segments whose measurements decided."""
+def _of_classes(context: ResultContext, findings: Findings) -> Iterator[Group]:
+    """The probability of each class, with the statement that it decides.
+
+    The class is the name of the statement and a modifier of the number, not the group's Finding: a reader that
+    shows only that would show an absent one as if it were there.
+    """
+    stated = _of_one_class(findings)
+    for measurement in findings.measurements:
+        if measurement.about is not None:
+            own = stated.get(measurement.key)
+            words = [*([_words(own)] if own is not None else []), *_uncomputed([measurement])]
+            yield Group(
+                tracking_uid=context.uid("tracking", "class", measurement.key),
+                tracking_id=f"{context.model.name}/{measurement.about.meaning}",
+                measurements=computed([measurement]),
+                finding=own,
+                comment=" ".join(words),
+            )
+
+
+def _of_one_class(findings: Findings) -> dict[str, Finding]:
+    """The statement of each class that has one, by the key of its probability."""
+    made: dict[str, Finding] = {}
+    abouts = {item.key: item.about for item in findings.measurements if item.about is not None}
     for finding in findings.findings:
+        for key in (finding.key, *finding.evidence):
+            if abouts.get(key) == finding.code and key not in made:
+                made[key] = finding
+                break
+    return made
+
+
+def _of_boxes(context: ResultContext, findings: Findings) -> Iterator[Group]:
+    """Each box of a detector, with what it measures."""
+    slices = findings.geometry.shape[0]
+    for item in boxes.placed(findings):
+        through = f", slices {item.first + 1} to {item.last + 1} of {slices}" if slices > 1 else ""
+        yield Group(
+            tracking_uid=boxes.tracking_uid(context, item),
+            tracking_id=boxes.tracking_id(context, item),
+            measurements=boxes.measurements(item, findings.geometry),
+            box=item,
+            comment=f"{item.label}{through}",
+        )
+
+
+def _of_findings(context: ResultContext, findings: Findings) -> Iterator[Group]:
+    """The other statements, each about the segments whose measurements decided."""
+    of_classes = [id(item) for item in _of_one_class(findings).values()]
+    for finding in findings.findings:
+        if id(finding) in of_classes:
+            continue
         numbers = finding.segment_numbers or _measured(findings, set(finding.evidence))
         yield Group(
             tracking_uid=context.uid("tracking", "finding", finding.key),
@@ -141,12 +199,16 @@ def _of_what_is_missing(context: ResultContext, findings: Findings) -> Iterator[
         )
 
 
-def _empty(context: ResultContext) -> Group:
-    """What is left to say where the model made neither segment, measurement nor statement."""
+def _empty(context: ResultContext, findings: Findings) -> Group:
+    """What is left to say where the model made neither segment, measurement, box nor statement."""
     return Group(
         tracking_uid=context.uid("tracking", "nothing"),
         tracking_id=f"{context.model.name}/nothing found",
-        comment="The model ran and reported nothing.",
+        comment=(
+            f"The model made a derived series: {findings.image_label}."
+            if findings.image is not None
+            else "The model ran and reported nothing."
+        ),
     )
 
 

@@ -11,8 +11,15 @@ from reportlab.lib.styles import ParagraphStyle
 from reportlab.lib.units import mm
 from reportlab.platypus import Flowable, Image, Paragraph, Table, TableStyle
 
-from dicom_node import elements
-from dicom_node.results import fonts, key_images, key_slices, legend, pdf_frame, report_phrases
+from dicom_node.results import (
+    fonts,
+    key_images,
+    key_slices,
+    legend,
+    pdf_frame,
+    report_phrases,
+    report_tables,
+)
 from dicom_node.results.context import ResultContext
 from dicom_node.results.key_slices import KeySlice
 from engines import labels
@@ -69,11 +76,7 @@ def _picture(
 def _caption(context: ResultContext, findings: Findings, chosen: KeySlice) -> Paragraph:
     """Which slice it is, and the segments on it with their colours."""
     phrases = report_phrases.of(context, findings)
-    number = elements.number(context.source.datasets[chosen.index], "InstanceNumber")
-    slices = context.source.volume.geometry.shape[0]
-    pattern = phrases.words.picture if slices > 1 else phrases.words.single
-    named = f"{number:g}" if number is not None else "–"
-    said = pattern.format(number=named, slice=chosen.index + 1, slices=slices)
+    said = report_tables.place(context, chosen.index, phrases)
     lines = [fonts.markup(said)]
     for index in chosen.segments[:_NAMED]:
         segment = findings.segments[index - 1]
@@ -81,6 +84,11 @@ def _caption(context: ResultContext, findings: Findings, chosen: KeySlice) -> Pa
         lines.append(
             f'<font name="{fonts.PLAIN}" color="{colour}">■</font> {fonts.markup(phrases.segment(segment))}'
         )
+    for index in chosen.boxes[:_NAMED]:
+        box = findings.boxes[index]
+        colour = "#{:02x}{:02x}{:02x}".format(*box.colour)
+        text = f"{phrases.box(box)} {100 * box.score:.0f} %"
+        lines.append(f'<font name="{fonts.PLAIN}" color="{colour}">■</font> {fonts.markup(text)}')
     if len(chosen.segments) > _NAMED:
         lines.append(fonts.markup(phrases.words.more.format(count=len(chosen.segments) - _NAMED)))
     style = ParagraphStyle("caption", fontName=fonts.PLAIN, fontSize=7, leading=9, spaceBefore=1 * mm)

@@ -13,7 +13,7 @@ from pydicom.valuerep import DS
 
 from dicom_node import elements
 from dicom_node.frame_header import frame_number
-from dicom_node.results import explicit, header, key_slices, legend, segments
+from dicom_node.results import boxes, explicit, header, key_slices, legend, presentation_boxes, segments
 from dicom_node.results.context import ResultContext
 from dicom_node.results.key_slices import KeySlice
 from engines import contours
@@ -31,11 +31,11 @@ NOTE = "NOTE"
 
 
 def build(context: ResultContext, findings: Findings, made: Mapping[str, Dataset]) -> Dataset | None:
-    """A presentation state (PS3.3 A.33.1) of the key slices, with a layer for each segment on them.
+    """A presentation state (PS3.3 A.33.1) of the key slices, with a layer for each segment and class of boxes on them.
 
-    None where no voxel is segmented. The source's images must be rescaled alike (`unfit`).
+    None where there is nothing to draw. The source's images must be rescaled alike (`unfit`).
     """
-    chosen = key_slices.choose(findings)
+    chosen = drawn_on(findings)
     if not chosen:
         return None
     ds: Dataset = SOPClass(
@@ -46,29 +46,45 @@ def build(context: ResultContext, findings: Findings, made: Mapping[str, Dataset
         **header.constructor(context, "presentation-state"),
     )
     shown = [findings.segments[number - 1] for number in key_slices.shown(chosen)]
-    header.finish(ds, context, header.describe(context, ["overlay", *(segment.label for segment in shown)]))
+    classes = [box for box, _ in boxes.counted(findings)]
+    contents = ["overlay", *(segment.label for segment in shown), *(box.label for box in classes)]
+    header.finish(ds, context, header.describe(context, contents))
     header.body_part(ds, context)
     _identify(ds, context)
     series = Dataset()
     series.SeriesInstanceUID = context.header.SeriesInstanceUID
     series.ReferencedImageSequence = _references(context, chosen)
     ds.ReferencedSeriesSequence = [series]
-    ds.GraphicLayerSequence = [_layer(number, segment) for number, segment in enumerate([None, *shown], 1)]
+    layers = [(NOTE, legend.STANDING, (255, 191, 0))]
+    layers += [(layer(segment), segment.label, segment.colour) for segment in shown]
+    layers += [(presentation_boxes.layer(findings, box), box.label, box.colour) for box in classes]
+    ds.GraphicLayerSequence = [_layer(number, *each) for number, each in enumerate(layers, 1)]
     ds.GraphicAnnotationSequence = [
         annotation
         for slice_ in chosen
         for annotation in (
             _note(context, slice_.index),
             *(_annotation(context, findings, slice_.index, number) for number in slice_.segments),
+            *(
+                presentation_boxes.annotation(context, findings, reference(context, slice_.index), index)
+                for index in slice_.boxes
+            ),
         )
     ]
     _display(ds, context, chosen)
     return ds
 
 
+def drawn_on(findings: Findings) -> tuple[KeySlice, ...]:
+    """The key slices on which there is something to draw."""
+    return tuple(slice_ for slice_ in key_slices.choose(findings) if slice_.segments or slice_.boxes)
+
+
 def unfit(context: ResultContext) -> str:
     """Why there can be no presentation state of this source; "" where there can."""
     first = context.source.datasets[0]
+    if context.source.values != "source":
+        return f"the model looked at other values ({context.source.values}) than viewers show of the source"
     if elements.text(first, "PhotometricInterpretation") != "MONOCHROME2" or "ModalityLUTSequence" in first:
         return (
             "the source's values are not shown as they are read: colour, a look-up table, or black for most"
@@ -97,9 +113,9 @@ def rescale(image: Dataset) -> tuple[float, float] | None:
     return None if slope is None or intercept is None else (slope, intercept)
 
 
-def layer(segment: Segment | None) -> str:
-    """The name of a segment's layer (CS); of the words about the whole picture for None."""
-    return NOTE if segment is None else f"SEGMENT_{segment.number}"
+def layer(segment: Segment) -> str:
+    """The name of a segment's layer (CS)."""
+    return f"SEGMENT_{segment.number}"
 
 
 def words(findings: Findings, segment: Segment) -> str:
@@ -123,7 +139,7 @@ def _references(context: ResultContext, chosen: tuple[KeySlice, ...]) -> list[Da
     """Each instance once, with the frames that it applies to."""
     items: dict[str, Dataset] = {}
     for slice_ in chosen:
-        item = _reference(context, slice_.index)
+        item = reference(context, slice_.index)
         first = items.setdefault(item.ReferencedSOPInstanceUID, item)
         if first is not item:
             numbers = first.ReferencedFrameNumber
@@ -132,7 +148,7 @@ def _references(context: ResultContext, chosen: tuple[KeySlice, ...]) -> list[Da
     return list(items.values())
 
 
-def _reference(context: ResultContext, index: int) -> Dataset:
+def reference(context: ResultContext, index: int) -> Dataset:
     """A reference to the source image of a slice (PS3.3 Table 10-3)."""
     image, item = context.source.datasets[index], Dataset()
     item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = image.SOPClassUID, image.SOPInstanceUID
@@ -141,13 +157,11 @@ def _reference(context: ResultContext, index: int) -> Dataset:
     return item
 
 
-def _layer(order: int, segment: Segment | None) -> Dataset:
-    """A layer in the segment's colour (PS3.3 C.10.7)."""
-    colour, item = (255, 191, 0) if segment is None else segment.colour, Dataset()
-    item.GraphicLayer, item.GraphicLayerOrder = layer(segment), order
-    item.GraphicLayerDescription = (legend.STANDING if segment is None else segment.label)[:64].replace(
-        "\\", "/"
-    )
+def _layer(order: int, name: str, words: str, colour: tuple[int, int, int]) -> Dataset:
+    """A layer in a colour of its own (PS3.3 C.10.7)."""
+    item = Dataset()
+    item.GraphicLayer, item.GraphicLayerOrder = name, order
+    item.GraphicLayerDescription = words[:64].replace("\\", "/")
     item.GraphicLayerRecommendedDisplayCIELabValue = list(highdicom.color.CIELabColor.from_rgb(*colour).value)
     return item
 
@@ -160,7 +174,7 @@ def _note(context: ResultContext, index: int) -> Dataset:
     text.BoundingBoxTopLeftHandCorner, text.BoundingBoxBottomRightHandCorner = [0.01, 0.01], [0.6, 0.06]
     text.BoundingBoxTextHorizontalJustification = "LEFT"
     text.UnformattedTextValue = f"{legend.STANDING}{research}: {context.model.name} {context.model.version}"
-    item.ReferencedImageSequence = [_reference(context, index)]
+    item.ReferencedImageSequence = [reference(context, index)]
     item.GraphicLayer, item.TextObjectSequence = NOTE, [text]
     return item
 
@@ -174,40 +188,24 @@ def _annotation(context: ResultContext, findings: Findings, index: int, number: 
     text.AnchorPointAnnotationUnits, text.AnchorPointVisibility = "PIXEL", "N"
     text.AnchorPoint = [float(value) for value in lines[0][0][::-1]]
     text.UnformattedTextValue = words(findings, segment)[:1024]
-    item.ReferencedImageSequence = [_reference(context, index)]
+    item.ReferencedImageSequence = [reference(context, index)]
     item.GraphicLayer, item.TextObjectSequence = layer(segment), [text]
-    identity = (
-        explicit.long_element(0x00620020, "UT", _even(segments.tracking_id(context, segment).encode())),
-        explicit.text(0x00620021, "UI", segments.tracking_uid(context, number)),
+    identity = presentation_boxes.identity(
+        segments.tracking_id(context, segment), segments.tracking_uid(context, number)
     )
-    drawn = [explicit.item(*identity, _polyline(part)) for line in lines for part in _parts(line)]
+    drawn = [
+        explicit.item(identity, presentation_boxes.polyline(part[:, ::-1]))
+        for line in lines
+        for part in _parts(line)
+    ]
     explicit.set_sequence(item, 0x00700009, *drawn)
     return item
-
-
-def _even(value: bytes) -> bytes:
-    """Padded with a space to an even length (PS3.5 6.2)."""
-    return value + b" " * (len(value) % 2)
 
 
 def _parts(line: contours.Line) -> list[contours.Line]:
     """The closed line in pieces that a polyline can hold, each from where the one before it ends."""
     whole = np.concatenate([line, line[:1]])
     return [whole[start : start + _MOST_POINTS + 1] for start in range(0, len(line), _MOST_POINTS)]
-
-
-def _polyline(line: contours.Line) -> bytes:
-    """A line that is drawn, not filled: (column, row), the image's upper left corner at (0, 0) (PS3.3 C.10.5.1.2)."""
-    return b"".join(
-        (
-            explicit.element(0x00700005, "CS", b"PIXEL "),
-            explicit.element(0x00700020, "US", np.uint16(2).tobytes()),
-            explicit.element(0x00700021, "US", np.uint16(len(line)).tobytes()),
-            explicit.element(0x00700022, "FL", line[:, ::-1].astype("<f4").tobytes()),
-            explicit.element(0x00700023, "CS", b"POLYLINE"),
-            explicit.element(0x00700024, "CS", b"N "),
-        )
-    )
 
 
 def _display(ds: Dataset, context: ResultContext, chosen: tuple[KeySlice, ...]) -> None:
@@ -235,6 +233,6 @@ def _window(context: ResultContext, index: int) -> Dataset:
     """The window of a slice (PS3.3 C.11.8)."""
     low, high = key_slices.window(context, index)
     item = Dataset()
-    item.ReferencedImageSequence = [_reference(context, index)]
+    item.ReferencedImageSequence = [reference(context, index)]
     item.WindowCenter, item.WindowWidth = f"{(low + high) / 2:.10g}", f"{high - low:.10g}"
     return item

@@ -61,6 +61,7 @@ _ROWS: tuple[tuple[Code, dict[str, str]], ...] = (
         {
             "frame-count": "its frames are not as many as it says",
             "no-identity": "its images do not say which they are, or of which study and series",
+            "no-suv": "its headers do not tell its standardised uptake values",
             "non-finite": "an image has values that are no numbers",
             "not-dicom": "a file cannot be read as DICOM",
             "repeated-instance": "several images have one identifier",

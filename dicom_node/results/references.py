@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from pydicom.dataset import Dataset
 
@@ -25,6 +25,12 @@ def of_series(instances: Sequence[Dataset]) -> bytes:
     items = [explicit.item(explicit.reference(instance)) for instance in instances]
     uid = explicit.text(0x0020000E, "UI", str(instances[0].SeriesInstanceUID))
     return explicit.item(explicit.sequence(0x00081199, *items), uid)
+
+
+def of_slices(source: SeriesImages, slices: Collection[int]) -> list[Dataset]:
+    """The instances that these slices are of, each once, in the source's order."""
+    uids = {source.datasets[index].SOPInstanceUID for index in slices}
+    return [ds for ds in source.instances if ds.SOPInstanceUID in uids]
 
 
 def some_frames(source: SeriesImages, instance: Dataset) -> tuple[int, ...]:

@@ -34,6 +34,7 @@ def rehearse() -> list[ResultFile]:
         mask=np.ones(_SHAPE, np.uint8),
         segments=(Segment(number=1, label="Tissue", category=_CODE, type=_CODE),),
         measurements=(Measurement(key="size", name=_CODE, value=1.0, unit=_CODE, segment_number=1),),
+        image=Volume(array=np.ones(_SHAPE, np.float32), geometry=geometry),
         maps=(
             Map(
                 key="tissue",

@@ -12,7 +12,7 @@ from enum import StrEnum
 from itertools import chain
 
 from dicom_node import elements
-from dicom_node.results import report_phrases, report_tables, segments
+from dicom_node.results import boxes, report_phrases, report_tables, segments
 from dicom_node.results.context import ResultContext
 from dicom_node.results.report_phrases import Phrases
 from dicom_node.results.report_tables import Row
@@ -85,7 +85,10 @@ def worded(context: ResultContext, findings: Findings) -> WordedReport:
             heading=words.measurements,
             said="",
             columns=words.columns,
-            rows=tuple(report_tables.measured(findings, phrases)),
+            rows=(
+                *report_tables.found(context, findings, phrases),
+                *report_tables.measured(findings, phrases),
+            ),
         ),
         comparison=_comparison(context, findings, phrases),
         limits=words.limits,
@@ -128,7 +131,21 @@ def _about(context: ResultContext, phrases: Phrases) -> str:
         phrases.study(elements.text(header, "StudyDate"), elements.text(header, "SeriesDescription")),
     ]
     images, what = len(context.source.datasets), words.comma.join(part for part in parts if part)
-    return phrases.line((words.about if images > 1 else words.about_one).format(images=images, what=what))
+    said = (words.about if images > 1 else words.about_one).format(images=images, what=what)
+    return phrases.line("".join([said, *_beside(context, words)]))
+
+
+def _beside(context: ResultContext, words: Wording) -> Iterator[str]:
+    """The further series that were looked at."""
+    for role, instances in context.others.items():
+        header = instances[0]
+        description = elements.text(header, "SeriesDescription")
+        parts = [
+            elements.text(header, "Modality"),
+            words.series.format(description=description) if description else "",
+        ]
+        what = "".join(words.comma + part for part in parts if part)
+        yield words.beside.format(role=role, images=len(instances), what=what)
 
 
 def _conclusions(context: ResultContext, findings: Findings, phrases: Phrases) -> Iterator[Conclusion]:
@@ -136,16 +153,38 @@ def _conclusions(context: ResultContext, findings: Findings, phrases: Phrases) -
     words = phrases.words
     stated = [Conclusion(weight=_weight(item), text=phrases.statement(item)) for item in findings.findings]
     stated.sort(key=lambda item: list(Weight).index(item.weight))
-    if stated and stated[0].weight is Weight.ABSENT:
+    made = [*_found(findings, phrases), *_derived(findings, phrases)]
+    if stated and stated[0].weight is Weight.ABSENT and not made:
         yield Conclusion(weight=Weight.ABSENT, text=words.none_present)
-    if not stated:
+    if not stated and not made:
         empty = not segments.has_voxels(findings) and not findings.measurements
         yield Conclusion(weight=Weight.REMARK, text=words.nothing if empty else words.no_statement)
-    yield from stated
+    # Urgent ones before anything else.
+    urgent = [item for item in stated if item.weight is Weight.URGENT]
+    yield from urgent
+    yield from made
+    yield from stated[len(urgent) :]
     lacking = [item for item in findings.segments if not segments.is_present(findings, item.number)]
     if lacking:
         labels = words.comma.join(phrases.segment(item) for item in lacking)
         yield Conclusion(weight=Weight.REMARK, text=words.not_segmented.format(labels=labels))
+
+
+def _found(findings: Findings, phrases: Phrases) -> Iterator[Conclusion]:
+    """The boxes, counted by their class."""
+    if findings.boxes:
+        words = phrases.words
+        things = words.comma.join(
+            f"{phrases.box(box)}{words.aside.format(count)}" for box, count in boxes.counted(findings)
+        )
+        yield Conclusion(weight=Weight.PRESENT, text=phrases.line(words.found.format(things=things)))
+
+
+def _derived(findings: Findings, phrases: Phrases) -> Iterator[Conclusion]:
+    """The image that was made."""
+    if findings.image is not None:
+        said = phrases.words.derived.format(label=findings.image_label)
+        yield Conclusion(weight=Weight.REMARK, text=phrases.line(said))
 
 
 def _weight(finding: Finding) -> Weight:

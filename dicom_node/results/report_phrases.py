@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from dicom_node.results.context import ResultContext
 from dicom_node.results.wording import LANGUAGES, Wording
 from engines import printing
-from engines.findings import Finding, Findings, Measurement, Segment, Translation
+from engines.findings import Box, Finding, Findings, Measurement, Segment, Translation
 
 #: A line that is longer than this is cut; so is a name of a thing.
 _LONGEST_LINE, _LONGEST_NAME = 1000, 80
@@ -38,11 +38,18 @@ class Phrases:
         """What a segment is called."""
         return clean(self.translation.segments.get(segment.number) or segment.label, _LONGEST_NAME)
 
+    def box(self, box: Box) -> str:
+        """What the class of a box is called."""
+        return clean(self.translation.findings.get(box.key) or box.label, _LONGEST_NAME)
+
     def measurement(self, measurement: Measurement) -> str:
         """What is measured, with its derivation."""
         translated = self.translation.measurements.get(measurement.key)
         if translated:
             return clean(translated, _LONGEST_NAME)
+        if measurement.about is not None:
+            about = self.translation.findings.get(measurement.key) or measurement.about.meaning
+            return self.words.probability.format(about=clean(about, _LONGEST_NAME))
         derived = measurement.derivation
         name = clean(measurement.name.meaning, _LONGEST_NAME)
         return f"{name}{self.words.comma}{clean(derived.meaning.lower(), _LONGEST_NAME)}" if derived else name
@@ -88,8 +95,9 @@ class Phrases:
         words = self.words
         value = self.value(measurement, unlike=(finding.above, finding.below))
         bound = words.threshold.format(bound=self.bound(finding, measurement.unit.value))
-        where = self.where(measurement)
-        subject = words.comma.join([self.measurement(measurement), where])
+        # A class is of the whole image, and so is what it is compared with.
+        where = [self.where(measurement)] if measurement.about is None else []
+        subject = words.comma.join([self.measurement(measurement), *where])
         return f"{subject}{words.colon}{value}{words.comma}{bound}"
 
     def value(self, measurement: Measurement, *, unlike: tuple[float | None, ...] = ()) -> str:

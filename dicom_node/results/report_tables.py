@@ -6,7 +6,10 @@ import math
 from collections.abc import Iterator
 from typing import TypeAlias
 
-from dicom_node.results.context import EarlierValue, EarlierValues
+from dicom_node import elements
+from dicom_node.results import boxes
+from dicom_node.results.boxes import Placed
+from dicom_node.results.context import EarlierValue, EarlierValues, ResultContext
 from dicom_node.results.report_phrases import Phrases, quantity
 from engines import printing
 from engines.findings import Finding, Findings, Measurement
@@ -34,6 +37,30 @@ def measured(findings: Findings, phrases: Phrases) -> Iterator[Row]:
         unlike = tuple(bound for rule in ruling for bound in (rule.above, rule.below))
         value = phrases.value(measurement, unlike=unlike)
         yield (phrases.measurement(measurement), phrases.where(measurement), value, phrases.line(threshold))
+
+
+def found(context: ResultContext, findings: Findings, phrases: Phrases) -> Iterator[Row]:
+    """The boxes of a detector: what, where, how certain and how large."""
+    for item in boxes.placed(findings):
+        certain, *lengths = boxes.measurements(item, findings.geometry)
+        said = [phrases.words.certainty.format(value=phrases.value(certain))]
+        if lengths:
+            said.append(" × ".join(printing.number(length.value) for length in lengths) + " mm")
+        where = place(context, item.slice, phrases)
+        yield (named(item, phrases), where, phrases.words.comma.join(said), "")
+
+
+def named(item: Placed, phrases: Phrases) -> str:
+    """What a box is called."""
+    return f"{phrases.box(item.box)} {item.number}"
+
+
+def place(context: ResultContext, index: int, phrases: Phrases) -> str:
+    """Which image a slice is."""
+    number = elements.number(context.source.datasets[index], "InstanceNumber")
+    slices = context.source.volume.geometry.shape[0]
+    pattern = phrases.words.picture if slices > 1 else phrases.words.single
+    return pattern.format(number=f"{number:g}" if number is not None else "–", slice=index + 1, slices=slices)
 
 
 def compared(findings: Findings, phrases: Phrases, earlier: EarlierValues) -> Iterator[Row]:

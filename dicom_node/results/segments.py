@@ -101,16 +101,24 @@ def tracking_id(context: ResultContext, segment: Segment) -> str:
 
 
 def refer(ds: Dataset, context: ResultContext) -> None:
-    """All source instances, in both places where readers look (PS3.3 C.7.6.1, C.12.2)."""
+    """All source instances, in both places where readers look (PS3.3 C.7.6.1, C.12.2).
+
+    Further series that the model looked at stand behind the source's in the second: no frame lies on their images.
+    """
     source = context.source
-    items = [explicit.item(explicit.reference(image)) for image in source.instances]
     images = [
         explicit.item(explicit.reference(image, *references.some_frames(source, image)))
         for image in source.instances
     ]
-    series = explicit.text(0x0020000E, "UI", str(context.header.SeriesInstanceUID))
     explicit.set_sequence(ds, 0x00082112, *images)
-    explicit.set_sequence(ds, 0x00081115, explicit.item(explicit.sequence(0x0008114A, *items), series))
+    explicit.set_sequence(ds, 0x00081115, *map(_of_series, context.looked_at()))
+
+
+def _of_series(instances: Sequence[Dataset]) -> bytes:
+    """A series and its instances, as a Segmentation lists them (PS3.3 Table C.12-8)."""
+    items = [explicit.item(explicit.reference(image)) for image in instances]
+    uid = explicit.text(0x0020000E, "UI", str(instances[0].SeriesInstanceUID))
+    return explicit.item(explicit.sequence(0x0008114A, *items), uid)
 
 
 def place(ds: Dataset, context: ResultContext, slices: Sequence[int], *, one_each: bool) -> None:

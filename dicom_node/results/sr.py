@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
+import numpy as np
 from highdicom import sr
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from pydicom.dataset import Dataset
+from pydicom.uid import CTImageStorage
 
+from dicom_node.frame_header import frame_number
 from dicom_node.results import (
     codes,
     explicit,
@@ -31,7 +34,9 @@ TITLE = Code(value="AI-MEASUREMENTS", scheme="99SECONDREAD", meaning="AI Measure
 _DIGITS = 6
 
 _Group: TypeAlias = (
-    sr.MeasurementsAndQualitativeEvaluations | sr.VolumetricROIMeasurementsAndQualitativeEvaluations
+    sr.MeasurementsAndQualitativeEvaluations
+    | sr.PlanarROIMeasurementsAndQualitativeEvaluations
+    | sr.VolumetricROIMeasurementsAndQualitativeEvaluations
 )
 
 
@@ -39,14 +44,17 @@ def build(context: ResultContext, findings: Findings, made: Mapping[str, Dataset
     """A report of every measurement and finding (PS3.16 TID 1500), in words too, the source images as evidence.
 
     The groups refer to the Segmentation of the same findings (TID 1411); where `made` has none, they stand
-    alone (TID 1501). There is no Image Library: it would hold what the evidence says already, 4 kB for
-    each image.
+    alone (TID 1501). Boxes are planar regions (TID 1410), each on the slice through its middle. There is no Image
+    Library: it would hold what the evidence says already, 4 kB for each image.
     """
     kind = segments.referred(made)
     segmentation = made[kind] if kind is not None else None
+    groups = outline.groups(context, findings)
+    boxed = {group.box.slice for group in groups if group.box is not None}
+    referred = [*references.of_slices(context.source, boxed), *([segmentation] if segmentation else [])]
     document: Dataset = sr.Comprehensive3DSR(
-        evidence=[context.stub] if segmentation is None else [context.stub, segmentation],
-        content=_report(context, findings, segmentation),
+        evidence=[context.stub, *referred],
+        content=_report(context, groups, segmentation),
         is_complete=True,
         is_final=False,
         is_verified=False,
@@ -76,8 +84,8 @@ def separate(container: Dataset) -> None:
 
 
 def _evidence(context: ResultContext, segmentation: Dataset | None) -> bytes:
-    """The study's evidence: all source images, and the Segmentation (PS3.3 C.17.2.3)."""
-    series = [references.of_series(context.source.instances)]
+    """The study's evidence: all images that were looked at, and the Segmentation (PS3.3 C.17.2.3)."""
+    series = [references.of_series(instances) for instances in context.looked_at()]
     if segmentation is not None:
         series.append(references.of_series([segmentation]))
     return references.study(context, series)
@@ -99,16 +107,16 @@ def coding_scheme() -> CodingSchemeIdentificationItem:
     )
 
 
-def _report(context: ResultContext, findings: Findings, segmentation: Dataset | None) -> sr.MeasurementReport:
+def _report(
+    context: ResultContext, groups: Sequence[outline.Group], segmentation: Dataset | None
+) -> sr.MeasurementReport:
     """The content tree (PS3.16 TID 1500)."""
     # One for all groups: with hundreds of segments a sixth of the time went into making it anew.
     by = algorithm(context)
     return sr.MeasurementReport(
         observation_context=sr.ObservationContext(observer_device_context=observer.device(context)),
         procedure_reported=[codes.concept(code) for code in codes.procedures(context.header)],
-        imaging_measurements=[
-            _group(context, group, segmentation, by) for group in outline.groups(context, findings)
-        ],
+        imaging_measurements=[_group(context, group, segmentation, by) for group in groups],
         title=codes.concept(TITLE),
         language_of_content_item_and_descendants=sr.LanguageOfContentItemAndDescendants(
             codes.concept(report_phrases.wording(context.language).language)
@@ -121,7 +129,11 @@ def algorithm(context: ResultContext) -> sr.AlgorithmIdentification:
     return sr.AlgorithmIdentification(
         name=context.model.name,
         version=context.model.version,
-        parameters=[f"engine: {context.engine}", f"digest: sha256:{context.model.digest}"],
+        parameters=[
+            f"engine: {context.engine}",
+            f"digest: sha256:{context.model.digest}",
+            *context.model.parts,
+        ],
         manufacturer=context.model.manufacturer,
         family=codes.concept(codes.ARTIFICIAL_INTELLIGENCE),
     )
@@ -133,7 +145,7 @@ def _group(
     segmentation: Dataset | None,
     by: sr.AlgorithmIdentification,
 ) -> _Group:
-    """One measurement group: TID 1411 where it is about segments of a Segmentation, else TID 1501."""
+    """One measurement group: TID 1411 where it is about segments of a Segmentation, 1410 for a box, else 1501."""
     shared: dict[str, Any] = {
         "tracking_identifier": sr.TrackingIdentifier(uid=group.tracking_uid, identifier=group.tracking_id),
         "finding_sites": sites(group.segments),
@@ -146,11 +158,34 @@ def _group(
         made = sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
             referenced_segment=_reference(context, group, segmentation), **shared
         )
+    elif group.box is not None:
+        made = sr.PlanarROIMeasurementsAndQualitativeEvaluations(
+            referenced_region=region(context, group.box.slice, "POLYLINE", group.box.corners), **shared
+        )
     else:
         made = sr.MeasurementsAndQualitativeEvaluations(**shared)
     if group.comment:
         made[0].ContentSequence.append(comment(group.comment))
     return made
+
+
+def region(
+    context: ResultContext, index: int, graphic: str, points: Sequence[tuple[float, float]]
+) -> sr.ImageRegion:
+    """Coordinates on the image of a slice (PS3.16 TID 1410), (column, row) each."""
+    return sr.ImageRegion(graphic, np.array(points), source_image(context, index))
+
+
+def source_image(context: ResultContext, index: int) -> sr.SourceImageForRegion:
+    """The image, or frame, of a slice that coordinates are on."""
+    image = context.source.datasets[index]
+    number = frame_number(image)
+    # highdicom looks the class up, and knows neither private ones nor retired ones.
+    source = sr.SourceImageForRegion(
+        CTImageStorage, image.SOPInstanceUID, None if number is None else [number]
+    )
+    source.ReferencedSOPSequence[0].ReferencedSOPClassUID = image.SOPClassUID
+    return source
 
 
 def comment(words: str) -> sr.TextContentItem:
@@ -175,6 +210,8 @@ def _subject(group: outline.Group) -> dict[str, Any]:
     A statement is no Finding of its group: a reader that shows only that would show an absent
     one as if it were there.
     """
+    if group.box is not None:
+        return {"finding_type": codes.concept(group.box.box.code)}
     kinds = {(segment.category, segment.type) for segment in group.segments}
     if group.finding is not None or len(kinds) != 1:
         return {}
@@ -199,7 +236,7 @@ def sites(about: Sequence[Segment]) -> list[sr.FindingSite] | None:
 def number(
     measurement: Measurement, referenced_coordinates: Sequence[sr.CoordinatesForMeasurement] | None = None
 ) -> sr.Measurement:
-    """One NUM item (PS3.16 TID 300), rounded for reading, exact for computing."""
+    """One NUM item (PS3.16 TID 300), rounded for reading, exact for computing; what it is about modifies its name."""
     made = sr.Measurement(
         name=codes.concept(measurement.name),
         value=float(measurement.value),
@@ -208,6 +245,13 @@ def number(
         referenced_coordinates=referenced_coordinates,
     )
     made[0].MeasuredValueSequence[0].NumericValue = _rounded(measurement.value)
+    if measurement.about is not None:
+        about = sr.CodeContentItem(
+            name=codes.concept(codes.FINDING),
+            value=codes.concept(measurement.about),
+            relationship_type="HAS CONCEPT MOD",
+        )
+        made[0].ContentSequence = [*(made[0].get("ContentSequence") or ()), about]
     return made
 
 

@@ -8,9 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from highdicom import sr
 from pydicom.dataset import Dataset
-from pydicom.uid import CTImageStorage
 
-from dicom_node.frame_header import frame_number
 from dicom_node.results import codes, drawings, explicit, header, observer, references
 from dicom_node.results import sr as report
 from dicom_node.results.context import ResultContext
@@ -40,7 +38,7 @@ def build(context: ResultContext, findings: Findings, made: Mapping[str, Dataset
     shapes = drawings.drawings(context, findings)
     if not shapes:
         return None
-    images = drawings.instances(context, shapes)
+    images = references.of_slices(context.source, {shape.slice for shape in shapes})
     document: Dataset = sr.Comprehensive3DSR(
         evidence=[context.stub, *images],
         content=_content(context, shapes),
@@ -74,31 +72,34 @@ def _content(context: ResultContext, shapes: Sequence[Drawing]) -> sr.Measuremen
 
 def _group(context: ResultContext, shape: Drawing, algorithm: sr.AlgorithmIdentification) -> _Group:
     """One measurement group of one shape."""
-    segment = shape.segment
     shared: dict[str, Any] = {
         "tracking_identifier": sr.TrackingIdentifier(
             uid=shape.tracking_uid, identifier=tracking_identifier(shape)
         ),
-        "finding_category": codes.concept(segment.category),
-        "finding_type": codes.concept(segment.type),
-        "finding_sites": report.sites([segment]),
         "algorithm_id": algorithm,
+        **_subject(shape),
     }
-    image = context.source.datasets[shape.slice]
-    number = frame_number(image)
-    frames = None if number is None else [number]
-    # highdicom looks the class up, and knows neither private ones nor retired ones.
-    source = sr.SourceImageForRegion(CTImageStorage, image.SOPInstanceUID, frames)
-    points, graphic = np.array(shape.points), _GRAPHIC[shape.shape]
+    graphic = _GRAPHIC[shape.shape]
     made: _Group
     if shape.measurement is None:
-        region = sr.ImageRegion(graphic, points, source)
+        region = report.region(context, shape.slice, graphic, shape.points)
         made = sr.PlanarROIMeasurementsAndQualitativeEvaluations(referenced_region=region, **shared)
     else:
-        line = sr.CoordinatesForMeasurement(graphic, points, source)
+        source = report.source_image(context, shape.slice)
+        line = sr.CoordinatesForMeasurement(graphic, np.array(shape.points), source)
         made = sr.MeasurementsAndQualitativeEvaluations(
             measurements=[report.number(shape.measurement, referenced_coordinates=[line])], **shared
         )
-    source.ReferencedSOPSequence[0].ReferencedSOPClassUID = image.SOPClassUID
     made[0].ContentSequence.append(report.comment(shape.comment))
     return made
+
+
+def _subject(shape: Drawing) -> dict[str, Any]:
+    """What is drawn: a segment by its type and site, or the class of a box."""
+    if shape.segment is None:
+        return {} if shape.box is None else {"finding_type": codes.concept(shape.box.box.code)}
+    return {
+        "finding_category": codes.concept(shape.segment.category),
+        "finding_type": codes.concept(shape.segment.type),
+        "finding_sites": report.sites([shape.segment]),
+    }

@@ -17,7 +17,6 @@ CONTAINER = Code(value="C0034375", scheme="UMLS", meaning="Qualitative Evaluatio
 #: Names of the lines (PS3.16 Annex D).
 SUMMARY = Code(value="121111", scheme="DCM", meaning="Summary")
 CONCLUSION = Code(value="121077", scheme="DCM", meaning="Conclusion")
-FINDING = Code(value="121071", scheme="DCM", meaning="Finding")
 PREVIOUS = Code(value="121069", scheme="DCM", meaning="Previous Finding")
 
 
@@ -41,7 +40,7 @@ def lines(context: ResultContext, findings: Findings) -> Iterator[tuple[Code, st
         yield SUMMARY, text
     for item in words.conclusions:
         yield CONCLUSION, item.text
-    for name, table in ((FINDING, words.measurements), (PREVIOUS, words.comparison)):
+    for name, table in ((codes.FINDING, words.measurements), (PREVIOUS, words.comparison)):
         for text in [*([table.said] if table.said else []), *report.lines_of(table, words.language)]:
             yield name, text
     for text in words.limitations:

@@ -30,9 +30,6 @@ _IDENTITY = (
     "ReferringPhysicianName",
 )
 
-#: What every image of one source series must agree on before a result may claim to belong to it.
-_ONE_SERIES = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "AccessionNumber")
-
 
 def check(raw: bytes, kind: str, context: ResultContext, findings: Findings, made: Collection[str]) -> None:
     """Compare the file's bytes, as read from disk, with the source and the findings.
@@ -43,9 +40,24 @@ def check(raw: bytes, kind: str, context: ResultContext, findings: Findings, mad
 
     def own(ds: Dataset) -> None:
         check_identity(ds, kind, context, standing=header.standing(context))
-        kinds.MADE[kind].gate.check(ds, context, findings, made)
+        made_as = kinds.MADE[kind]
+        assert isinstance(made_as, kinds.Kind)
+        made_as.gate.check(ds, context, findings, made)
 
     _read_back(raw, own)
+
+
+def check_part(
+    raw: bytes, kind: str, number: int, context: ResultContext, own: Callable[[Dataset, int], None]
+) -> None:
+    """The same of one of the many objects of a kind, from 0; `own` compares it with the findings."""
+
+    def all_of_it(ds: Dataset) -> None:
+        instance = kinds.part_uid(kind, context, number)
+        check_identity(ds, kind, context, standing=header.standing(context), instance=instance)
+        own(ds, number)
+
+    _read_back(raw, all_of_it)
 
 
 def check_failure(raw: bytes, failure: Failure) -> None:
@@ -73,14 +85,14 @@ def _read_back(raw: bytes, own: Callable[[Dataset], None]) -> None:
         raise GateError(f"the file does not read back as such an object: {type(exc).__name__}") from exc
 
 
-def check_identity(ds: Dataset, kind: str, context: Provenance, *, standing: str) -> None:
+def check_identity(ds: Dataset, kind: str, context: Provenance, *, standing: str, instance: str = "") -> None:
     """Patient, study, the object's own UIDs, and that its description begins with its standing.
 
-    Raises GateError naming the attributes that differ.
+    `instance` is its SOP Instance UID, where it is not the only one of its kind. Raises GateError naming the
+    attributes that differ.
     """
-    for keyword in _ONE_SERIES:
-        if len({elements.text(source, keyword) for source in context.images}) > 1:
-            raise GateError(f"the source images differ in {keyword}: nothing can belong to all of them")
+    for keyword in context.mixed:
+        raise GateError(f"the source images differ in {keyword}: nothing can belong to all of them")
     different = [
         keyword
         for keyword in _IDENTITY
@@ -92,7 +104,7 @@ def check_identity(ds: Dataset, kind: str, context: Provenance, *, standing: str
     if different:
         raise GateError(f"not the source's: {', '.join(different)}")
     expected = {
-        "SOPInstanceUID": context.uid(kind, "instance"),
+        "SOPInstanceUID": instance or context.uid(kind, "instance"),
         "SeriesInstanceUID": context.uid(kind, "series"),
     }
     _compare(ds, expected)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 
 import numpy as np
@@ -11,6 +12,7 @@ from pydicom.dataset import Dataset
 from dicom_node.errors import GateError
 from dicom_node.results import key_images, key_slices, legend, references
 from dicom_node.results.context import ResultContext
+from dicom_node.results.key_slices import KeySlice
 from engines import overlay
 from engines.findings import Findings
 
@@ -36,15 +38,30 @@ def check(ds: Dataset, context: ResultContext, findings: Findings, made: Collect
             f"pixels {frames.shape} are not {len(chosen)} pictures of {height} x {width} and words"
         )
     for frame, slice_ in zip(frames, chosen, strict=True):
-        # Segments of one colour cannot be told apart.
-        alike: dict[tuple[int, int, int], list[int]] = {}
-        for number in slice_.segments:
-            alike.setdefault(findings.segments[number - 1].colour, []).append(number)
-        for colour, numbers in alike.items():
-            if len(set(colour)) == 1:
-                continue  # a grey cannot be told from the image
-            region = np.isin(findings.mask[slice_.index], numbers)
-            _check_outline(frame[:, :width], region, colour, f"segment {numbers[0]}")
+        for colour, (name, region) in _regions(findings, slice_).items():
+            if len(set(colour)) > 1:  # a grey cannot be told from the image
+                _check_outline(frame[:, :width], region, colour, name)
+
+
+def _regions(
+    findings: Findings, chosen: KeySlice
+) -> dict[tuple[int, int, int], tuple[str, NDArray[np.bool_]]]:
+    """What is drawn in each colour: things of one colour cannot be told apart."""
+    drawn = [
+        (segment.colour, f"segment {segment.number}", findings.mask[chosen.index] == segment.number)
+        for segment in (findings.segments[number - 1] for number in chosen.segments)
+    ]
+    for index in chosen.boxes:
+        box, inside = findings.boxes[index], np.zeros(findings.geometry.shape[1:], bool)
+        first = [max(0, math.floor(face + 0.5)) for face in box.low[1:]]
+        last = [math.ceil(face - 0.5) + 1 for face in box.high[1:]]
+        inside[first[0] : last[0], first[1] : last[1]] = True
+        drawn.append((box.colour, f"box {index + 1}", inside))
+    made: dict[tuple[int, int, int], tuple[str, NDArray[np.bool_]]] = {}
+    for colour, name, region in drawn:
+        first_name, known = made.get(colour, (name, np.zeros_like(region)))
+        made[colour] = (first_name, known | region)
+    return made
 
 
 def _frames(ds: Dataset) -> NDArray[np.uint8]:

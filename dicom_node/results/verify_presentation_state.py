@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from dicom_node.errors import GateError
-from dicom_node.results import filling, key_slices, presentation_state, references
+from dicom_node.results import (
+    boxes,
+    filling,
+    key_slices,
+    presentation_boxes,
+    presentation_state,
+    references,
+    verify_regions,
+)
 from dicom_node.results.context import ResultContext
+from dicom_node.results.key_slices import KeySlice
+from dicom_node.results.verify_regions import Region
 from engines.findings import Findings
 
 
 def check(ds: Dataset, context: ResultContext, findings: Findings, made: Collection[str]) -> None:
     """Compare a presentation state, as read from disk, with the findings. GateError says what differs."""
-    chosen = {slice_.index: slice_.segments for slice_ in key_slices.choose(findings)}
+    chosen = {slice_.index: slice_ for slice_ in presentation_state.drawn_on(findings)}
     slices = context.source_slices()
     [series] = ds.ReferencedSeriesSequence
     if (str(series.SeriesInstanceUID), _named(series)) != (
@@ -33,13 +43,40 @@ def check(ds: Dataset, context: ResultContext, findings: Findings, made: Collect
             raise GateError("an annotation names an image or a layer that is not there")
         seen.append((slices.index(named), str(item.GraphicLayer)))
         _check_annotation(item, findings, *seen[-1])
-    wanted = [
-        (index, presentation_state.layer(segment))
-        for index, numbers in chosen.items()
-        for segment in (None, *(findings.segments[number - 1] for number in numbers))
-    ]
+    wanted = [(slice_.index, name) for slice_ in chosen.values() for name in _layers(findings, slice_)]
     if seen != wanted:
-        raise GateError("what is annotated is not the segments on the key slices")
+        raise GateError("what is annotated is not what is on the key slices")
+    _check_boxes(ds, context, findings, chosen)
+
+
+def _layers(findings: Findings, chosen: KeySlice) -> list[str]:
+    """The layers of what is on a slice, in order."""
+    return [
+        presentation_state.NOTE,
+        *(presentation_state.layer(findings.segments[number - 1]) for number in chosen.segments),
+        *(presentation_boxes.layer(findings, findings.boxes[index]) for index in chosen.boxes),
+    ]
+
+
+def _check_boxes(
+    ds: Dataset, context: ResultContext, findings: Findings, chosen: Mapping[int, KeySlice]
+) -> None:
+    """Each box must be drawn around, with its own words, on each of the slices that it touches."""
+    placed = boxes.placed(findings)
+    drawn = [item for item in ds.GraphicAnnotationSequence if str(item.GraphicLayer).startswith("CLASS_")]
+    wanted = [placed[index] for slice_ in chosen.values() for index in slice_.boxes]
+    for item, box in zip(drawn, wanted, strict=True):
+        [text], [graphic] = item.TextObjectSequence, item.GraphicObjectSequence
+        if text.UnformattedTextValue != presentation_boxes.words(box)[:1024]:
+            raise GateError(f"the words at {box.label} are not its own")
+        line = Region(
+            graphic_type=str(graphic.GraphicType),
+            points=np.array(graphic.GraphicData, dtype=np.float64).reshape(-1, 2),
+            image=("", None),
+        )
+        own = str(graphic.TrackingUID) == boxes.tracking_uid(context, box)
+        if not own or not verify_regions.surrounds(line, box.box, findings.geometry.shape):
+            raise GateError(f"the line of {box.label} does not run around its box")
 
 
 def _named(item: Dataset) -> list[tuple[str, int | None]]:
@@ -53,6 +90,8 @@ def _check_annotation(item: Dataset, findings: Findings, index: int, layer: str)
     if layer == presentation_state.NOTE:
         if "AI, not verified" not in text.UnformattedTextValue:
             raise GateError(f"slice {index + 1} is not marked as not verified")
+        return
+    if layer.startswith("CLASS_"):
         return
     [segment] = [one for one in findings.segments if presentation_state.layer(one) == layer]
     if text.UnformattedTextValue != presentation_state.words(findings, segment)[:1024]:

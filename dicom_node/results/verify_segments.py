@@ -221,10 +221,10 @@ def _check_distance(frames: Place, slices: NDArray[np.int64], context: ResultCon
 
 def _check_instances(ds: Dataset, context: ResultContext) -> None:
     """Where readers look for the whole source, each of its instances must stand once."""
-    [series] = ds.ReferencedSeriesSequence
-    for items in (ds.SourceImageSequence, series.ReferencedInstanceSequence):
-        if [str(item.ReferencedSOPInstanceUID) for item in items] != context.source_uids():
-            raise GateError("the source instances named are not the series'")
+    by_series = [_uids(series.ReferencedInstanceSequence) for series in ds.ReferencedSeriesSequence]
+    looked_at = [[str(image.SOPInstanceUID) for image in series] for series in context.looked_at()]
+    if by_series != looked_at or _uids(ds.SourceImageSequence) != context.source_uids():
+        raise GateError("the source instances named are not the series'")
     slices = set(context.source_slices())
     for item in ds.SourceImageSequence:
         numbers = item.get("ReferencedFrameNumber")
@@ -232,6 +232,11 @@ def _check_instances(ds: Dataset, context: ResultContext) -> None:
         frames = {(str(item.ReferencedSOPInstanceUID), number) for number in listed}
         if not frames <= slices:
             raise GateError("the source frames named are not the volume's")
+
+
+def _uids(items: Sequence[Dataset]) -> list[str]:
+    """The SOP Instance UIDs of references."""
+    return [str(item.ReferencedSOPInstanceUID) for item in items]
 
 
 def _check_segments(ds: Dataset, context: ResultContext, findings: Findings) -> None:

@@ -10,7 +10,16 @@ from dataclasses import dataclass, field
 from pydicom.dataset import Dataset
 
 from dicom_node.errors import GateError
-from dicom_node.results import codes, content_tree, outline, references, segments, sr_words
+from dicom_node.results import (
+    boxes,
+    codes,
+    content_tree,
+    outline,
+    references,
+    segments,
+    sr_words,
+    verify_regions,
+)
 from dicom_node.results.context import ResultContext
 from engines.findings import Code, Findings, Measurement
 
@@ -21,11 +30,12 @@ _GROUP = ("125007", "DCM")
 _TRACKING_UID = ("112040", "DCM")
 _REFERENCED_SEGMENT = ("121191", "DCM")
 _DERIVATION = ("121401", "DCM")
+_ABOUT = ("121071", "DCM")
 #: Finding and Finding Category of a group (PS3.16 TID 1501): what the segment is, not a statement.
-_FINDING = (("121071", "DCM"), ("276214006", "SCT"))
+_FINDING = (_ABOUT, ("276214006", "SCT"))
 
-#: Codes in the order name, unit, derivation; then the value.
-Number = tuple[Code, Code, Code | None, float]
+#: Name, unit, derivation, value, and what it is about.
+Number = tuple[Code, Code, Code | None, float, Code | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +48,9 @@ class Group:
     comments: list[str] = field(default_factory=list)
     #: SOP Instance UID and segment number of each segment referred to.
     segments: list[tuple[str, int]] = field(default_factory=list)
+    #: What is measured.
+    subjects: list[Code] = field(default_factory=list)
+    regions: list[verify_regions.Region] = field(default_factory=list)
 
 
 def check(ds: Dataset, context: ResultContext, findings: Findings, made: Collection[str]) -> None:
@@ -53,6 +66,7 @@ def check(ds: Dataset, context: ResultContext, findings: Findings, made: Collect
         raise GateError(f"{len(groups)} measurement groups instead of {len(expected)}, or others")
     for uid, group in expected.items():
         _check_group(groups[uid], group, segmentation)
+        _check_box(groups[uid], group, context)
     if sr_words.read(ds) != list(sr_words.lines(context, findings)):
         raise GateError("the report in words is not that of the findings")
     _check_evidence(ds, context, segmentation)
@@ -88,6 +102,10 @@ def _read_group(item: Dataset) -> Group:
             group.numbers.append(read_number(child))
         elif kind == "CODE" and contained and content_tree.name(child) not in _FINDING:
             group.statements.append((content_tree.concept(child), codes.read(child.ConceptCodeSequence[0])))
+        elif kind == "CODE" and content_tree.name(child) == _ABOUT:
+            group.subjects.append(codes.read(child.ConceptCodeSequence[0]))
+        elif kind == "SCOORD":
+            group.regions.append(verify_regions.read(child))
         elif kind == "TEXT" and contained:
             group.comments.append(str(child.TextValue))
         elif kind == "IMAGE" and content_tree.name(child) == _REFERENCED_SEGMENT:
@@ -105,12 +123,11 @@ def _read_reference(item: Dataset) -> list[tuple[str, int]]:
 
 def read_number(item: Dataset) -> Number:
     """One NUM item. Raises GateError where its two forms of the number disagree."""
-    derivations = [
-        codes.read(child.ConceptCodeSequence[0])
+    modifiers = {
+        content_tree.name(child): codes.read(child.ConceptCodeSequence[0])
         for child in content_tree.children(item)
-        if content_tree.name(child) == _DERIVATION
-    ]
-    derivation = derivations[0] if derivations else None
+        if child.ValueType == "CODE"
+    }
     measured = item.MeasuredValueSequence[0]
     rounded = float(measured.NumericValue)
     exact = float(measured.get("FloatingPointValue", rounded))
@@ -121,15 +138,17 @@ def read_number(item: Dataset) -> Number:
     return (
         content_tree.concept(item),
         codes.read(measured.MeasurementUnitsCodeSequence[0]),
-        derivation,
+        modifiers.get(_DERIVATION),
         exact,
+        modifiers.get(_ABOUT),
     )
 
 
 def _check_account(groups: dict[str, Group], findings: Findings) -> None:
     """Every measurement and every finding must be in the report once, in whichever group."""
     read = Counter(number for group in groups.values() for number in group.numbers)
-    if read != Counter(map(expected_number, outline.computed(findings.measurements))):
+    own = [item for box in boxes.placed(findings) for item in boxes.measurements(box, findings.geometry)]
+    if read != Counter(map(expected_number, [*outline.computed(findings.measurements), *own])):
         raise GateError("the report's numbers, units or derivations are not the findings'")
     stated = Counter(statement for group in groups.values() for statement in group.statements)
     if stated != Counter((item.code, _verdict(present=item.present)) for item in findings.findings):
@@ -138,7 +157,13 @@ def _check_account(groups: dict[str, Group], findings: Findings) -> None:
 
 def expected_number(measurement: Measurement) -> Number:
     """A measurement as it must read back."""
-    return (measurement.name, measurement.unit, measurement.derivation, float(measurement.value))
+    return (
+        measurement.name,
+        measurement.unit,
+        measurement.derivation,
+        float(measurement.value),
+        measurement.about,
+    )
 
 
 def _verdict(*, present: bool) -> Code:
@@ -159,14 +184,30 @@ def _check_group(read: Group, wanted: outline.Group, segmentation: str | None) -
         raise GateError(f"{wanted.tracking_id} refers to another segment or another Segmentation")
 
 
+def _check_box(read: Group, wanted: outline.Group, context: ResultContext) -> None:
+    """The coordinates of a group must run around its box, on the image of its slice; others have none."""
+    if wanted.box is None:
+        if read.regions:
+            raise GateError(f"{wanted.tracking_id} has coordinates, and is about no box")
+        return
+    if read.subjects != [wanted.box.box.code]:
+        raise GateError(f"{wanted.tracking_id} is said to be something else than its class")
+    shape = context.source.volume.geometry.shape
+    image = context.source_slices()[wanted.box.slice]
+    if [region.image for region in read.regions] != [image] or not verify_regions.surrounds(
+        read.regions[0], wanted.box.box, shape
+    ):
+        raise GateError(f"the rectangle of {wanted.tracking_id} does not run around its box")
+
+
 def _check_evidence(ds: Dataset, context: ResultContext, segmentation: str | None) -> None:
-    """The evidence must be the source images, and the Segmentation where there is one."""
-    expected = set(context.source_uids())
+    """The evidence must be the images that were looked at, and the Segmentation where there is one."""
+    expected = {str(image.SOPInstanceUID) for series in context.looked_at() for image in series}
     if segmentation is not None:
         expected.add(segmentation)
     listed = [uids[-1] for uids in references.read(ds, "CurrentRequestedProcedureEvidenceSequence")]
     if set(listed) != expected or len(listed) != len(expected):
-        raise GateError("the evidence is not the source images and the Segmentation")
+        raise GateError("the evidence is not the images that were looked at and the Segmentation")
 
 
 def _check_predecessor(ds: Dataset, context: ResultContext) -> None:

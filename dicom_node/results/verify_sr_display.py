@@ -5,37 +5,32 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from dicom_node.errors import GateError
-from dicom_node.results import content_tree, drawings, references, sr_display, verify_sr
+from dicom_node.results import content_tree, drawings, references, sr_display, verify_regions, verify_sr
 from dicom_node.results.context import ResultContext
 from dicom_node.results.drawings import Drawing
+from dicom_node.results.verify_regions import Region
 from engines import measure
-from engines.findings import Findings
+from engines.findings import Box, Findings
 from engines.volume import Geometry
 
 _GROUP = ("125007", "DCM")
 _TRACKING_IDENTIFIER, _TRACKING_UID = ("112039", "DCM"), ("112040", "DCM")
 
-#: Graphic Data are 32-bit numbers (PS3.3 C.18.6): pixels, and a length relative to itself.
-_PIXELS, _LENGTH = 1e-2, 1e-3
+#: Graphic Data are 32-bit numbers (PS3.3 C.18.6): a length relative to itself.
+_LENGTH = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shape:
+class Shape(Region):
     """One measurement group, as read."""
 
     tracking_id: str
-    graphic_type: str
-    #: (points, 2): column, row.
-    points: NDArray[np.float64]
-    #: SOP Instance UID and frame number of the slice that it is drawn on.
-    image: tuple[str, int | None]
     numbers: list[verify_sr.Number]
     comments: list[str]
 
@@ -55,8 +50,9 @@ def check(ds: Dataset, context: ResultContext, findings: Findings, made: Collect
             raise GateError(f"{shape.tracking_id} is on another image than that of slice {drawing.slice + 1}")
         _check_said(shape, drawing)
         _check_place(shape, drawing, findings)
+    drawn_on = references.of_slices(context.source, {drawing.slice for drawing in expected})
     evidence = [uid for *_, uid in references.read(ds, "CurrentRequestedProcedureEvidenceSequence")]
-    if evidence != [str(ds.SOPInstanceUID) for ds in drawings.instances(context, expected)]:
+    if evidence != [str(ds.SOPInstanceUID) for ds in drawn_on]:
         raise GateError("the evidence is not the images that are drawn on")
 
 
@@ -70,12 +66,12 @@ def read_shapes(ds: Dataset) -> dict[str, Shape]:
         uid = str(named[_TRACKING_UID].UID)
         if len(drawn) != 1 or uid in shapes:
             raise GateError("a measurement group is not one shape with a Tracking UID of its own")
-        [image] = content_tree.children(drawn[0])
+        region = verify_regions.read(drawn[0])
         shapes[uid] = Shape(
             tracking_id=str(named[_TRACKING_IDENTIFIER].TextValue),
-            graphic_type=str(drawn[0].GraphicType),
-            points=np.array(drawn[0].GraphicData, dtype=np.float64).reshape(-1, 2),
-            image=references.read_image(image.ReferencedSOPSequence[0]),
+            graphic_type=region.graphic_type,
+            points=region.points,
+            image=region.image,
             numbers=[verify_sr.read_number(item) for item in items if item.ValueType == "NUM"],
             comments=[
                 str(item.TextValue)
@@ -97,7 +93,14 @@ def _check_said(shape: Shape, drawing: Drawing) -> None:
 
 def _check_place(shape: Shape, drawing: Drawing, findings: Findings) -> None:
     """An arrow must point into its segment, a box be its span, and a line as long as it says."""
-    region = findings.mask[drawing.slice] == drawing.segment.number
+    if drawing.box is not None:
+        own, shape_of = drawing.box.box, findings.geometry.shape
+        places_of = {"arrow": _points_at, "box": verify_regions.surrounds}
+        if not places_of[drawing.shape](shape, own, shape_of):
+            raise GateError(f"the {drawing.shape} of {drawing.tracking_id} is not where its box is")
+        return
+    number = drawing.segment.number if drawing.segment is not None else 0
+    region = findings.mask[drawing.slice] == number
     places = {"arrow": _points_into, "box": _spans}
     if drawing.measurement is not None:
         right = _measures(shape, drawing, findings.geometry)
@@ -105,6 +108,13 @@ def _check_place(shape: Shape, drawing: Drawing, findings: Findings) -> None:
         right = places[drawing.shape](shape, region)
     if not right:
         raise GateError(f"the {drawing.shape} of {drawing.tracking_id} is not where the mask has it")
+
+
+def _points_at(shape: Region, box: Box, grid: tuple[int, int, int]) -> bool:
+    """Whether a single point is the upper right corner of a box, as far as it is on the image."""
+    corner = np.array([min(box.high[2] + 0.5, grid[2]), max(box.low[1] + 0.5, 0)])
+    near = shape.points.shape == (1, 2) and np.abs(shape.points[0] - corner).max() < verify_regions.TOLERANCE
+    return shape.graphic_type == "POINT" and bool(near)
 
 
 def _points_into(shape: Shape, region: NDArray[np.bool_]) -> bool:
@@ -120,23 +130,18 @@ def _spans(shape: Shape, region: NDArray[np.bool_]) -> bool:
     at = np.argwhere(region)[:, ::-1]
     first, last = at.min(axis=0), at.max(axis=0) + 1
     expected = np.array([first, (last[0], first[1]), last, (first[0], last[1]), first])
-    return _is(shape, expected)
+    return verify_regions.is_line(shape, expected)
 
 
 def _measures(shape: Shape, drawing: Drawing, geometry: Geometry) -> bool:
     """Whether a line is where it was measured, and as long as the number says."""
     item = drawing.measurement
-    if item is None or item.ends is None or not _is(shape, np.array(item.ends)[:, :0:-1] + 0.5):
+    if (
+        item is None
+        or item.ends is None
+        or not verify_regions.is_line(shape, np.array(item.ends)[:, :0:-1] + 0.5)
+    ):
         return False
     down, across = geometry.spacing[1:]
     mm = float(np.linalg.norm((shape.points[1] - shape.points[0]) * (across, down)))
     return math.isclose(item.value, mm * measure.PER_MM[item.unit.value], rel_tol=_LENGTH)
-
-
-def _is(shape: Shape, expected: NDArray[Any]) -> bool:
-    """Whether it is the line through these points."""
-    return (
-        shape.graphic_type == "POLYLINE"
-        and shape.points.shape == expected.shape
-        and bool(np.abs(shape.points - expected).max() < _PIXELS)
-    )

@@ -25,6 +25,8 @@ class Wording:
     research_only: str
     about: str
     about_one: str
+    #: Of each further series.
+    beside: str
     study_of: str
     undated: str
     series: str
@@ -52,6 +54,11 @@ class Wording:
     above: str
     below: str
     between: str
+    #: Of a class; of a box; and what a detector or an image-to-image model made.
+    probability: str
+    certainty: str
+    found: str
+    derived: str
     #: Of segments together that are too many to name.
     more: str
     whole_image: str
@@ -92,6 +99,7 @@ _ENGLISH = Wording(
     research_only="For research only, not for diagnosis.",
     about="Analysed: {images} images, {what}",
     about_one="Analysed: 1 image, {what}",
+    beside="; with {role}{what} (images: {images})",
     study_of="study of {date}",
     undated="without a date",
     series='series "{description}"',
@@ -115,6 +123,10 @@ _ENGLISH = Wording(
     above="above {value}",
     below="below {value}",
     between="between {low} and {high}",
+    probability="probability of {about}",
+    certainty="certainty {value}",
+    found="Found: {things}.",
+    derived="The model made a derived series of the images: {label}.",
     more="{count} more",
     whole_image="whole image",
     not_computed="could not be computed",
@@ -151,6 +163,7 @@ _CHINESE = Wording(
     research_only="仅供研究，不得用于诊断。",
     about="分析对象：{images} 幅图像，{what}",
     about_one="分析对象：1 幅图像，{what}",
+    beside="；另有 {role}{what}（{images} 幅图像）",
     study_of="{date} 的检查",
     undated="日期不详",
     series="序列“{description}”",
@@ -174,6 +187,10 @@ _CHINESE = Wording(
     above="高于 {value}",
     below="低于 {value}",
     between="{low} 至 {high} 之间",
+    probability="{about}的概率",
+    certainty="置信度 {value}",
+    found="检出：{things}。",
+    derived="本模型生成了一个派生图像序列：{label}。",
     more="另 {count} 项",
     whole_image="整幅图像",
     not_computed="无法计算",

@@ -1,3 +1,3 @@
-"""Other people's models as packages. Only the import commands load this; what serves never does."""
+"""Other people's models as packages. Only commands about packages load this; what serves never does."""
 
 from __future__ import annotations

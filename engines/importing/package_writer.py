@@ -176,10 +176,10 @@ def write(out: Path, network: bytes, manifest: Mapping[str, Any], card: str) -> 
 
 
 def unfinished(folder: Path) -> list[str]:
-    """What the manifest's author must still fill in: "model.yaml: line 12: ..." for each."""
+    """What the manifest's author must still fill in: "model.yaml: line 12: fill in ..." for each."""
     path = folder / package.MANIFEST
     return [
-        f"{path}: line {number}: {line.strip().removeprefix(TODO).strip()}"
+        f"{path}: line {number}: fill in {line.strip().removeprefix(TODO).strip()}, and remove this line"
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
         if line.strip().startswith(TODO)
     ]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import select
@@ -63,8 +65,15 @@ def receive(session: Session, study: str = "1.2.1", *, count: int = 1, **values:
     return session.scalars(select(Study).where(Study.study_instance_uid == study)).one()
 
 
-def make_job(session: Session, study: Study, identity: str = "a", **values: Any) -> Job:
-    """A queued job of the study's present revision."""
+def make_job(
+    session: Session,
+    study: Study,
+    identity: str = "a",
+    *,
+    roles: Mapping[str, int] = MappingProxyType({}),
+    **values: Any,
+) -> Job:
+    """A queued job of the study's present revision, about the first series or those of these roles."""
     return jobs.create(
         session,
         {
@@ -81,6 +90,7 @@ def make_job(session: Session, study: Study, identity: str = "a", **values: Any)
             "created_at": NOW,
             **values,
         },
+        roles,
     )
 
 

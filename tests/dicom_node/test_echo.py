@@ -59,7 +59,7 @@ def test_a_peer_is_asked_for_every_class_that_is_made(tmp_path: Path) -> None:
         cases.context(source), cases.findings(source, mask=one), results.KINDS, tmp_path / "one"
     )
     # Then the contexts of its kind hold each one's class, and no other
-    for kind in results.KINDS:
+    for kind in cases.KINDS:
         asked = {sop_class for sop_class, _ in echo.result_contexts({kind})}
         assert {file.sop_class_uid for file in made if file.kind == kind} == asked
 

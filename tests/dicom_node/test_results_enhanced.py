@@ -14,7 +14,7 @@ from pydicom.uid import EnhancedCTImageStorage
 
 from dicom_node import results
 from dicom_node.errors import GateError
-from dicom_node.results import files, kinds, references, verify
+from dicom_node.results import files, references, verify
 from dicom_node.results.context import KINDS, ResultContext
 from dicom_node.series import SeriesImages, read_series
 from engines.findings import Findings
@@ -247,6 +247,6 @@ def test_the_gate_holds_what_names_other_frames(name: str, tmp_path: Path) -> No
     ds = make(context, found, tmp_path)[kind]
     change(ds)
     files.write(ds, tmp_path / "changed.dcm")
-    before = tuple(kinds.MADE)[: tuple(kinds.MADE).index(kind)]
+    before = cases.KINDS[: cases.KINDS.index(kind)]
     with pytest.raises(GateError):
         verify.check((tmp_path / "changed.dcm").read_bytes(), kind, context, found, before)

@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 
 from dicom_node import results
 from dicom_node.errors import GateError
-from dicom_node.results import ResultContext, content_tree, files, kinds, verify, verify_seg
+from dicom_node.results import ResultContext, content_tree, files, verify, verify_seg
 from engines.findings import Findings
 from tests.support import phantoms
 from tests.support import results as cases
@@ -42,11 +42,11 @@ def gate(
         damage(ds)
     buffer = BytesIO()
     ds.save_as(buffer)
-    order = list(kinds.MADE)
+    order = list(cases.KINDS)
     verify.check(buffer.getvalue(), kind, context, found, made=order[: order.index(kind)])
 
 
-@pytest.mark.parametrize("kind", results.KINDS)
+@pytest.mark.parametrize("kind", cases.KINDS)
 def test_what_is_right_passes(made: tuple[ResultContext, Findings, Path], kind: str) -> None:
     gate(made, kind, None)
 
@@ -221,7 +221,7 @@ def test_a_wrong_segmentation_is_caught(
         gate(made, "seg", damage)
 
 
-@pytest.mark.parametrize("kind", results.KINDS)
+@pytest.mark.parametrize("kind", cases.KINDS)
 @pytest.mark.parametrize(
     "keyword",
     [

@@ -16,6 +16,7 @@ from pydicom.dataset import Dataset
 from dicom_node import results
 from dicom_node.errors import GateError
 from dicom_node.results import key_slices, legend, verify
+from dicom_node.results.key_slices import KeySlice
 from dicom_node.series import SeriesImages
 from engines.findings import Finding, Findings, Segment
 from tests.support import phantoms
@@ -203,7 +204,9 @@ def test_what_cannot_be_drawn_is_called_by_its_code_or_number(
 def test_words_that_find_no_room_are_counted() -> None:
     found = cases.findings(SOURCE)
     low = np.zeros((60, 200, 3), np.uint8)
-    drawn = legend.beside(low, cases.context(SOURCE), found, cases.SEGMENTS, "Image 1 (slice 1 of 9)")
+    drawn = legend.beside(
+        low, cases.context(SOURCE), found, KeySlice(index=0, segments=(1, 2, 3)), "Image 1 (slice 1 of 9)"
+    )
     assert drawn.shape == (60, 200 + legend.WIDTH, 3)
     assert drawn[:, 200:].any()
 

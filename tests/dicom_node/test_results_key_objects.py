@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 
 from dicom_node import results
 from dicom_node.errors import GateError
-from dicom_node.results import files, kinds, verify
+from dicom_node.results import files, verify
 from tests.support import results as cases
 
 SOURCE = cases.series(cases.LIES["axial"])
@@ -38,7 +38,7 @@ def test_it_selects_the_key_slices_and_every_result(tmp_path: Path) -> None:
     made = make(tmp_path)
     ds = made["key-objects"]
     slices = [item.ReferencedSOPInstanceUID for item in made["key-images"].SourceImageSequence]
-    others = [made[kind].SOPInstanceUID for kind in kinds.MADE if kind != "key-objects"]
+    others = [made[kind].SOPInstanceUID for kind in cases.KINDS if kind != "key-objects"]
     assert selected(ds) == [*slices, *others]
     [study] = ds.CurrentRequestedProcedureEvidenceSequence
     assert study.StudyInstanceUID == ds.StudyInstanceUID
@@ -103,6 +103,6 @@ def test_a_wrong_selection_is_caught(damage: Callable[[Dataset], None], says: st
     damage(ds)
     buffer = BytesIO()
     ds.save_as(buffer)
-    before = tuple(kinds.MADE)[:-1]
+    before = cases.KINDS[:-1]
     with pytest.raises(GateError, match=says):
         verify.check(buffer.getvalue(), "key-objects", cases.context(SOURCE), cases.findings(SOURCE), before)

@@ -22,7 +22,8 @@ for _ in range(2):
 
 def test_the_rehearsal_goes_the_whole_way_and_leaves_nothing() -> None:
     made = rehearsal.rehearse()
-    assert [(item.kind, item.problem) for item in made] == [(kind, "") for kind in kinds.MADE]
+    assert list(dict.fromkeys(item.kind for item in made)) == list(kinds.MADE)
+    assert {item.problem for item in made} == {""}
     assert not any(item.path.exists() for item in made)
 
 

@@ -83,7 +83,7 @@ def test_what_fills_the_image_gets_no_box(tmp_path: Path) -> None:
 
 def test_a_line_is_as_long_as_its_number(tmp_path: Path) -> None:
     [line] = [shape for shape in shapes(make(tmp_path, found())) if len(shape.points) == 2]
-    [(name, unit, derivation, value)] = line.numbers
+    [(name, unit, derivation, value, _)] = line.numbers
     assert (name, unit, derivation) == (LONGEST, MM, None)
     down, across = SOURCE.volume.geometry.spacing[1:]
     steps = (line.points[1] - line.points[0]) * (across, down)

@@ -36,7 +36,7 @@ def test_a_kind_is_made_after_those_that_it_refers_to() -> None:
         assert all(order.index(other) < order.index(name) for other in kind.refers_to)
 
 
-@pytest.mark.parametrize("kind", context.KINDS)
+@pytest.mark.parametrize("kind", cases.KINDS)
 def test_without_any_demanded_attribute_an_object_fails(folder: Path, kind: str) -> None:
     # Given each attribute that the IOD's mandatory modules demand
     ds = dcmread(folder / f"{kind}.dcm")

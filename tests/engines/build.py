@@ -126,12 +126,13 @@ def serialised(
     *,
     classes: int,
     shape: tuple[Any, Any, Any] = ("d", "h", "w"),
+    channels: int = 1,
 ) -> bytes:
     """The graph from `image` to `logits` as bytes."""
     graph = helper.make_graph(
         nodes,
         "tiny",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 1, *shape])],
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", channels, *shape])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", classes, *shape])],
         tensors,
     )

@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from engines import grids, manifest, preprocess
+from engines import intensity as intensities
 from engines.errors import VolumeError
 from engines.volume import Geometry, Volume
 from tests.engines import build
@@ -98,7 +99,7 @@ def test_a_grid_beyond_all_memory_is_refused() -> None:
 
 
 def _scaled(array: NDArray[Any], **intensity: Any) -> NDArray[np.float32]:
-    return preprocess.scaling_for(_input(intensity=intensity).intensity, array)(array)
+    return intensities.scaling_for(_input(intensity=intensity).intensity, array)(array)
 
 
 @pytest.mark.parametrize("dtype", [np.int16, np.float32])
@@ -122,9 +123,9 @@ def test_intensities(dtype: Any) -> None:
 def test_percentiles_of_integers_are_those_of_numpy() -> None:
     array = RNG.integers(-1024, 3071, size=(5, 17, 13)).astype(np.int16)
     for percents in ((0.0, 100.0), (0.5, 99.5), (33.3, 66.7)):
-        assert preprocess._percentiles(array, percents) == pytest.approx(np.percentile(array, percents))
+        assert intensities._percentiles(array, percents) == pytest.approx(np.percentile(array, percents))
     np.testing.assert_allclose(
-        preprocess._percentiles(array.astype(np.float32), (5, 95)), np.percentile(array, (5, 95)), rtol=1e-6
+        intensities._percentiles(array.astype(np.float32), (5, 95)), np.percentile(array, (5, 95)), rtol=1e-6
     )
 
 
@@ -139,7 +140,7 @@ def test_a_z_score_of_nonzero_voxels_leaves_zero_alone() -> None:
 
 def test_a_large_offset_does_not_cost_the_digits() -> None:
     array = (RNG.normal(size=(10, 20, 20)) + 1e6).astype(np.float64)
-    assert preprocess._moments(array, nonzero=False)[1] == pytest.approx(array.std(), rel=1e-9)
+    assert intensities._moments(array, nonzero=False)[1] == pytest.approx(array.std(), rel=1e-9)
 
 
 def test_an_image_without_contrast_is_refused() -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from engines import tiling
 from engines.errors import OutputError
-from engines.manifest import Tiling
+from engines.manifest_tiling import Tiling
 from engines.runner import Runner, TensorSpec
 
 FLOAT = np.dtype(np.float32)

@@ -10,11 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
+from dicom_node.results import kinds
 from dicom_node.results.context import ResultContext
 from dicom_node.series import SeriesImages
 from engines.findings import PROBABILITY, Code, Finding, Findings, Map, Measurement, ModelIdentity, Segment
 from engines.volume import Geometry, Volume
 from tests.support import phantoms
+
+#: The kinds of which there is one object each, in the order in which they are made.
+KINDS = tuple(name for name, kind in kinds.MADE.items() if isinstance(kind, kinds.Kind))
 
 #: Direction cosines that are oblique to every axis and still short decimals.
 DOUBLE_OBLIQUE = (0.36, 0.48, -0.8, -0.8, 0.6, 0.0)

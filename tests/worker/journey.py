@@ -28,6 +28,7 @@ from tests.support import phantoms
 from tests.support.listening import data_set_bytes
 from worker import announcing, commitment_ledger, completeness, criteria, pipeline, status, views
 from worker.bench import Bench, Post
+from worker.lightbox import LightBox
 from worker.loop_guard import ConfiguredGuard
 from worker.routing import RouteRule
 from worker.sections import Guard
@@ -106,6 +107,8 @@ class Journey:
     open_sender: Callable[[Destination], Sender] | None = None
     ask_commitment: Callable[..., None] | None = None
     guard: ConfiguredGuard = field(default_factory=lambda: ConfiguredGuard.of(Guard()))
+    #: Keeps nothing, unless a test says so.
+    lightbox: LightBox = field(default_factory=LightBox)
     #: Of the reports in words.
     language: str = "en"
     #: Whether node.conflicts is keep-last.
@@ -121,6 +124,7 @@ class Journey:
         return Bench(
             database=self.database,
             shelf=self.shelf,
+            lightbox=self.lightbox,
             spool_root=self.storage / "spool",
             results_root=self.storage / "results",
             owner=f"worker-{self.owner}",

@@ -18,7 +18,7 @@ from db.models import Job
 from db.states import JobState
 from tests.worker import journey as journeys
 from tests.worker.journey import Journey
-from worker import explain, pipeline
+from worker import explain, inference, pipeline
 from worker.bench import Bench
 from worker.lease import Lease
 from worker.limits import Limits
@@ -130,7 +130,7 @@ def test_a_job_that_takes_too_long_is_given_back_and_its_process_ends(
         raise journeys.Crash
 
     (job_id,) = journey.arrive(journeys.datasets())
-    monkeypatch.setattr(pipeline.dicom_series, "read_series", hang)
+    monkeypatch.setattr(inference.dicom_series, "read_series", hang)
     hasty = replace(bench(journey, ended), work=Work(hard_seconds=0.3))
     began = time.monotonic()
     journey.die(lambda: pipeline.analyse(hasty, job_id))

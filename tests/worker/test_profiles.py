@@ -133,7 +133,7 @@ def test_what_is_too_large_for_a_destination_is_left_out_there_and_said(rich: Jo
     assert got(rich, "workstation") == sorted(sizes)
     notes = rich.job().notes
     assert sorted(notes) == [
-        f"no {kind} to pacs: the object has {sizes[kind] / 1e6:.3g} MB, and at most 0.011 MB go there (max_megabytes)"
+        f"no {kind} to pacs: it has {sizes[kind] / 1e6:.3g} MB, and at most 0.011 MB go there (max_megabytes)"
         for kind in large
     ]
     assert rich.job().state == "done"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker import criteria, routing
-from worker.routing import ModelRule, RouteRule, SeriesView
+from worker.routing import InputRule, ModelRule, RouteRule, SeriesView
 
 
 def _route(name: str = "chest ct", *run: str, when: Any = None, send_to: tuple[str, ...] = ()) -> RouteRule:
@@ -19,9 +19,8 @@ def _route(name: str = "chest ct", *run: str, when: Any = None, send_to: tuple[s
 
 
 def _model(name: str = "chest-ct", series: Any = None) -> dict[str, ModelRule]:
-    rule = ModelRule(
-        name=name, version="1", digest="d" * 64, series=criteria.parse(series or {}), results=("seg",)
-    )
+    inputs = (InputRule(role="image", series=criteria.parse(series or {})),)
+    rule = ModelRule(name=name, version="1", digest="d" * 64, inputs=inputs, results=("seg",))
     return {name: rule}
 
 
@@ -37,7 +36,7 @@ def _view(number: int, **attributes: Any) -> SeriesView:
 def test_each_route_is_asked_about_each_series() -> None:
     routes = [_route("a"), _route("b", when={"Modality": "MR"})]
     decisions = routing.decide(routes, _model(), [_view(1), _view(2, Modality="MR")])
-    assert [(one.route, one.series.series_id, one.matched) for one in decisions] == [
+    assert [(one.route, one.series and one.series.series_id, one.matched) for one in decisions] == [
         ("a", 1, True),
         ("a", 2, False),
         ("b", 1, False),

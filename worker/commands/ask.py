@@ -23,7 +23,7 @@ from worker.errors import ConfigurationError, WorkerError
 JobStateOption = Annotated[JobState | None, typer.Option("--state", help="Only those in this state.")]
 LimitOption = Annotated[int, typer.Option("--limit", min=1, help="At most so many, newest first.")]
 
-_JOB_COLUMNS = ("id", "model", "state", "attempts", "age_seconds", "engine", "reason", "error")
+_JOB_COLUMNS = ("id", "model", "state", "priority", "attempts", "age_seconds", "engine", "reason", "error")
 _FINDING_COLUMNS = (
     "study_instance_uid",
     "model",

@@ -1,16 +1,13 @@
-"""`models import-nnunet`: other people's models as packages."""
+"""`models import-nnunet`, `import-monai` and `add`: other people's models as packages."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from worker import edge
-
-if TYPE_CHECKING:
-    from engines.package import ModelPackage
 
 
 def import_nnunet(
@@ -44,22 +41,41 @@ def import_nnunet(
         mirroring=mirroring,
         codes=codes,
     )
-    typer.echo(f"{package.folder}: {package.manifest.name}, {len(package.manifest.labels)} labels")
-    warn(package)
+    _tell(package.folder, package.manifest.name)
 
 
-def warn(package: ModelPackage) -> None:
-    """Print what the package's author must still fill in, codes that only stand for others among it."""
+def import_monai(
+    bundle: Annotated[Path, typer.Argument(help="Folder of a MONAI bundle: configs and models.")],
+    out: Annotated[Path, typer.Option(help="New folder for the package.")],
+    weights: Annotated[
+        str | None, typer.Option(help="A file in the bundle's models folder. Default: model.pt, or model.ts.")
+    ] = None,
+) -> None:
+    """Make a package of a MONAI bundle, which gives the bundle's own labels."""
+    from engines.importing import monai_bundle
+
+    package = monai_bundle.import_bundle(bundle, out, weights=weights)
+    _tell(package.folder, package.manifest.name)
+
+
+def add(
+    file: Annotated[Path, typer.Argument(help="ONNX file of a network, in one piece.")],
+    out: Annotated[Path, typer.Option(help="New folder for the package.")],
+    task: Annotated[str | None, typer.Option(help="What it does. Default: guessed from its outputs.")] = None,
+) -> None:
+    """Make a package of a plain ONNX file, with a manifest to complete."""
+    from engines.importing import plain_onnx
+
+    added = plain_onnx.add(file, out, task=task)
+    if added.guess:
+        typer.echo(f"task: {added.task}, {added.guess}")
+    _tell(added.package.folder, added.package.manifest.name)
+
+
+def _tell(folder: Path, name: str) -> None:
+    """What was made, and what its author must still fill in."""
     from engines.importing import package_writer
 
-    for line in package_writer.unfinished(package.folder):
+    typer.echo(f"{folder}: {name}")
+    for line in package_writer.unfinished(folder):
         edge.errors.print(line, style="yellow", markup=False, soft_wrap=True)
-    for label in package.manifest.labels:
-        if label.type.scheme == "99SECONDREAD":
-            edge.errors.print(
-                f"{package.folder}: outputs[0].labels.{label.key}.type: {label.type.value} is a placeholder: "
-                "give the code that others know",
-                style="yellow",
-                markup=False,
-                soft_wrap=True,
-            )

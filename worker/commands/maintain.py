@@ -14,11 +14,12 @@ from rich.tree import Tree
 
 from db import migrate
 from db.base import Database
-from worker import edge, explain, folder, routing, status
+from worker import edge, explain, folder, routing
 from worker.edge import ConfigOption, DataOption, JsonOption
 from worker.errors import ConfigurationError, WorkerError
 from worker.loop_guard import ConfiguredGuard
 from worker.settings import CONFIG_VARIABLE
+from worker.views import DecisionLine
 
 routes_app = typer.Typer(help="The routes.", no_args_is_help=True)
 db_app = typer.Typer(help="The database.", no_args_is_help=True)
@@ -79,12 +80,14 @@ def test_routes(
     found = folder.read(path)
     shelf = Shelf(settings.models)
     guard = ConfiguredGuard.of(settings.guard)
-    views = [
-        replace(series.view, guarded=guard.reason_of_file(series.paths[0], series.view.attributes))
-        for series in found.series
-    ]
-    decisions = routing.decide(station.route_rules(settings), shelf.rules, views)
-    lines = [status.tried(decision) for decision in decisions]
+    lines = []
+    for study in found.studies():
+        seen = [
+            replace(series.view, guarded=guard.reason_of_file(series.paths[0], series.view.attributes))
+            for series in study
+        ]
+        decisions = routing.decide(station.route_rules(settings), shelf.rules, seen)
+        lines += [_tried(decision) for decision in decisions]
     if as_json:
         edge.show(lines, as_json=True)
         return
@@ -137,3 +140,15 @@ def upgrade(config: ConfigOption = None, data: DataOption = None) -> None:
     settings.storage.mkdir(parents=True, exist_ok=True, mode=0o700)
     with Database(settings.database_url) as database:
         edge.console.print(f"the database is at revision {migrate.upgrade(database)}")
+
+
+def _tried(decision: routing.Decision) -> DecisionLine:
+    """A decision about files that were only tried."""
+    return DecisionLine(
+        route=decision.route,
+        model=decision.model,
+        series_instance_uid=decision.series.series_instance_uid if decision.series else "",
+        matched=decision.matched,
+        reason=decision.reason,
+        trace=decision.trace.as_dict(),
+    )

@@ -44,10 +44,12 @@ def work(
     queue: Annotated[
         list[str] | None, typer.Option(help="A queue to take: cpu, deliver. Default: both.")
     ] = None,
-    concurrency: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 1,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, help="Worker processes. Default: work.jobs_at_once.")
+    ] = None,
 ) -> None:
     """Run a worker for analyses and deliveries."""
-    edge.load(config, data)
+    settings = edge.load(config, data)
     os.environ.setdefault(ROLE_VARIABLE, queue[0] if queue and len(queue) == 1 else "work")
     logs.set_up(os.environ[ROLE_VARIABLE])
     from worker.app import app as celery
@@ -62,7 +64,7 @@ def work(
         "--queues",
         ",".join(queue or QUEUES),
         "--concurrency",
-        str(concurrency),
+        str(concurrency or settings.work.jobs_at_once),
     ]
     arguments += ["--pool", "prefork", "--hostname", f"{os.environ[ROLE_VARIABLE]}-{os.getpid()}@%h"]
     arguments += ["--without-gossip", "--without-mingle"]

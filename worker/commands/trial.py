@@ -66,11 +66,13 @@ def run(
 
 
 def _print_run(finished: object) -> None:
-    """What one series gave."""
+    """What one series gave, or several."""
     from worker.run import REPORT, Run
 
     assert isinstance(finished, Run)
     edge.console.print(f"[bold]series {finished.series_instance_uid}[/]  {finished.findings.engine}")
+    if len(finished.roles) > 1:
+        edge.console.print("  looks at " + ", ".join(f"{role} {uid}" for role, uid in finished.roles.items()))
     for note in finished.notes:
         edge.console.print(f"  note: {note}", markup=False)
     labels = {segment.number: segment.label for segment in finished.findings.segments}
@@ -85,5 +87,7 @@ def _print_run(finished: object) -> None:
     seconds = ", ".join(f"{stage} {value:.2f}" for stage, value in finished.seconds.items())
     edge.console.print(f"  seconds: {seconds}")
     edge.console.print(f"  report in words  {finished.folder / REPORT}", markup=False)
-    for file in finished.files:
-        edge.console.print(f"  {file.kind.upper()}  {file.path}", markup=False)
+    for kind in dict.fromkeys(file.kind for file in finished.files):
+        paths = [file.path for file in finished.files if file.kind == kind]
+        where = str(paths[0]) if len(paths) == 1 else f"{paths[0].parent}  ({len(paths)} images)"
+        edge.console.print(f"  {kind.upper()}  {where}", markup=False)

@@ -1,0 +1,290 @@
+"""Several series as one network sees them: each at the same place in the patient, whatever grid it was acquired on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pydantic
+import pytest
+from numpy.typing import NDArray
+
+from engines import fusion, registration
+from engines.errors import RoleError, VolumeError
+from engines.manifest import Manifest
+from engines.volume import Geometry, Volume
+from tests.engines import build
+
+FRAME = "1.2.3.4"
+#: Of the linear image: per LPS mm, and at the origin.
+SLOPE, START = np.array([2.0, -3.0, 5.0]), 400.0
+#: Leaves the linear images below as they are, but for the scale.
+WINDOW = {"kind": "window", "low": -2000, "high": 2000}
+
+
+def _affine(
+    spacing: tuple[float, float, float], origin: tuple[float, float, float], degrees: float = 0
+) -> NDArray[np.float64]:
+    """Of an axial stack, turned about two axes of the patient."""
+    affine = np.eye(4)
+    affine[:3, :3] = np.array([[0, 0, spacing[2]], [0, spacing[1], 0], [spacing[0], 0, 0]])
+    a, b = np.radians(degrees), np.radians(degrees / 2)
+    about_z = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
+    about_x = np.array([[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]])
+    affine[:3, :3] = about_z @ about_x @ affine[:3, :3]
+    affine[:3, 3] = origin
+    return affine
+
+
+def _linear(shape: tuple[int, int, int], affine: NDArray[np.float64], frame: str | None = FRAME) -> Volume:
+    """An image whose value is a linear function of the place in the patient."""
+    geometry = Geometry(shape=shape, affine=affine, frame_of_reference_uid=frame)
+    return Volume(array=_expected(geometry).astype(np.float32), geometry=geometry)
+
+
+def _expected(geometry: Geometry) -> NDArray[np.float64]:
+    """The linear image at the voxels of a grid."""
+    index = np.stack(np.meshgrid(*map(np.arange, geometry.shape), indexing="ij"), axis=-1).astype(np.float64)
+    return geometry.to_patient(index) @ SLOPE + START
+
+
+def _manifest(*roles: str, name: str | None = "image", **changes: Any) -> Manifest:
+    """A model of these roles: channels of one input, or an input each."""
+    inputs = [build.entry(name=name or role, role=role, intensity=WINDOW) for role in roles]
+    inputs[0] |= changes
+    return build.validated(inputs=inputs)
+
+
+FIRST = _affine((3.0, 1.0, 1.0), (-20, -22, 5))
+SHAPE = (16, 44, 40)
+
+
+@pytest.mark.parametrize(
+    ("shape", "affine"),
+    [
+        (SHAPE, FIRST),
+        (SHAPE, _affine((3.0, 1.0, 1.0), (-20.4, -21.7, 3.9))),
+        ((30, 30, 30), _affine((2.0, 1.9, 1.7), (-24, -26, 0))),
+        ((60, 110, 90), _affine((1.0, 0.5, 0.6), (-26, -26, 0))),
+        ((60, 110, 90), _affine((1.0, 0.5, 0.6), (-26, -26, 0), degrees=14)),
+        ((30, 40, 40), _affine((2.4, 1.6, 1.6), (-30, -28, -4), degrees=-33)),
+    ],
+    ids=["the same", "shifted", "coarser", "finer", "finer and oblique", "coarser and oblique"],
+)
+def test_a_linear_image_stays_the_same_line(shape: tuple[int, int, int], affine: NDArray[np.float64]) -> None:
+    other = _linear(shape, affine)
+    seen = fusion.prepare(_manifest("t1", "t2"), _linear(SHAPE, FIRST), {"t2": other})
+    found = seen.arrays["image"]
+    assert found.shape == (2, *SHAPE) and found.dtype == np.float32
+    # Away from the other's edge by two of its voxels, or of the grid's where those are larger
+    inner = _well_inside(seen.geometry, other.geometry)
+    assert inner.mean() > 0.4
+    expected = (_expected(seen.geometry) + 2000) / 4000
+    np.testing.assert_allclose(found[1][inner], expected[inner], atol=2e-6)
+    np.testing.assert_allclose(found[0], expected, atol=1e-6)
+
+
+def _well_inside(grid: Geometry, other: Geometry) -> NDArray[np.bool_]:
+    index = np.stack(np.meshgrid(*map(np.arange, grid.shape), indexing="ij"), axis=-1).astype(np.float64)
+    place = other.to_index(grid.to_patient(index))
+    margin = 2 * max(1.0, *(large / small for large, small in zip(grid.spacing, other.spacing, strict=True)))
+    inside = (place >= margin) & (place <= np.array(other.shape) - 1 - margin)
+    return np.asarray(inside.all(axis=-1))
+
+
+@pytest.mark.parametrize("orientation", ["HPL", "FAR", "LPH", "PHL", "RHA"])
+def test_how_the_other_was_scanned_does_not_matter(orientation: str) -> None:
+    other = _linear((30, 50, 52), _affine((1.7, 0.9, 0.8), (-19, -24, 3)))
+    turned = other.reoriented(orientation)
+    scanned = Volume(array=np.ascontiguousarray(turned.array), geometry=turned.geometry)
+    manifest, first = _manifest("t1", "t2"), _linear(SHAPE, FIRST)
+    np.testing.assert_allclose(
+        fusion.prepare(manifest, first, {"t2": scanned}).arrays["image"],
+        fusion.prepare(manifest, first, {"t2": other}).arrays["image"],
+        atol=1e-6,
+    )
+
+
+@pytest.mark.parametrize("turn", [0.0, 0.5])
+def test_it_lies_on_the_model_s_grid_and_outside_of_it_is_its_own_least_value(turn: float) -> None:
+    # Given a model grid of other voxels and axes, and a PET that ends in the middle of the CT
+    first = _linear((20, 40, 40), _affine((2, 1, 1), (0, 0, 0)))
+    other = _linear((13, 44, 44), _affine((2.0, 1.0, 1.0), (-2, -2, 0), degrees=turn))
+    manifest = _manifest("ct", "pet", spacing_mm=[1.5, 1.5, 2.0], orientation="LPH")
+    seen = fusion.prepare(manifest, first, {"pet": other})
+    shape = seen.geometry.shape
+    assert seen.arrays["image"].shape == (2, *shape) and shape == (27, 27, 20)
+    # Then each of its voxels is where it lies in the patient
+    index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1).astype(np.float64)
+    place = other.geometry.to_index(seen.geometry.to_patient(index))[..., 0]
+    inner, outer = _well_inside(seen.geometry, other.geometry), place > 12.5 + 1e-3
+    expected = (_expected(seen.geometry) + 2000) / 4000
+    np.testing.assert_allclose(seen.arrays["image"][1][inner], expected[inner], atol=2e-6)
+    assert outer.any()
+    least = (other.array.min() + 2000) / 4000
+    np.testing.assert_allclose(seen.arrays["image"][1][outer], least, rtol=1e-6)
+
+
+def test_the_coarser_of_two_grids_holds_no_stripes() -> None:
+    """A pattern of single slices is its mean on a grid eight times as coarse, oblique or not."""
+    stripes = np.where(np.arange(160)[:, None, None] % 2, 1000, -1000) * np.ones((160, 40, 40))
+    first = _linear((16, 30, 30), _affine((8, 1, 1), (5, 5, 15)))
+    for degrees, most in ((0, 0.01), (10, 0.08)):
+        geometry = Geometry(
+            shape=stripes.shape, affine=_affine((1, 1, 1), (0, 0, 0), degrees), frame_of_reference_uid=FRAME
+        )
+        other = Volume(array=stripes.astype(np.int16), geometry=geometry)
+        found = fusion.prepare(_manifest("t1", "t2"), first, {"t2": other}).arrays["image"][1]
+        inner = _well_inside(first.geometry, geometry)
+        assert np.abs(found[inner] - 0.5).max() < most
+
+
+@pytest.mark.parametrize("degrees", [0, 11])
+def test_threads_do_not_change_a_bit(degrees: float) -> None:
+    other = _linear((40, 60, 52), _affine((1.3, 0.9, 0.8), (-22, -26, 0), degrees))
+    one, three = (
+        fusion.prepare(_manifest("t1", "t2"), _linear(SHAPE, FIRST), {"t2": other}, threads=threads)
+        for threads in (1, 3)
+    )
+    np.testing.assert_array_equal(one.arrays["image"], three.arrays["image"])
+
+
+def test_separate_inputs_go_by_name_and_channels_in_order() -> None:
+    inputs = [
+        build.entry(name="mr", role="t1", intensity=WINDOW),
+        build.entry(name="pet", intensity={"kind": "min-max"}),
+        build.entry(name="mr", role="t2", intensity={"kind": "window", "low": 0, "high": 4000}),
+    ]
+    first = _linear(SHAPE, FIRST)
+    seen = fusion.prepare(build.validated(inputs=inputs), first, {"t2": first, "pet": first})
+    assert {name: array.shape for name, array in seen.arrays.items()} == {
+        "mr": (2, *SHAPE),
+        "pet": (1, *SHAPE),
+    }
+    np.testing.assert_allclose(seen.arrays["mr"][0], (first.array + 2000) / 4000, atol=1e-6)
+    np.testing.assert_allclose(seen.arrays["mr"][1], np.clip(first.array, 0, None) / 4000, atol=1e-6)
+    assert (seen.arrays["pet"].min(), seen.arrays["pet"].max()) == (0, 1)
+
+
+class _Read(Mapping[str, Volume]):
+    """Volumes that are read when they are asked for."""
+
+    def __init__(self, made: Mapping[str, Volume]) -> None:
+        self._made = made
+        self.asked: list[str] = []
+
+    def __getitem__(self, role: str) -> Volume:
+        self.asked.append(role)
+        return self._made[role]
+
+    def __contains__(self, role: object) -> bool:
+        return role in self._made
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._made)
+
+    def __len__(self) -> int:
+        return len(self._made)
+
+
+def test_each_series_is_asked_for_once_in_the_order_of_the_inputs() -> None:
+    first = _linear(SHAPE, FIRST)
+    others = _Read({"flair": first, "t2": first})
+    fusion.prepare(_manifest("t1", "t2", "flair"), first, others)
+    assert others.asked == ["t2", "flair"]
+
+
+@pytest.mark.parametrize(("frame", "named"), [("1.2.3.5", "1.2.3.4 and 1.2.3.5"), (None, "1.2.3.4 and none")])
+def test_series_of_two_frames_of_reference_are_refused(frame: str | None, named: str) -> None:
+    with pytest.raises(RoleError, match=f"t1 and t2 are not in one Frame of Reference .{named}") as caught:
+        fusion.prepare(
+            _manifest("t1", "t2"), _linear(SHAPE, FIRST), {"t2": _linear(SHAPE, FIRST, frame=frame)}
+        )
+    assert caught.value.roles == ("t1", "t2")
+
+
+@pytest.mark.parametrize(
+    ("shape", "origin", "complaint"),
+    [
+        ((5, 44, 40), (-20, -22, 5), "t2: it covers 31% of what the first series shows; at least 50%"),
+        (SHAPE, (500, -22, 5), "t2: it covers 0% of"),
+        ((1, 44, 40), (-20, -22, 5), "t2: the volume has 1 slices; the model needs at least 2"),
+    ],
+)
+def test_a_series_of_another_part_of_the_body_is_refused(
+    shape: tuple[int, int, int], origin: tuple[float, float, float], complaint: str
+) -> None:
+    other = _linear(shape, _affine((3.0, 1.0, 1.0), origin))
+    with pytest.raises(RoleError, match=complaint) as caught:
+        fusion.prepare(_manifest("t1", "t2"), _linear(SHAPE, FIRST), {"t2": other})
+    assert caught.value.roles == ("t2",)
+
+
+def test_who_is_no_image_is_named() -> None:
+    first = _linear(SHAPE, FIRST)
+    blank = replace(first, array=np.zeros(SHAPE, np.int16))
+    with pytest.raises(RoleError, match="t2: every voxel of the volume has the same value, 0"):
+        fusion.prepare(_manifest("t1", "t2"), first, {"t2": blank})
+    with pytest.raises(RoleError, match="t1: every voxel"):
+        fusion.prepare(_manifest("t1", "t2"), blank, {"t2": first})
+    with pytest.raises(RoleError, match="the model needs further series: t2, flair"):
+        fusion.prepare(_manifest("t1", "t2", "flair"), first, {})
+    with pytest.raises(VolumeError, match=r"^every voxel"):
+        fusion.prepare(_manifest("t1"), blank, {})
+
+
+def _view(shape: tuple[int, int]) -> Volume:
+    """A mammogram: no place in the patient, no Frame of Reference."""
+    geometry = Geometry(shape=(1, *shape), affine=np.eye(4), in_patient=False)
+    return Volume(array=np.arange(shape[0] * shape[1], dtype=np.int16).reshape(1, *shape), geometry=geometry)
+
+
+def test_two_views_are_each_brought_to_their_own_size() -> None:
+    def views(**second: Any) -> Manifest:
+        inputs = [
+            build.entry(name="cc", role="cc", planar=True, size=[8, 6], intensity={"kind": "min-max"}),
+            build.entry(planar=True, intensity={"kind": "min-max"}) | second,
+        ]
+        return build.validated(inputs=inputs, tiling={"patch": [1, 8, 6]})
+
+    seen = fusion.prepare(views(name="mlo", size=[10, 4]), _view((16, 12)), {"mlo": _view((30, 9))})
+    assert {name: array.shape for name, array in seen.arrays.items()} == {
+        "cc": (1, 1, 8, 6),
+        "mlo": (1, 1, 10, 4),
+    }
+    same = {"name": "cc", "role": "mlo"}
+    with pytest.raises(RoleError, match=r'cc and mlo are channels of "cc", and have \(8, 6\) and \(10, 4\)'):
+        manifest = views(**same, size=[10, 4])
+        fusion.prepare(manifest, _view((16, 12)), {"mlo": _view((30, 9))})
+    stacked = fusion.prepare(views(**same, size=[8, 6]), _view((16, 12)), {"mlo": _view((30, 9))})
+    assert stacked.arrays["cc"].shape == (2, 1, 8, 6)
+
+
+def test_coverage_counts_what_is_inside_the_outer_faces() -> None:
+    shift = np.eye(4)
+    shift[0, 3] = 5
+    assert registration.coverage(np.eye(4), (10, 10, 10), (10, 10, 10)) == 1
+    assert registration.coverage(shift, (10, 10, 10), (10, 10, 10)) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (
+            {"spacing_mm": [1, 1, 1]},
+            r"inputs\[1\].spacing_mm: every input is brought to the grid of the first",
+        ),
+        ({"orientation": "LPH"}, r"inputs\[1\].orientation: every input"),
+    ],
+)
+def test_a_manifest_says_of_further_inputs_what_is_its_own(change: dict[str, Any], complaint: str) -> None:
+    inputs = [build.entry(role="t1", spacing_mm=[2, 2, 2]), build.entry(role="t2") | change]
+    with pytest.raises(pydantic.ValidationError, match=complaint):
+        build.validated(inputs=inputs)
+
+
+def test_a_model_of_one_series_prefers_none() -> None:
+    with pytest.raises(pydantic.ValidationError, match=r"inputs\[0\].prefer: a model of one series"):
+        build.validated(inputs=[build.entry(prefer=[{"Modality": "CT"}])])

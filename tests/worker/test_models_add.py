@@ -1,0 +1,64 @@
+"""`models add` and `models import-monai` in the shell: what was made, what is left to do, and every failure a sentence."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from tests.engines import build
+from worker import cli
+
+
+def _run(*arguments: object) -> Result:
+    return CliRunner().invoke(cli.app, ["models", *map(str, arguments)])
+
+
+def test_an_onnx_file_becomes_a_package_and_check_says_what_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a plain ONNX file, added as a package
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "network.onnx").write_bytes(build.network(shape=(8, 16, 16)))
+    added = _run("add", "network.onnx", "--out", "made")
+    # Then it says what it took it for, and what its author must fill in
+    assert added.exit_code == 0, added.stderr
+    assert "task: segmentation, guessed from the outputs logits: float32 (any, 3, 8, 16, 16)" in added.stdout
+    assert "made: network\n" in added.stdout
+    assert "line 5: fill in the licence of the weights, and remove this line" in added.stderr
+    # When it is checked, the backends agree, and what is left stands there, file and line
+    (tmp_path / "secondread.yaml").write_text(f"models: [{tmp_path / 'made'}]\n")
+    checked = _run("check", "network", "--config", "secondread.yaml", "--data", tmp_path / "storage")
+    assert checked.exit_code == 1
+    assert "model.yaml: line 5: fill in the licence of the weights" in checked.stderr
+    # And once it is filled in, it passes
+    manifest = tmp_path / "made" / "model.yaml"
+    manifest.write_text("\n".join(line for line in manifest.read_text().splitlines() if "# TODO" not in line))
+    checked = _run("check", "network", "--config", "secondread.yaml", "--data", tmp_path / "storage")
+    assert checked.exit_code == 0, checked.stderr
+
+
+def test_a_failure_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "text.onnx").write_text("no network")
+    refused = _run("add", tmp_path / "text.onnx", "--out", tmp_path / "made")
+    assert refused.exit_code == 1
+    assert "text.onnx: this is no network that can be run" in refused.stderr
+    refused = _run("import-monai", tmp_path, "--out", tmp_path / "made")
+    assert refused.exit_code == 1
+    assert "there is no inference.json: give the folder of a MONAI bundle" in refused.stderr
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("monai") is not None, reason="MONAI is installed here")
+def test_without_the_import_extra_it_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "metadata.json").write_text("{}")
+    config = {"inferer": {"_target_": "SlidingWindowInferer", "roi_size": 32}}
+    (tmp_path / "configs" / "inference.json").write_text(json.dumps(config))
+    refused = _run("import-monai", tmp_path, "--out", tmp_path / "made")
+    assert refused.exit_code == 1
+    assert "is not installed: pip install 'secondread[import]'" in refused.stderr
