@@ -250,10 +250,11 @@ class _Sums:
 
     def _advance(self, slices: int) -> None:
         """Make slice `slices` of the window its first, and the freed end zero."""
-        remaining = self._sums.shape[1] - slices
-        for total in [*self._sums, *([] if self._counts is None else [self._counts])]:
-            total[:remaining] = total[slices:].copy()
-            total[remaining:] = 0
+        held = [*self._sums] if self._counts is None else [*self._sums, self._counts]
+        for array in held:
+            remaining = len(array) - slices
+            array[:remaining] = array[slices:].copy()
+            array[remaining:] = 0
 
 
 def _profile(length: int, weighting: str) -> NDArray[np.float32]:

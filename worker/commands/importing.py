@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from engines.package import ModelPackage
 from worker import edge
-
-if TYPE_CHECKING:
-    from engines.package import ModelPackage
 
 
 def import_nnunet(
