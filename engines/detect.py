@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from engines import boxes, probability, tiling
 from engines.answer import Answer, Case
-from engines.diameter import Point
 from engines.errors import OutputError
 from engines.findings import Box
 from engines.manifest_outputs import Class, DetectionOutput
+from engines.volume import Point
 from engines.windows import Answers, Window
 
 #: Of one class in one window, those with the highest scores: networks without a threshold of their own answer with

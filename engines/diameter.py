@@ -8,8 +8,7 @@ import numpy as np
 import scipy.spatial
 from numpy.typing import NDArray
 
-#: (slice, row, column), in voxels; whole numbers are voxel centres.
-Point = tuple[float, float, float]
+from engines.volume import Point
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

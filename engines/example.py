@@ -22,11 +22,10 @@ import pydantic
 from numpy.typing import NDArray
 from pydantic import Field
 
-from engines.diameter import Point
 from engines.errors import EngineError, PackageError
 from engines.manifest import Manifest
 from engines.manifest_entries import Strict
-from engines.volume import Geometry, Scale, Volume
+from engines.volume import Geometry, Point, Scale, Volume
 
 FOLDER = "example"
 INPUT, ARRAYS, VALUES = "input.npz", "expected.npz", "expected.json"

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.diameter import Point
 from engines.errors import OutputError
-from engines.volume import Geometry, Volume
+from engines.volume import Geometry, Point, Volume
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

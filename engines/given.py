@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 
 from engines import grids, labels, preprocess, splines
 from engines.answer import Answer
-from engines.diameter import Point
 from engines.errors import VolumeError
 from engines.findings import Box
 from engines.fusion import Seen
 from engines.manifest_inputs import Input
 from engines.manifest_stages import LabelChannels
-from engines.volume import Geometry, Region, Scale, Volume
+from engines.volume import Geometry, Point, Region, Scale, Volume
 
 #: Noise in an affine, in voxels, that must not decide anything.
 _ROUNDING = 1e-4

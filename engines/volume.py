@@ -27,6 +27,10 @@ Values = Literal["source", "displayed", "SUVbw"]
 SUV = "g/ml{SUVbw}"
 
 
+#: (slice, row, column), in voxels; whole numbers are voxel centres.
+Point = tuple[float, float, float]
+
+
 class Scale(StrEnum):
     """Along which axes the millimetres between voxels are known."""
 

@@ -140,7 +140,7 @@ def _routes(settings: Settings) -> Iterator[Finding]:
     shelf = Shelf(settings.models)
     for route in settings.routes:
         missing = [name for name in route.run if name not in shelf.packages]
-        wrong = list(parameters.problems([route], shelf))
+        wrong = list(parameters.problems([route], shelf.manifests))
         if missing:
             remark = f"there is no usable model {', '.join(missing)}"
         elif wrong:

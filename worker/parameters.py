@@ -13,7 +13,6 @@ from engines.errors import EngineError
 from engines.manifest import Manifest
 from worker.errors import ConfigurationError
 from worker.sections import Route
-from worker.shelf import Shelf
 
 
 def text(given: Mapping[str, Any]) -> str:
@@ -35,12 +34,12 @@ def problem(manifest: Manifest, given: Mapping[str, Any]) -> str:
     return ""
 
 
-def problems(routes: Sequence[Route], shelf: Shelf) -> Iterator[str]:
-    """What is wrong with the routes' parameters, with the route's and the model's name."""
+def problems(routes: Sequence[Route], manifests: Mapping[str, Manifest]) -> Iterator[str]:
+    """What is wrong with the routes' parameters for the usable models, with the route's and the model's name."""
     for route in routes:
         for model, given in route.parameters.items():
-            package = shelf.packages.get(model)
-            said = problem(package.manifest, given) if package is not None else ""
+            manifest = manifests.get(model)
+            said = problem(manifest, given) if manifest is not None else ""
             if said:
                 yield f"routes.{route.name}.parameters.{model}: {said}"
 

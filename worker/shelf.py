@@ -16,6 +16,7 @@ from engines import package as model_package
 from engines.cascade import Stage
 from engines.errors import EngineError, PackageError
 from engines.loader import Engine
+from engines.manifest import Manifest
 from engines.package import ModelPackage
 from engines.runner import Runner
 from worker import criteria, machine, routing
@@ -79,6 +80,11 @@ class Shelf:
         except KeyError:
             known = ", ".join(sorted(self.packages)) or "none"
             raise PackageError(f"there is no usable model {name!r}; usable models: {known}") from None
+
+    @property
+    def manifests(self) -> dict[str, Manifest]:
+        """Those of the usable packages, by name."""
+        return {name: package.manifest for name, package in self.packages.items()}
 
     def runner(self, name: str) -> Runner:
         """The package's runner, opened on first use. Raises EngineError."""

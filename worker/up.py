@@ -71,7 +71,7 @@ def check(settings: Settings) -> None:
         for name in route.run
         if name not in shelf.packages
     ]
-    problems += parameters.problems(settings.routes, shelf)
+    problems += parameters.problems(settings.routes, shelf.manifests)
     for key, host, port in (
         ("node.port", settings.node.host, settings.node.port),
         ("web.port", settings.web.host, settings.web.port),

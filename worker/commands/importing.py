@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engines.package import ModelPackage
 from worker import edge
+
+if TYPE_CHECKING:
+    from engines.package import ModelPackage
 
 
 def import_nnunet(
