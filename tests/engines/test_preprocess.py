@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engines import grids, manifest, preprocess
+from engines import grids, preprocess
 from engines import intensity as intensities
+from engines import manifest_inputs as manifest
 from engines.errors import VolumeError
 from engines.volume import Geometry, Volume
 from tests.engines import build
