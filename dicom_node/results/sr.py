@@ -175,17 +175,21 @@ def region(
     context: ResultContext, index: int, graphic: str, points: Sequence[tuple[float, float]]
 ) -> sr.ImageRegion:
     """Coordinates on the image of a slice (PS3.16 TID 1410), (column, row) each."""
-    return sr.ImageRegion(graphic, np.array(points), source_image(context, index))
+    source = source_image(context, index)
+    # highdicom looks the class up, and knows neither private ones nor retired ones.
+    source.ReferencedSOPSequence[0].ReferencedSOPClassUID = CTImageStorage
+    made = sr.ImageRegion(graphic, np.array(points), source)
+    source.ReferencedSOPSequence[0].ReferencedSOPClassUID = context.source.datasets[index].SOPClassUID
+    return made
 
 
 def source_image(context: ResultContext, index: int) -> sr.SourceImageForRegion:
     """The image, or frame, of a slice that coordinates are on."""
     image = context.source.datasets[index]
     number = frame_number(image)
-    # highdicom looks the class up, and knows neither private ones nor retired ones.
-    source = sr.SourceImageForRegion(
-        CTImageStorage, image.SOPInstanceUID, None if number is None else [number]
-    )
+    frames = None if number is None else [number]
+    # As in `region`.
+    source = sr.SourceImageForRegion(CTImageStorage, image.SOPInstanceUID, frames)
     source.ReferencedSOPSequence[0].ReferencedSOPClassUID = image.SOPClassUID
     return source
 

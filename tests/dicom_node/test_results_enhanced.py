@@ -15,7 +15,7 @@ from pydicom.uid import EnhancedCTImageStorage
 from dicom_node import results
 from dicom_node.errors import GateError
 from dicom_node.results import files, references, verify
-from dicom_node.results.context import KINDS, ResultContext
+from dicom_node.results.context import ResultContext
 from dicom_node.series import SeriesImages, read_series
 from engines.findings import Findings
 from tests.support import enhanced, phantoms
@@ -51,8 +51,8 @@ def source(request: pytest.FixtureRequest, tmp_path: Path) -> SeriesImages:
 
 
 def make(context: ResultContext, found: Findings, folder: Path) -> dict[str, Dataset]:
-    made = results.make_results(context, found, KINDS, folder)
-    assert [file.problem for file in made] == [""] * len(KINDS)
+    made = results.make_results(context, found, cases.KINDS, folder)
+    assert [file.problem for file in made] == [""] * len(cases.KINDS)
     return {file.kind: dcmread(file.path) for file in made}
 
 
@@ -169,7 +169,7 @@ def test_the_same_job_makes_the_same_bytes(source: SeriesImages, tmp_path: Path)
     found = cases.findings(source)
     for folder in ("first", "second"):
         make(cases.context(source), found, tmp_path / folder)
-    for kind in KINDS:
+    for kind in cases.KINDS:
         first, second = ((tmp_path / folder / f"{kind}.dcm").read_bytes() for folder in ("first", "second"))
         assert first == second
 

@@ -45,6 +45,7 @@ def _station(journey: Journey, quiet: float = 5, long_quiet: float = 60, **peer:
         ),
         database=journey.database,
         shelf=journey.shelf,
+        lightbox=journey.lightbox,
         process_id="sweeper",
         started_at=datetime.now(UTC),
     )

@@ -27,6 +27,7 @@ def here(journey: Journey) -> Station:
         settings=Settings(storage=journey.storage),
         database=journey.database,
         shelf=journey.shelf,
+        lightbox=journey.lightbox,
         process_id="sweeper",
         started_at=datetime.now(UTC),
     )

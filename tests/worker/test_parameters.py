@@ -162,7 +162,7 @@ def test_run_takes_parameters(tmp_path: Path) -> None:
         done = run_command(tmp_path, *words, *more)
         return done.returncode, done.stderr
 
-    assert run("plain") == (0, "") and run("shifted", "--parameter", "shift=[0.25]")[0] == 0
+    assert run("plain")[0] == 0 and run("shifted", "--parameter", "shift=[0.25]")[0] == 0
     found = [json.loads((tmp_path / name / "findings.json").read_text()) for name in ("plain", "shifted")]
     plain, shifted = ([segment["voxels"] for segment in one["segments"]] for one in found)
     assert shifted == [0, sum(plain)]

@@ -139,6 +139,7 @@ def _station(journey: Journey) -> Station:
         settings=Settings(storage=journey.storage, models=(), node=node),
         database=journey.database,
         shelf=journey.shelf,
+        lightbox=journey.lightbox,
         process_id="here",
         started_at=datetime.now(UTC),
     )

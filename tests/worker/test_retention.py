@@ -72,6 +72,7 @@ def rescan(journey: Journey) -> None:
         settings=settings.Settings(storage=journey.storage),
         database=journey.database,
         shelf=journey.shelf,
+        lightbox=journey.lightbox,
         process_id="listener",
         started_at=LATER,
     )

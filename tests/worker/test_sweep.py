@@ -51,6 +51,7 @@ def here(journey: Journey) -> Station:
         settings=configured,
         database=journey.database,
         shelf=journey.shelf,
+        lightbox=journey.lightbox,
         process_id="sweeper",
         started_at=datetime.now(UTC),
     )
