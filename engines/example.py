@@ -30,6 +30,9 @@ from engines.volume import Geometry, Point, Scale, Volume
 FOLDER = "example"
 INPUT, ARRAYS, VALUES = "input.npz", "expected.npz", "expected.json"
 
+#: The Frame of Reference UID of all that an example holds.
+_FRAME = "2.25.1"
+
 #: What an example's arrays may take when they are unpacked: a small file may claim to hold terabytes.
 _MOST_BYTES = 2 * 2**30
 
@@ -142,8 +145,11 @@ def _volume(role: str, arrays: Mapping[str, NDArray[Any]]) -> Volume:
         affine=arrays[f"{role}.affine"],
         scale=Scale(str(arrays.get(f"{role}.scale", Scale.VOLUME.value))),
         in_patient=bool(arrays.get(f"{role}.in_patient", True)),
+        # All affines of a file are of one patient.
+        frame_of_reference_uid=_FRAME,
     )
-    return Volume(array=voxels, geometry=geometry, unit=str(arrays.get(f"{role}.unit", "1")))
+    unit = str(arrays.get(f"{role}.unit", "1"))
+    return Volume(array=voxels, geometry=geometry, unit=unit, frames=arrays.get(f"{role}.frames"))
 
 
 def write(folder: Path, example: Example) -> None:
@@ -159,6 +165,8 @@ def write(folder: Path, example: Example) -> None:
             f"{role}.scale": np.array(volume.geometry.scale.value),
             f"{role}.in_patient": np.array(volume.geometry.in_patient),
         }
+        if volume.frames is not None:
+            given[f"{role}.frames"] = volume.frames
     (place / INPUT).write_bytes(_packed(given))
     made = {"mask": example.mask, "image": example.image}
     wanted = {name: array for name, array in made.items() if array is not None}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engines import preprocess, registration, steps
+from engines import pad, preprocess, registration, steps
 from engines.errors import RoleError, VolumeError
 from engines.intensity import Scaling
 from engines.manifest import Manifest
@@ -57,12 +57,14 @@ def prepare(manifest: Manifest, volume: Volume, others: Mapping[str, Volume], *,
         )
     channels = _Channels(manifest)
     channels.put(manifest.reference, first.array)
-    for entry in manifest.inputs[1:]:
+    for entry in map(manifest.on_the_first, manifest.inputs[1:]):
         with _about(manifest, entry):
             if entry.sampling == "nnunet":
                 array = _stacked(manifest, entry, volume, others, first=first, threads=threads)
             else:
                 array = _further(manifest, entry, others[entry.called], first=first, threads=threads)
+        if manifest.reference.padding is not None:
+            array = pad.alike(array, manifest.reference.padding)
         channels.put(entry, array)
         del array
     return Seen(
@@ -108,7 +110,8 @@ def _stacked(
             "send series that are resampled to each other",
             roles=roles,
         )
-    beside = [volume, *(other for role, other in others.items() if role != entry.called)]
+    further = [other for role, other in others.items() if role != entry.called]
+    beside = [volume, *(other for other in further if other.geometry.agrees_with(volume.geometry))]
     return preprocess.prepare(own, entry, beside=beside, region=first.region, threads=threads).array
 
 
@@ -121,7 +124,7 @@ def _further(
     preprocess.check(volume, entry, upright=False)
     _require_one_frame(manifest, entry, volume.geometry, first.source)
     seen = steps.run(preprocess.turn(volume, entry), entry.source_steps, threads=threads).volume
-    return registration.onto(seen, entry, first.geometry, threads=threads)
+    return registration.onto(seen, entry, first.geometry.within(first.inner), threads=threads)
 
 
 def _require_one_frame(manifest: Manifest, entry: Input, own: Geometry, first: Geometry) -> None:

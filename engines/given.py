@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -45,6 +45,10 @@ class Given:
         """The part of the volume that is to be looked at (a view), each voxel where it was in the patient."""
         return volume if self.part is None else volume.within(self.part)
 
+    def cut_others(self, others: Mapping[str, Volume], grid: Geometry) -> Mapping[str, Volume]:
+        """The further series; of those on the very `grid` of the first, the same part."""
+        return others if self.part is None else _Cut(others, self, grid)
+
     def beside(self, seen: Seen, volume: Volume, entry: Input) -> Seen:
         """What the network sees of `volume`, the part that `cut` gave, with the labels' channels added.
 
@@ -82,6 +86,26 @@ class Given:
     def _point(self, point: Point) -> Point:
         slices, rows, columns = self.part or (slice(0), slice(0), slice(0))
         return (point[0] + slices.start, point[1] + rows.start, point[2] + columns.start)
+
+
+class _Cut(Mapping[str, Volume]):
+    """Further series, each cut as it is asked for."""
+
+    def __init__(self, others: Mapping[str, Volume], given: Given, grid: Geometry) -> None:
+        self._others, self._given, self._grid = others, given, grid
+
+    def __getitem__(self, role: str) -> Volume:
+        found = self._others[role]
+        return self._given.cut(found) if found.geometry.agrees_with(self._grid) else found
+
+    def __contains__(self, role: object) -> bool:
+        return role in self._others
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._others)
+
+    def __len__(self) -> int:
+        return len(self._others)
 
 
 NOTHING = Given()

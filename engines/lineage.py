@@ -11,7 +11,7 @@ from engines.manifest_stages import After, Other
 from engines.package import MANIFEST, ModelPackage
 
 #: What the members of an ensemble must say alike: they see the same image through the same windows.
-_ALIKE = ("task", "after", "tiling")
+_ALIKE = ("task", "after", "tiling", "prompts")
 
 
 def complete(packages: Sequence[ModelPackage]) -> tuple[list[ModelPackage], dict[str, PackageError]]:
@@ -94,6 +94,12 @@ def _unfit_before(later: Manifest, entry: After, earlier: Manifest) -> str:
         return f"{earlier.name} has no label {', '.join(unknown)}; its labels: {', '.join(keys) or 'none'}"
     if earlier.reference.planar != later.reference.planar:
         return f"one of {earlier.name} and {later.name} is planar and the other is not: they see other images"
+    kinds = {each.called: each.values for each in later.inputs[1:]} | {"": later.reference.values}
+    for role, own in [("", earlier.reference), *((each.called, each) for each in earlier.inputs[1:])]:
+        if kinds.get(role, own.values) != own.values:
+            return (
+                f"{earlier.name} looks at values: {own.values}, and {later.name} at others of the same series"
+            )
     missing = sorted({i.called for i in earlier.inputs[1:]} - {i.called for i in later.inputs[1:]})
     if missing:
         return (

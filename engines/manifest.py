@@ -44,6 +44,8 @@ class Manifest(Fields):
             )
         if self.tiling is None and (self.task in ("segmentation", "image") or self.reference.size is None):
             raise ValueError("tiling: add it; only what sees whole images of one size goes without")
+        if self.tiling is None and self.reference.padding is not None:
+            raise ValueError("inputs[0].steps: pad goes with tiling; without it the network sees just `size`")
         roles = [entry.called for entry in self.inputs]
         if len(set(roles)) != len(roles):
             raise ValueError("inputs: two have the same role; give each a role of its own")
@@ -159,6 +161,12 @@ class Manifest(Fields):
         planar = self.reference.planar
         if len({entry.planar for entry in self.inputs}) > 1:
             raise ValueError("inputs: all are planar, or none is")
+        if (
+            planar
+            and len(self.inputs) > 1
+            and {entry.size for entry in self.inputs} != {self.reference.size or 0}
+        ):
+            raise ValueError("inputs: several single images are seen at one `size`; give all the same")
         flat = self.reference.frames is not None or self.windows.patch[0] == 1
         if planar and (not flat or 0 in self.windows.mirror_axes):
             raise ValueError(

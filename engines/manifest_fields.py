@@ -69,6 +69,13 @@ class Fields(Strict):
         """The input whose grid everything is answered on."""
         return self.inputs[0]
 
+    def on_the_first(self, entry: Input) -> Input:
+        """A further input with the grid of the first, of which it may leave all out."""
+        if entry.planar:
+            return entry
+        keys = ("spacing_mm", "size", "orientation")
+        return entry.model_copy(update={key: getattr(self.reference, key) for key in keys})
+
     @property
     def labels(self) -> tuple[Label, ...]:
         """What a mask can hold; none where the task makes no mask."""

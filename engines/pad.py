@@ -45,6 +45,14 @@ def padded(
     return made, geometry.around(shape, inner), inner
 
 
+def alike(array: NDArray[np.float32], step: Pad) -> NDArray[np.float32]:
+    """A further input's array, padded as the first's of its shape."""
+    shape, inner = region((array.shape[0], array.shape[1], array.shape[2]), step)
+    made = np.full(shape, step.value, np.float32)
+    made[inner] = array
+    return made
+
+
 def trimmed(start: int, logits: NDArray[Any], inner: Region) -> tuple[int, NDArray[Any]]:
     """A slab (channels, slices, rows, columns) whose first slice is `start`, without the padding around `inner`.
 

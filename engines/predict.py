@@ -77,6 +77,7 @@ def predict(
     prompts = manifest_prompts.given(manifest.prompts, parameters)
     measure.check_units(manifest, volume)
     clock, part = clock or Clock(), given.cut(volume)
+    others = given.cut_others(others, volume.geometry)
     with clock.stage("preprocess"):
         seen = given.beside(fusion.prepare(manifest, part, others, threads=count), part, manifest.reference)
     report(_PREPROCESSED)

@@ -50,10 +50,16 @@ def onto(volume: Volume, entry: manifest.Input, grid: Geometry, *, threads: int 
         raise VolumeError(
             f"it covers {covered:.0%} of what the first series shows; at least {LEAST_COVERED:.0%} are needed"
         )
-    scaling = scaling_for(entry.intensity, turned.array)
+    early = entry.scaled == "before"
+    scaling = scaling_for(entry.intensity, turned.array) if early else Scaling()
     outside = scaling(np.array([turned.array.min()]))[0]
     move = _along_axes if _is_parallel(to_source, grid.shape) else _across_axes
-    return move(turned.array, _Aim(to_source, grid.shape, outside), scaling=scaling, threads=threads)
+    made = move(turned.array, _Aim(to_source, grid.shape, outside), scaling=scaling, threads=threads)
+    if not early:
+        late = scaling_for(entry.intensity, made)
+        for plane in made:
+            plane[...] = late(plane)
+    return made
 
 
 @dataclass(frozen=True, eq=False)

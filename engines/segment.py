@@ -70,7 +70,9 @@ def _matrices(
         return None
     own = case.seen.source.spacing
     asked = grids.asked_spacing(case.seen.source, case.package.manifest.reference) or own
-    return splines.axes(case.seen.geometry.shape, shape, (asked, own), output.splines).matrices
+    return splines.axes(
+        case.seen.geometry.within(case.seen.inner).shape, shape, (asked, own), output.splines
+    ).matrices
 
 
 def _probability(label: Label, array: NDArray[np.float32]) -> Map:

@@ -76,7 +76,7 @@ def answer(
     except RoleError as error:
         raise EngineError(f"{error}{_named(error.roles, files)}") from error
     watch.add(findings.seconds)
-    watch.add(others.share)
+    watch.add(others.share(findings.seconds.get("preprocess", 0.0)))
     # What was odd about any of them belongs into the answer.
     whole = replace(source, notes=(*source.notes, *others.notes))
     return Answered(source=whole, others=others.headers, findings=findings)
@@ -91,16 +91,21 @@ class _Others(Mapping[str, Volume]):
         self._read = read
         self._positions = {entry.called: place for place, entry in enumerate(manifest.inputs) if place}
         self.headers: dict[str, Sequence[Dataset]] = {}
-        self.notes: list[str] = []
+        self._notes: dict[str, list[str]] = {}
         self._seconds = 0.0
 
     def __getitem__(self, role: str) -> Volume:
         began = time.perf_counter()
         images = _read(self._manifest, self._positions[role], self._files, self._read)
         self.headers[role] = images.instances
-        self.notes += [f"{role}: {note}" for note in images.notes]
+        self._notes[role] = [f"{role}: {note}" for note in images.notes]
         self._seconds += time.perf_counter() - began
         return images.volume
+
+    @property
+    def notes(self) -> list[str]:
+        """What was odd about them, once each, however often they were read."""
+        return [note for notes in self._notes.values() for note in notes]
 
     def __contains__(self, role: object) -> bool:
         return role in self._positions and role in self._files
@@ -111,10 +116,12 @@ class _Others(Mapping[str, Volume]):
     def __len__(self) -> int:
         return sum(role in self._files for role in self._positions)
 
-    @property
-    def share(self) -> dict[str, float]:
-        """What to add to a prediction's seconds: that they were read in its midst was no preprocessing."""
-        return {"read": self._seconds, "preprocess": -self._seconds} if self.headers else {}
+    def share(self, preprocess: float) -> dict[str, float]:
+        """What to add to a prediction's seconds: that they were read in its midst was no preprocessing.
+
+        Of `preprocess` no more than there is: earlier models of a cascade read them too, in their own time.
+        """
+        return {"read": self._seconds, "preprocess": -min(self._seconds, preprocess)} if self.headers else {}
 
 
 def _read(manifest: Manifest, position: int, files: Mapping[str, Files], read: Read) -> SeriesImages:

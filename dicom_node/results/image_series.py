@@ -128,7 +128,9 @@ def plan(context: ResultContext, image: Volume) -> Plan:
     """The source's own class where its headers have what that demands and its rules let the values be stored."""
     range_ = stored_values.measured(image)
     sop_class = _CLASSES.get(str(context.source.datasets[0].SOPClassUID), "")
-    rescale = _rescale(sop_class, range_, own_unit=_own_unit(context, image))
+    # Of SUV, or of what a viewer shows, the source's header would say what its own values are.
+    own = _own_unit(context, image) and context.source.values == "source"
+    rescale = _rescale(sop_class, range_, own_unit=own)
     if rescale is None or not all(_has_demanded(ds, sop_class) for ds in context.source.datasets):
         sop_class, rescale = str(SecondaryCaptureImageStorage), stored_values.rescale(range_)
     return Plan(sop_class_uid=sop_class, rescale=rescale, contrast=_contrast(image))
@@ -223,6 +225,8 @@ def _slice(context: ResultContext, image: Volume, made: Plan, base: Dataset, ind
     ds.WindowCenter, ds.WindowWidth = (
         DS(value, auto_format=True) for value in ((low + high) / 2, high - low)
     )
+    # Values that are no whole numbers have no steps of 1 (PS3.3 C.11.2.1.3.2).
+    ds.VOILUTFunction = "LINEAR_EXACT"
     # An even number of bytes, whatever the shape: they come in pairs.
     ds.add_new("PixelData", "OW", made.rescale.store(image.array[index]).tobytes())
     return ds

@@ -111,7 +111,7 @@ def _manifest(
 
 def _inputs(metadata: Metadata, seen: Seen) -> Iterator[dict[str, Any]]:
     """One for each channel of the image."""
-    for name in metadata.channels:
+    for number, name in enumerate(metadata.channels):
         entry: dict[str, Any] = {"name": _INPUT}
         if len(metadata.channels) > 1:
             entry["role"] = package_writer.key_of(name)[:32]
@@ -126,7 +126,8 @@ def _inputs(metadata: Metadata, seen: Seen) -> Iterator[dict[str, Any]]:
             entry["spacing_mm"] = list(seen.spacing_mm)
         if seen.size is not None:
             entry["size"] = list(seen.size)
-        if seen.crop is not None:
+        if seen.crop is not None and number == 0:
+            # The crop of the first is that of all.
             entry["steps"] = [package_writer.Flow(seen.crop)]
         entry["sampling"] = seen.sampling
         yield {

@@ -241,25 +241,24 @@ def _view(shape: tuple[int, int]) -> Volume:
     return Volume(array=np.arange(shape[0] * shape[1], dtype=np.int16).reshape(1, *shape), geometry=geometry)
 
 
-def test_two_views_are_each_brought_to_their_own_size() -> None:
+def test_two_views_are_brought_to_one_size() -> None:
     def views(**second: Any) -> Manifest:
         inputs = [
             build.entry(name="cc", role="cc", planar=True, size=[8, 6], intensity={"kind": "min-max"}),
-            build.entry(planar=True, intensity={"kind": "min-max"}) | second,
+            build.entry(planar=True, size=[8, 6], intensity={"kind": "min-max"}) | second,
         ]
         return build.validated(inputs=inputs, tiling={"patch": [1, 8, 6]})
 
-    seen = fusion.prepare(views(name="mlo", size=[10, 4]), _view((16, 12)), {"mlo": _view((30, 9))})
+    seen = fusion.prepare(views(name="mlo"), _view((16, 12)), {"mlo": _view((30, 9))})
     assert {name: array.shape for name, array in seen.arrays.items()} == {
         "cc": (1, 1, 8, 6),
-        "mlo": (1, 1, 10, 4),
+        "mlo": (1, 1, 8, 6),
     }
-    same = {"name": "cc", "role": "mlo"}
-    with pytest.raises(RoleError, match=r'cc and mlo are channels of "cc", and have \(8, 6\) and \(10, 4\)'):
-        manifest = views(**same, size=[10, 4])
-        fusion.prepare(manifest, _view((16, 12)), {"mlo": _view((30, 9))})
-    stacked = fusion.prepare(views(**same, size=[8, 6]), _view((16, 12)), {"mlo": _view((30, 9))})
+    stacked = fusion.prepare(views(name="cc", role="mlo"), _view((16, 12)), {"mlo": _view((30, 9))})
     assert stacked.arrays["cc"].shape == (2, 1, 8, 6)
+    for other in ({"size": [10, 4]}, {"size": None, "spacing_mm": [1, 1]}):
+        with pytest.raises(ValueError, match="seen at one `size`; give all the same"):
+            views(name="mlo", **other)
 
 
 def test_coverage_counts_what_is_inside_the_outer_faces() -> None:
@@ -288,3 +287,45 @@ def test_a_manifest_says_of_further_inputs_what_is_its_own(change: dict[str, Any
 def test_a_model_of_one_series_prefers_none() -> None:
     with pytest.raises(pydantic.ValidationError, match=r"inputs\[0\].prefer: a model of one series"):
         build.validated(inputs=[build.entry(prefer=[{"Modality": "CT"}])])
+
+
+def test_a_further_series_follows_the_first_in_all_that_it_leaves_out() -> None:
+    # nnU-Net's channels on one grid, the second one saying nothing of axes and spacing
+    array = np.random.default_rng(5).normal(size=(6, 10, 12)).astype(np.float32)
+    first, second = build.volume(array), build.volume(array * 2)
+    entry = {"intensity": {"kind": "none"}, "sampling": "nnunet", "splines": {"order": 1, "order_apart": 0}}
+    inputs = [
+        build.entry(role="a", orientation="HAR", spacing_mm=[2.5, 0.8, 0.7], **entry),
+        build.entry(role="b", **entry),
+    ]
+    manifest = build.validated(inputs=inputs)
+    seen = fusion.prepare(manifest, first, {"b": second}).arrays["image"]
+    np.testing.assert_allclose(seen[1], 2 * seen[0], atol=1e-5)
+
+
+def test_a_further_series_is_scaled_after_it_is_moved_where_the_manifest_says_so() -> None:
+    array = np.random.default_rng(6).normal(size=(8, 12, 12)).astype(np.float32)
+    volume = replace(
+        build.volume(array), geometry=replace(build.volume(array).geometry, frame_of_reference_uid="1.2")
+    )
+    entry = {"intensity": {"kind": "min-max"}, "scaled": "after"}
+    inputs = [build.entry(role="a", spacing_mm=[5, 2, 2], **entry), build.entry(role="b", **entry)]
+    seen = fusion.prepare(build.validated(inputs=inputs), volume, {"b": volume}).arrays["image"]
+    assert (seen[0].min(), seen[0].max()) == pytest.approx((0, 1), abs=1e-6)
+    np.testing.assert_allclose(seen[1], seen[0], atol=1e-5)
+
+
+def test_padding_is_of_all_series_and_counts_as_none_of_their_cover() -> None:
+    array = np.random.default_rng(7).normal(size=(6, 8, 8)).astype(np.float32)
+    volume = replace(
+        build.volume(array), geometry=replace(build.volume(array).geometry, frame_of_reference_uid="1.2")
+    )
+    pad = [{"kind": "pad", "at_least": [24, 32, 32], "value": -3}]
+    inputs = [
+        build.entry(role="a", steps=pad, intensity={"kind": "none"}),
+        build.entry(role="b", intensity={"kind": "none"}),
+    ]
+    seen = fusion.prepare(build.validated(inputs=inputs), volume, {"b": volume}).arrays["image"]
+    assert seen.shape == (2, 24, 32, 32)
+    np.testing.assert_allclose(seen[1], seen[0], atol=1e-6)
+    assert seen[1, 0, 0, 0] == -3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -87,6 +88,10 @@ def check(
         if len(packages) != 1 or not names:
             raise typer.BadParameter("--record makes the example of one package: name it")
         golden.record(packages[0], record, beside=settings.models, threads=settings.work.threads)
+    for package in packages:
+        with closing(shelf.holding(package, settings.models)) as held:
+            # Raises where a model that it needs is not there.
+            held.package(package.manifest.name)
     verdicts = [parity.compare(package) for package in packages]
     examples = [
         verdict
