@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from engines import fit, loader, manifest_prompts, tiling
+from engines.errors import OutputError
 from engines.manifest import Manifest
 from engines.manifest_outputs import SegmentationOutput
 from engines.package import ModelPackage
@@ -46,6 +47,7 @@ def compare(package: ModelPackage) -> Verdict:
         expected, slow = _timed(package, reference)
         with closing(loader.open_runner(package, engine="openvino")) as runner:
             got, fast = _timed(package, runner)
+            _refuse_no_numbers(expected)
             agreement = min(_agreement(package.manifest, expected[name], got[name]) for name in expected)
             return Verdict(
                 model=package.manifest.name,
@@ -56,6 +58,13 @@ def compare(package: ModelPackage) -> Verdict:
                 speed_up=slow / fast,
                 agrees=agreement >= AGREEMENT,
             )
+
+
+def _refuse_no_numbers(outputs: Mapping[str, NDArray[Any]]) -> None:
+    """Raise OutputError where the reference engine's own answer is none: two of those would agree."""
+    for name, array in outputs.items():
+        if not np.isfinite(array).all():
+            raise OutputError(f'output "{name}" holds values that are not finite numbers')
 
 
 def _agreement(manifest: Manifest, expected: NDArray[Any], got: NDArray[Any]) -> float:

@@ -11,6 +11,7 @@ import torch
 from monai.bundle import ComponentLocator, ConfigComponent, ConfigParser
 
 from engines.errors import PackageError
+from engines.importing import package_writer
 from engines.importing.monai_config import BundleConfig
 
 #: Where what a network is built of may come from.
@@ -39,7 +40,7 @@ def network(config: BundleConfig, folder: Path, *, weights: str | None = None) -
     try:
         built = ConfigParser({"network_def": definition}).get_parsed_content("network_def")
     except (RuntimeError, ValueError, TypeError, AttributeError, ImportError) as error:
-        reason = str(error.__cause__ or error).splitlines()[0]
+        reason = package_writer.first_line(error.__cause__ or error)
         raise PackageError(f"{config.name}: {key}: MONAI cannot build it: {reason}: correct it") from error
     if not isinstance(built, torch.nn.Module):
         raise PackageError(f"{config.name}: {key}: it is no network: correct its _target_")
@@ -98,7 +99,7 @@ def _state(path: Path) -> Mapping[str, torch.Tensor]:
         ) from error
     # A damaged pickle fails in any of these ways.
     except (RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, OSError) as error:
-        reason = str(error).splitlines()[0]
+        reason = package_writer.first_line(error)
         raise PackageError(
             f"{path}: these are no weights of PyTorch: {reason}: fetch the file again"
         ) from error

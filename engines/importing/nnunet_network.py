@@ -14,6 +14,7 @@ import torch
 from dynamic_network_architectures.architectures import unet
 
 from engines.errors import PackageError
+from engines.importing import package_writer
 from engines.importing.nnunet_plans import Plans, Refusals
 
 _ARCHITECTURES = {
@@ -101,7 +102,7 @@ def checkpoint(path: Path) -> dict[str, Any]:
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise PackageError(
-            f"{path}: it is damaged: copy it again ({str(error).splitlines()[0][:200]})"
+            f"{path}: it is damaged: copy it again ({package_writer.first_line(error)})"
         ) from error
     lacking = {"network_weights", "init_args", "trainer_name"} - set(
         content if isinstance(content, dict) else ()

@@ -183,3 +183,8 @@ def unfinished(folder: Path) -> list[str]:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
         if line.strip().startswith(TODO)
     ]
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of another library says first, or its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

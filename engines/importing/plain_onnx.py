@@ -142,7 +142,7 @@ def _manifest(file: Path, graph: _Graph, task: str, guess: str) -> dict[str, Any
             manifest |= todo("the patch that it was trained on, along (slice, row, column)")
         manifest["tiling"] = {"patch": list(graph.space), "overlap": 0.5, "weighting": "gaussian"}
     manifest["outputs"] = [_OUTPUTS[task](graph)]
-    return manifest | {"results": ["seg"] if task == "segmentation" else ["sr"]}
+    return manifest
 
 
 def _inputs(graph: _Graph, task: str) -> Iterator[dict[str, Any]]:

@@ -249,6 +249,11 @@ def test_pet_has_no_intercept() -> None:
     assert abs(float(made.store(np.array([25.5]))[0]) * float(made.slope) - 25.5) <= made.error
 
 
+def test_a_window_of_values_between_whole_numbers_has_no_steps(tmp_path: Path) -> None:
+    source = series.read_series(SOURCES["CT, axial"].write(tmp_path / "source"))
+    assert {ds.VOILUTFunction for ds in make(source, tmp_path)} == {"LINEAR_EXACT"}
+
+
 def test_a_radiograph_of_few_values_becomes_a_secondary_capture(tmp_path: Path) -> None:
     source = series.read_series(phantoms.write([planar.dx()], tmp_path / "source"), planar=True)
     [ds] = make(source, tmp_path, found(source, scale=0.001))

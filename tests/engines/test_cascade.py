@@ -328,6 +328,13 @@ def test_a_label_that_the_first_does_not_have_is_named(tmp_path: Path) -> None:
     assert "first has no label liver; its labels: label1, label2" in _problem(second, first)
 
 
+def test_a_first_model_of_other_values_is_refused(tmp_path: Path) -> None:
+    first = _package(tmp_path / "first")
+    later = [build.entry(values="SUVbw")]
+    second = _package(tmp_path / "second", _after(first, "crop", "label1"), inputs=later)
+    assert "first looks at values: source, and second at others of the same series" in _problem(second, first)
+
+
 def test_another_first_model_makes_another_package(tmp_path: Path) -> None:
     first = _package(tmp_path / "first")
     second = _package(tmp_path / "second", _after(first, "crop", "label1"))

@@ -142,6 +142,7 @@ def test_progress_is_that_of_all(tmp_path: Path) -> None:
         ({"inputs": [build.entry(spacing_mm=[2, 1, 1])]}, "another inputs[0].spacing_mm"),
         ({"inputs": [build.entry(orientation="FPL")]}, "another inputs[0].orientation"),
         ({"tiling": {"patch": [8, 16, 24]}}, "another tiling"),
+        ({"prompts": [{"name": "points", "values": [1]}]}, "another prompts"),
         ({"outputs": [{"name": "logits", "activation": "none", "labels": [build.label(1, "label1"), build.label(2, "label2")]}]}, "another outputs[0].activation"),
         ({"outputs": [{"name": "logits", "labels": [build.label(1, "label1"), build.label(2, "tumour")]}]}, "other labels"),
     ],

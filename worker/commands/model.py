@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import BaseModel
@@ -13,6 +13,9 @@ from worker import edge
 from worker.commands import importing
 from worker.edge import ConfigOption, DataOption, JsonOption
 from worker.errors import WorkerError
+
+if TYPE_CHECKING:
+    from engines.package import ModelPackage
 
 app = typer.Typer(no_args_is_help=True)
 app.command("import-monai")(importing.import_monai)
@@ -78,45 +81,48 @@ def check(
     as_json: JsonOption = False,
 ) -> None:
     """Check packages: digests, every engine against the reference engine, and each against the example."""
-    from engines.importing import package_writer
-    from worker import golden, parity, shelf
+    from worker import checking, golden, parity
 
     settings = edge.load(config, data)
-    every = shelf.Shelf(settings.models)
-    packages = [shelf.find(settings.models, name) for name in names] if names else [*every.packages.values()]
+    packages, problems = _chosen(settings.models, names)
     if record is not None:
         if len(packages) != 1 or not names:
             raise typer.BadParameter("--record makes the example of one package: name it")
         golden.record(packages[0], record, beside=settings.models, threads=settings.work.threads)
-    for package in packages:
-        with closing(shelf.holding(package, settings.models)) as held:
-            # Raises where a model that it needs is not there.
-            held.package(package.manifest.name)
-    verdicts = [parity.compare(package) for package in packages]
-    examples = [
-        verdict
-        for package in packages
-        for verdict in golden.check(package, beside=settings.models, threads=settings.work.threads)
+        edge.errors.print(f"recorded: {packages[0].folder / 'example'}", markup=False)
+    found = [
+        checking.check(package, beside=settings.models, threads=settings.work.threads) for package in packages
     ]
+    verdicts = [one.verdict for one in found if one.verdict is not None]
+    examples = [each for one in found for each in one.examples]
     if as_json:
         by_model = {one.model: [each for each in examples if each.model == one.model] for one in verdicts}
         edge.show([{**dict(one), "example": by_model[one.model]} for one in verdicts], as_json=True)
     else:
         edge.show(verdicts, as_json=False, columns=tuple(parity.Verdict.model_fields))
-        edge.show(examples, as_json=False, columns=tuple(golden.ExampleVerdict.model_fields))
+        if examples:
+            edge.show(examples, as_json=False, columns=tuple(golden.ExampleVerdict.model_fields))
+        else:
+            edge.console.print("no example; --record IMAGES makes one")
     for package in packages:
         importing.warn(package)
-    problems = [str(problem) for problem in every.problems] if not names else []
-    problems += [
-        f"{verdict.model}: its example, on {verdict.engine}: {difference}"
-        for verdict in examples
-        for difference in verdict.differences
-    ]
-    problems += [
-        f"{verdict.model}: {verdict.engine} does not agree with the reference"
-        for verdict in verdicts
-        if not verdict.agrees
-    ]
-    problems += [line for package in packages for line in package_writer.unfinished(package.folder)]
+    problems += [problem for one in found for problem in one.problems]
     if problems:
         raise WorkerError("\n".join(problems))
+
+
+def _chosen(folders: Sequence[Path], names: Sequence[str] | None) -> tuple[list[ModelPackage], list[str]]:
+    """The packages that are meant, and what is wrong with those that cannot be opened."""
+    from engines.errors import PackageError
+    from worker import shelf
+
+    if not names:
+        every = shelf.Shelf(folders)
+        return [*every.packages.values()], [str(problem) for problem in every.problems]
+    packages, problems = [], []
+    for name in names:
+        try:
+            packages.append(shelf.find(folders, name))
+        except PackageError as error:
+            problems.append(str(error))
+    return packages, problems

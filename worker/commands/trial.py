@@ -11,7 +11,7 @@ from rich.progress import Progress
 from engines import printing
 from worker import edge, logs, profiles, words
 from worker.edge import ConfigOption, DataOption
-from worker.errors import WorkerError
+from worker.errors import ConfigurationError, WorkerError
 
 
 def add_to(app: typer.Typer) -> None:
@@ -53,6 +53,12 @@ def run(
         raise typer.BadParameter(f"there is no profile {profile}; one of {', '.join(profiles.NAMES)}")
     logs.set_up("run")
     settings = edge.load(config, data)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(
+            f"--out {out}: {error.strerror or type(error).__name__}: name a folder that can be written"
+        ) from error
     with Progress(console=edge.errors, transient=True) as progress:
         tasks: dict[str, object] = {}
 
@@ -84,7 +90,9 @@ def _print_run(finished: object) -> None:
     for measured in finished.findings.measurements:
         where = labels[measured.segment_number] if measured.segment_number else words.TOGETHER
         derived = f", {measured.derivation.meaning.lower()}" if measured.derivation else ""
-        value = f"{measured.value:.1f} {printing.unit(measured.unit.value)}"
+        if measured.about is not None:
+            where = measured.about.meaning
+        value = f"{measured.value:.{1 if measured.about is None else 3}f} {printing.unit(measured.unit.value)}".strip()
         edge.console.print(f"  {measured.name.meaning}{derived}, {where}: {value}", markup=False)
     for finding in finished.findings.findings:
         presence = "present" if finding.present else "absent"
