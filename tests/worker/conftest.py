@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,6 +39,15 @@ def web(told: Station) -> Iterator[httpx.Client]:
     """A client of the web application over `told`."""
     with served(told) as address, httpx.Client(base_url=address, headers={"Accept": "text/html"}) as client:
         yield client
+
+
+@pytest.fixture
+def contained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For commands in this process: what they do to its logging and environment is undone."""
+    monkeypatch.setattr(logs, "set_up", lambda role: None)
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    for name in [name for name in os.environ if name.startswith("SECONDREAD_")]:
+        del os.environ[name]
 
 
 @pytest.fixture(scope="session")

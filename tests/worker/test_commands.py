@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import logging
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -32,19 +31,15 @@ from tests.support import committing, pacs, phantoms
 from tests.support.committing import Committer
 from tests.worker import journey as journeys
 from tests.worker import night
-from worker import cli, logs
+from worker import cli
 from worker.station import Station
 
 Command = Callable[..., Result]
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Command]:
+def run(contained: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Command]:
     """A command in this process, in an empty folder and environment; what it leaves behind is undone."""
-    monkeypatch.setattr(logs, "set_up", lambda role: None)
-    monkeypatch.setattr(os, "environ", os.environ.copy())
-    for name in [name for name in os.environ if name.startswith("SECONDREAD_")]:
-        del os.environ[name]
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
 

@@ -16,6 +16,8 @@ from tests.worker import journey as journeys
 from worker import assets
 from worker.cli import app
 
+pytestmark = pytest.mark.usefixtures("contained")
+
 STAGES = ["read", "preprocess", "infer", "postprocess", "measure", "encode", "total"]
 
 

@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 from tests.engines import build
 from worker import cli
 
+pytestmark = pytest.mark.usefixtures("contained")
+
 
 def _run(*arguments: object) -> Result:
     return CliRunner().invoke(cli.app, ["models", *map(str, arguments)])

@@ -17,6 +17,8 @@ from tests.worker import pair
 from tests.worker.pair import FIRST, SECOND, THIRD
 from worker.cli import app
 
+pytestmark = pytest.mark.usefixtures("contained")
+
 OTHER = "1.2.826.0.1.3680043.8.498.72"
 
 

@@ -11,7 +11,7 @@ from rich.progress import Progress
 from engines import printing
 from worker import edge, logs, profiles, words
 from worker.edge import ConfigOption, DataOption
-from worker.errors import ConfigurationError, WorkerError
+from worker.errors import WorkerError
 
 
 def add_to(app: typer.Typer) -> None:
@@ -53,12 +53,6 @@ def run(
         raise typer.BadParameter(f"there is no profile {profile}; one of {', '.join(profiles.NAMES)}")
     logs.set_up("run")
     settings = edge.load(config, data)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigurationError(
-            f"--out {out}: {error.strerror or type(error).__name__}: name a folder that can be written"
-        ) from error
     with Progress(console=edge.errors, transient=True) as progress:
         tasks: dict[str, object] = {}
 
@@ -67,9 +61,13 @@ def run(
                 tasks[stage] = progress.add_task(stage, total=1.0)
             progress.update(tasks[stage], completed=done)  # type: ignore[arg-type]
 
-        runs, refused = running.run(
-            settings, model, path, out, profile=profile, given=given or (), progress=report
-        )
+        try:
+            runs, refused = running.run(
+                settings, model, path, out, profile=profile, given=given or (), progress=report
+            )
+        except OSError as error:
+            said = error.strerror or type(error).__name__
+            raise WorkerError(f"--out {out}: {said}: name a folder that can be written") from error
     for finished in runs:
         _print_run(finished)
     if refused:
