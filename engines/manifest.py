@@ -59,42 +59,6 @@ class Manifest(Fields):
         return self
 
     @model_validator(mode="after")
-    def _references_resolve(self) -> Manifest:
-        labels = [label.key for label in self.labels]
-        if len(set(labels)) != len(labels):
-            raise ValueError("outputs[0].labels: two labels have the same key")
-        if sorted(label.index for label in self.labels) != list(range(1, len(labels) + 1)):
-            raise ValueError("outputs[0].labels: the indices must run 1..N without gaps")
-        for entry in self.measurements:
-            unknown = set(entry.of) - set(labels)
-            if unknown:
-                raise ValueError(f"measurements.{entry.key}.of: no label is called {sorted(unknown)}")
-        keys = [entry.key for entry in self.measurements]
-        if len({*keys, *self.valued}) != len(keys) + len(self.valued):
-            raise ValueError("measurements: two measurements have the same key")
-        stated = {entry.key for entry in self.classes if entry.threshold is not None}
-        for rule in self.findings:
-            if rule.key in stated:
-                raise ValueError(f"findings.{rule.key}: a class has this key, and makes a finding of its own")
-            if rule.measurement not in {*keys, *self.valued}:
-                raise ValueError(f'findings.{rule.key}.measurement: no measurement "{rule.measurement}"')
-        return self
-
-    @model_validator(mode="after")
-    def _words_name_what_is_there(self) -> Manifest:
-        there = {
-            "labels": {label.key for label in self.labels},
-            "measurements": {entry.key for entry in self.measurements} | self.valued,
-            "findings": {rule.key for rule in self.findings} | {entry.key for entry in self.classes},
-        }
-        for language, entry in self.words.items():
-            for part, keys in there.items():
-                unknown = set(getattr(entry, part)) - keys
-                if unknown:
-                    raise ValueError(f"words.{language}.{part}: there is no {sorted(unknown)}")
-        return self
-
-    @model_validator(mode="after")
     def _further_inputs_follow_the_first(self) -> Manifest:
         first, *others = self.inputs
         if not others and first.prefer:
@@ -193,4 +157,40 @@ class Manifest(Fields):
                 "results: a parametric-map holds one map, which readers expect; "
                 f"mark one label with probability: true, not {marked}, or ask for fractional"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _references_resolve(self) -> Manifest:
+        labels = [label.key for label in self.labels]
+        if len(set(labels)) != len(labels):
+            raise ValueError("outputs[0].labels: two labels have the same key")
+        if sorted(label.index for label in self.labels) != list(range(1, len(labels) + 1)):
+            raise ValueError("outputs[0].labels: the indices must run 1..N without gaps")
+        for entry in self.measurements:
+            unknown = set(entry.of) - set(labels)
+            if unknown:
+                raise ValueError(f"measurements.{entry.key}.of: no label is called {sorted(unknown)}")
+        keys = [entry.key for entry in self.measurements]
+        if len({*keys, *self.valued}) != len(keys) + len(self.valued):
+            raise ValueError("measurements: two measurements have the same key")
+        stated = {entry.key for entry in self.classes if entry.threshold is not None}
+        for rule in self.findings:
+            if rule.key in stated:
+                raise ValueError(f"findings.{rule.key}: a class has this key, and makes a finding of its own")
+            if rule.measurement not in {*keys, *self.valued}:
+                raise ValueError(f'findings.{rule.key}.measurement: no measurement "{rule.measurement}"')
+        return self
+
+    @model_validator(mode="after")
+    def _words_name_what_is_there(self) -> Manifest:
+        there = {
+            "labels": {label.key for label in self.labels},
+            "measurements": {entry.key for entry in self.measurements} | self.valued,
+            "findings": {rule.key for rule in self.findings} | {entry.key for entry in self.classes},
+        }
+        for language, entry in self.words.items():
+            for part, keys in there.items():
+                unknown = set(getattr(entry, part)) - keys
+                if unknown:
+                    raise ValueError(f"words.{language}.{part}: there is no {sorted(unknown)}")
         return self
