@@ -53,8 +53,8 @@ def average(each: Sequence[NDArray[np.float32]], activation: str) -> NDArray[np.
     if activation == "softmax":
         return _logarithm(_mean([postprocess.softmax(logits) for logits in each]))
     # The odds of a mean of sigmoids, from both sides of one half alike.
-    return _logarithm(_mean([_sigmoid(logits) for logits in each])) - _logarithm(
-        _mean([_sigmoid(-logits) for logits in each])
+    return _logarithm(_mean([postprocess.sigmoid(logits) for logits in each])) - _logarithm(
+        _mean([postprocess.sigmoid(-logits) for logits in each])
     )
 
 
@@ -67,9 +67,3 @@ def _mean(each: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
 
 def _logarithm(share: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(np.log(np.maximum(share, _LEAST)), np.float32)
-
-
-def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    # exp overflows to infinity where the answer is 0.
-    with np.errstate(over="ignore"):
-        return np.asarray(1 / (1 + np.exp(-logits)), np.float32)

@@ -263,18 +263,7 @@ def weigh(
     def shrink(start: int) -> None:
         slab = scaling(array[start : start + SLAB])
         for offset in range(len(slab)):
-            flat[start + offset] = _in_plane(slab[offset], rows, columns)
+            flat[start + offset] = splines.in_plane(slab[offset], rows, columns)
 
     spread(shrink, range(0, array.shape[0], SLAB), threads=threads)
     return flat if along is None else np.asarray(along @ flat.reshape(len(flat), -1)).reshape(shape)
-
-
-def _in_plane(
-    plane: NDArray[np.float32],
-    rows: scipy.sparse.csr_matrix[np.float32] | None,
-    columns: scipy.sparse.csr_matrix[np.float32] | None,
-) -> NDArray[np.float32]:
-    """One plane (row, column) with both axes resampled."""
-    if rows is not None:
-        plane = rows @ plane
-    return plane if columns is None else np.asarray((columns @ plane.T).T)

@@ -112,7 +112,7 @@ def resample(array: NDArray[Any], axes: Axes, *, scaling: Scale, threads: int = 
     def shrink(start: int) -> None:
         for index, plane in enumerate(scaling(array[start : start + SLAB]), start):
             limits[index] = plane.min(), plane.max()
-            flat[index] = _in_plane(plane, rows, columns)
+            flat[index] = in_plane(plane, rows, columns)
             if axes.overshoots and axes.apart is not None:
                 np.clip(flat[index], *limits[index], out=flat[index])
 
@@ -133,7 +133,7 @@ def _turned(array: NDArray[Any], axes: Axes, *, scaling: Scale, threads: int) ->
     return np.ascontiguousarray(np.moveaxis(result, 0, axes.apart))
 
 
-def _in_plane(plane: NDArray[np.float32], rows: Matrix | None, columns: Matrix | None) -> NDArray[np.float32]:
+def in_plane(plane: NDArray[np.float32], rows: Matrix | None, columns: Matrix | None) -> NDArray[np.float32]:
     """One plane (row, column) with both axes resampled."""
     if rows is not None:
         plane = rows @ plane

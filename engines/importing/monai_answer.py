@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from engines.importing.monai_chain import Arguments, Step, Unsupported
+from engines.importing.monai_chain import Arguments, Step, Unsupported, taken
 
 _NEUTRAL = frozenset(
     {
@@ -96,14 +96,8 @@ def answered(chain: Sequence[Step], unsupported: Unsupported) -> Answered:
     """What the chain does to the network's output, in its order; the rest goes to `unsupported`."""
     found = Answered()
     for step in chain:
-        if step.name in _NEUTRAL:
-            continue
-        if step.name not in _STEPS:
-            unsupported.add(step.where, "this transform is not supported")
-            continue
-        arguments = Arguments(step, unsupported)
-        found = _STEPS[step.name](found, step, arguments, unsupported)
-        arguments.finish()
+        if step.name not in _NEUTRAL:
+            found = taken(found, step, _STEPS, unsupported)
     return found
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from engines.errors import PackageError
 from engines.importing.monai_config import BundleConfig
@@ -122,3 +122,19 @@ class Arguments:
         """Note every argument that was not looked at: it might change the answer."""
         for key in sorted(self._left):
             self._unsupported.add(self._step.where, f"{key} is not supported")
+
+
+#: What a step does to what was found before it.
+Found = TypeVar("Found")
+Reading = Callable[[Found, Step, Arguments, Unsupported], Found]
+
+
+def taken(found: Found, step: Step, known: Mapping[str, Reading[Found]], unsupported: Unsupported) -> Found:
+    """What was found with this step too; one that is not `known`, and arguments nobody reads, are unsupported."""
+    if step.name not in known:
+        unsupported.add(step.where, "this transform is not supported")
+        return found
+    arguments = Arguments(step, unsupported)
+    found = known[step.name](found, step, arguments, unsupported)
+    arguments.finish()
+    return found

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from engines.importing.monai_chain import Arguments, Step, Unsupported
+from engines.importing.monai_chain import Arguments, Step, Unsupported, taken
 
 #: Steps that change nothing but types, shapes of arrays and where they lie.
 _NEUTRAL = frozenset(
@@ -50,14 +50,8 @@ def seen(chain: Sequence[Step], unsupported: Unsupported) -> Seen:
     for step in chain:
         if key and _keys(step) and key[0] not in _keys(step):
             continue
-        if step.name in _NEUTRAL:
-            continue
-        if step.name not in _STEPS:
-            unsupported.add(step.where, "this transform is not supported")
-            continue
-        arguments = Arguments(step, unsupported)
-        found = _STEPS[step.name](found, step, arguments, unsupported)
-        arguments.finish()
+        if step.name not in _NEUTRAL:
+            found = taken(found, step, _STEPS, unsupported)
     return found
 
 
