@@ -8,10 +8,6 @@ images as one NIfTI file, secondread as DICOM files.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import resource
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -19,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import apart
 from tests.support.peers import IMPORT_ENVIRONMENT
 
 #: Of MONAI's time, and of its peak memory.
@@ -46,11 +43,7 @@ def compare(arguments: argparse.Namespace, folder: Path) -> None:
 
 def _child(python: str, part: str, arguments: argparse.Namespace, *more: object) -> dict[str, Any]:
     """Run a part of this module in a process of its own; what its last line says."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("OPENBLAS_")}
-    environment |= {"OMP_NUM_THREADS": str(arguments.threads)}
-    command = [python, "-m", "benchmarks.engines_monai", part, str(arguments.threads), *map(str, more)]
-    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    return apart.child(python, "benchmarks.engines_monai", part, arguments.threads, *more)
 
 
 def _report(classes: int, ours: dict[str, Any], peer: dict[str, Any], folder: Path) -> None:
@@ -196,15 +189,5 @@ def _monai(threads: int, folder: str) -> dict[str, Any]:
     return {"seconds": ended - began, "stages": stages}
 
 
-def main() -> None:
-    """One part, in its own process."""
-    part, threads, *more = sys.argv[1:]
-    parts = {"image": _image, "make": _make, "secondread": _secondread, "monai": _monai}
-    said = parts[part](int(threads), *more)
-    # Linux counts in KiB.
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({**said, "peak": peak}))
-
-
 if __name__ == "__main__":
-    main()
+    apart.serve({"image": _image, "make": _make, "secondread": _secondread, "monai": _monai})

@@ -7,10 +7,6 @@ The network is a PlainConvUNet with random weights: five stages of 8 to 128 feat
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import resource
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -18,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import apart
 from tests.support.peers import IMPORT_ENVIRONMENT
 
 #: Of nnU-Net's time, by number of classes with the background; peak of both, bytes.
@@ -48,19 +45,9 @@ def compare(arguments: argparse.Namespace, folder: Path) -> None:
 
 def _child(python: str, part: str, arguments: argparse.Namespace, *more: object) -> dict[str, Any]:
     """Run a part of this module in a process of its own; what its last line says."""
-    command = [python, "-m", __spec__.name if __spec__ else "benchmarks.engines_nnunet", part]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("OPENBLAS_")}
-    environment |= {"OMP_NUM_THREADS": str(arguments.threads), "nnUNet_def_n_proc": str(arguments.threads)}
-    for key in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
-        environment[key] = "/nonexistent"
-    done = subprocess.run(
-        [*command, str(arguments.threads), *map(str, more)],
-        env=environment,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    folders = dict.fromkeys(("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"), "/nonexistent")
+    settings = {"nnUNet_def_n_proc": str(arguments.threads), **folders}
+    return apart.child(python, "benchmarks.engines_nnunet", part, arguments.threads, *more, **settings)
 
 
 def _report(classes: int, ours: dict[str, Any], peer: dict[str, Any], got: Any, expected: Any) -> None:
@@ -156,15 +143,5 @@ def _nnunetv2(threads: int, case: str, image: str) -> dict[str, Any]:
     return {"seconds": seconds}
 
 
-def main() -> None:
-    """One part, in its own process."""
-    part, threads, *more = sys.argv[1:]
-    parts = {"image": _image, "make": _make, "secondread": _secondread, "nnunetv2": _nnunetv2}
-    said = parts[part](int(threads), *more)
-    # Linux counts in KiB.
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({**said, "peak": peak}))
-
-
 if __name__ == "__main__":
-    main()
+    apart.serve({"image": _image, "make": _make, "secondread": _secondread, "nnunetv2": _nnunetv2})
