@@ -294,7 +294,7 @@ def test_code_and_foreign_weights_are_refused_by_name(made: Path, tmp_path: Path
         "pickled": "it holds more than tensors, which only running its code would load",
         "no_weights": "there is no model.pt or model.pth or model.ts: fetch the bundle's weights",
         "rubbish": "fetch the file again",
-        "window": "configs/inference.json: the network cannot be exported for inputs of [(1, 1, 33, 33, 33)]",
+        "window": "configs/inference.json: network_def: of an input of (1, 1, 33, 33, 33) it makes (1, 1, 34, 34, 34)",
     }
     assert {name: text for name, text in said.items() if expected[name] not in text} == {}
     assert set(said) == set(expected)
