@@ -89,7 +89,7 @@ def test_our_uids_are_valid_uuids_and_known_again() -> None:
         "2.25.",
         "2.25." + "²" * 38,
         "",
-        generate_uid(),
+        generate_uid(entropy_srcs=["somebody"]),
     ],
 )
 def test_other_uids_are_not_ours(uid: str) -> None:
