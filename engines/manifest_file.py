@@ -82,10 +82,19 @@ _REMEDIES = {
 
 def _rendered(problems: Iterable[Any], path: Path) -> list[str]:
     """pydantic's errors as "file: key: problem: what to do"."""
+    found = list(problems)
+    places = [problem["loc"] for problem in found]
     return [
         f"{path}: {_dotted(problem['loc'])}: {problem['msg']}: {_REMEDIES.get(problem['type'], 'correct it')}"
-        for problem in problems
+        for problem in found
+        # An entry that is wrong is not counted, so that its list then seems too short.
+        if problem["type"] != "too_short" or not any(_lies_in(place, problem["loc"]) for place in places)
     ]
+
+
+def _lies_in(place: tuple[int | str, ...], whole: tuple[int | str, ...]) -> bool:
+    """Whether a place is a part of another one."""
+    return len(place) > len(whole) and place[: len(whole)] == whole
 
 
 def _dotted(location: tuple[int | str, ...]) -> str:

@@ -25,7 +25,7 @@ def one_class(key: str, index: int = 0, **changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def pooled(slopes: Sequence[float], offsets: Sequence[float], *, rank: int = 5) -> bytes:
+def pooled(slopes: Sequence[float], offsets: Sequence[float], *, rank: int = 5, name: str = "out") -> bytes:
     """Numbers (n, values): slope x mean of the image + offset."""
     tensors = [
         tensor("w", np.array([slopes], np.float32)),
@@ -34,9 +34,9 @@ def pooled(slopes: Sequence[float], offsets: Sequence[float], *, rank: int = 5) 
     nodes = [
         helper.make_node("GlobalAveragePool", ["image"], ["pooled"]),
         helper.make_node("Flatten", ["pooled"], ["flat"], axis=1),
-        helper.make_node("Gemm", ["flat", "w", "b"], ["out"]),
+        helper.make_node("Gemm", ["flat", "w", "b"], [name]),
     ]
-    return graph(nodes, tensors, [info("image", SPACE[rank])], [info("out", ("n", len(slopes)))])
+    return graph(nodes, tensors, [info("image", SPACE[rank])], [info(name, ("n", len(slopes)))])
 
 
 def bright_spots(limit: float, reach: Sequence[float], *, class_number: int | None = 0) -> bytes:

@@ -131,6 +131,12 @@ def test_a_wrong_manifest_names_file_key_and_remedy(
     assert complaint in _open_changed(tmp_path, **changes)
 
 
+def test_a_list_with_a_wrong_entry_is_not_called_too_short(tmp_path: Path) -> None:
+    complaint = _open_changed(tmp_path, outputs=[{"name": "logits", "labels": [build.label(0, "lung")]}])
+    (line,) = complaint.splitlines()
+    assert "outputs[0].labels[0].index: Input should be greater than or equal to 1" in line
+
+
 def test_all_problems_come_at_once(tmp_path: Path) -> None:
     complaint = _open_changed(tmp_path, task="guess", version=1.0)
     assert len(complaint.splitlines()) == 2
