@@ -92,7 +92,7 @@ class Plan:
 
     sop_class_uid: str
     rescale: Rescale
-    #: Shown black and white where nothing says what is to be.
+    #: The ends of the window where nothing says which it is to be.
     contrast: tuple[float, float]
 
 
@@ -222,11 +222,10 @@ def _slice(context: ResultContext, image: Volume, made: Plan, base: Dataset, ind
     _take_over(ds, context, source.header(origin), made.sop_class_uid)
     _derived(ds, context, origin)
     low, high = _window(context, image, made, index)
+    # Without a VOI LUT Function: OHIF 3.13 draws no image that names one, and older viewers ignore what it names.
     ds.WindowCenter, ds.WindowWidth = (
         DS(value, auto_format=True) for value in ((low + high) / 2, high - low)
     )
-    # Values that are no whole numbers have no steps of 1 (PS3.3 C.11.2.1.3.2).
-    ds.VOILUTFunction = "LINEAR_EXACT"
     # An even number of bytes, whatever the shape: they come in pairs.
     ds.add_new("PixelData", "OW", made.rescale.store(image.array[index]).tobytes())
     return ds
@@ -252,10 +251,13 @@ def _window(context: ResultContext, image: Volume, made: Plan, index: int) -> tu
 
 
 def _contrast(image: Volume) -> tuple[float, float]:
-    """Nearly all of a volume's values, by a sample of them; a window is 1 wide at least (PS3.3 C.11.2.1.2)."""
+    """The ends of a window for nearly all of a volume's values, by a sample of them.
+
+    A window of n values has n - 1 steps, so that it ends 1 beyond the value that is white (PS3.3 C.11.2.1.2.1).
+    """
     sample = image.array[:: max(1, len(image.array) // 16), ::4, ::4]
     low, high = np.percentile(sample, _CONTRAST)
-    return float(low), float(max(high, low + 1))
+    return float(low), float(high if high > low else low + 1) + 1
 
 
 def _take_over(ds: Dataset, context: ResultContext, origin: Dataset, sop_class: str) -> None:

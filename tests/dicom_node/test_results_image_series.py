@@ -13,7 +13,7 @@ import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from dicom_node import own_uids, results, series
+from dicom_node import display, own_uids, results, series
 from dicom_node.errors import GateError
 from dicom_node.results import image_series, report, stored_values, verify, verify_image_series, verify_sr
 from dicom_node.results.stored_values import Range
@@ -249,9 +249,17 @@ def test_pet_has_no_intercept() -> None:
     assert abs(float(made.store(np.array([25.5]))[0]) * float(made.slope) - 25.5) <= made.error
 
 
-def test_a_window_of_values_between_whole_numbers_has_no_steps(tmp_path: Path) -> None:
-    source = series.read_series(SOURCES["CT, axial"].write(tmp_path / "source"))
-    assert {ds.VOILUTFunction for ds in make(source, tmp_path)} == {"LINEAR_EXACT"}
+@pytest.mark.parametrize("scale", [1e-6, 1.0])
+def test_what_a_window_says_is_what_a_viewer_shows(tmp_path: Path, scale: float) -> None:
+    # Given an image in a unit of its own, of large numbers or of tiny ones
+    image = replace(answers.derived(SOURCE, scale=scale), unit="mm2/s")
+    low, high = np.percentile(image.array[:, ::4, ::4], (1, 99))
+    made = make(SOURCE, tmp_path, answers.findings(SOURCE, image=image, image_label="diffusion"))
+    # Then it is shown from black to white, by a window that needs no function to be named
+    for ds, array in zip(made, image.array, strict=True):
+        assert "VOILUTFunction" not in ds and ds.WindowWidth >= 1
+        seen = display.shown(ds, values(ds), otherwise=(0.0, 0.0)).array
+        np.testing.assert_allclose(seen, np.interp(array, (low, high), (0, 1)), atol=1e-3)
 
 
 def test_a_radiograph_of_few_values_becomes_a_secondary_capture(tmp_path: Path) -> None:
