@@ -1,6 +1,7 @@
 """An imported MONAI bundle beside MONAI's own pipeline, on one CT.
 
-The network is a SegResNet with random weights; orientation, spacing 1.5 / 1.5 / 2.0 mm and intensities, windows of
+The network is a SegResNet, trained for a few minutes on the CT (`training.py`), or with random weights (`--steps 0`);
+orientation, spacing 1.5 / 1.5 / 2.0 mm and intensities, windows of
 96 x 96 x 96 that share a quarter, softmax, Invertd and argmax are those of the model zoo's CT bundles. MONAI reads the
 images as one NIfTI file, secondread as DICOM files.
 """
@@ -29,13 +30,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """The command's own options."""
     parser.add_argument("--classes", type=int, default=5)
     parser.add_argument("--filters", type=int, default=8, help="of the first stage")
+    parser.add_argument("--steps", type=int, default=400, help="of training; 0: random weights")
 
 
 def compare(arguments: argparse.Namespace, folder: Path) -> None:
     """Measure both and print the ratios."""
     theirs, mine = str(IMPORT_ENVIRONMENT / "bin" / "python"), sys.executable
     _child(theirs, "image", arguments, arguments.data, folder / "image.nii")
-    _child(theirs, "make", arguments, folder, arguments.classes, arguments.filters)
+    _child(theirs, "make", arguments, folder, arguments.classes, arguments.filters, arguments.steps)
     ours = _child(mine, "secondread", arguments, folder, arguments.data)
     peer = _child(theirs, "monai", arguments, folder)
     _report(arguments.classes, ours, peer, folder)
@@ -135,14 +137,33 @@ def _case(classes: int, filters: int) -> dict[str, Any]:
     }
 
 
-def _make(_: int, folder: str, classes: str, filters: str) -> dict[str, Any]:
+def _make(threads: int, folder: str, classes: str, filters: str, steps: str) -> dict[str, Any]:
     """The bundle, and the package that is imported from it."""
+    import torch
+
     from engines.importing import monai_bundle
     from tests.support import monai_bundles
 
+    torch.set_num_threads(threads)
     monai_bundles.make(Path(folder) / "bundle", _case(int(classes), int(filters)))
+    if int(steps):
+        _train(Path(folder), int(classes), int(steps))
     monai_bundle.import_bundle(Path(folder) / "bundle", Path(folder) / "package")
     return {}
+
+
+def _train(folder: Path, classes: int, steps: int) -> None:
+    """Give the bundle weights that know the CT's bands."""
+    import torch
+
+    from benchmarks import training
+    from tests.support import monai_bundles
+
+    parser = monai_bundles.parser(folder / "bundle")
+    network = parser.get_parsed_content("network_def")
+    values = parser.get_parsed_content("preprocessing")({"image": str(folder / "image.nii")})["image"]
+    training.fit(network, np.asarray(values[0]), classes, steps=steps)
+    torch.save(network.state_dict(), folder / "bundle" / "models" / "model.pt")
 
 
 def _secondread(threads: int, folder: str, data: str) -> dict[str, Any]:
@@ -165,14 +186,13 @@ def _secondread(threads: int, folder: str, data: str) -> dict[str, Any]:
 def _monai(threads: int, folder: str) -> dict[str, Any]:
     """File to labels with MONAI."""
     import torch
-    from monai.bundle import ConfigParser
+
+    from tests.support import monai_bundles
 
     torch.set_num_threads(threads)
     bundle = Path(folder) / "bundle"
     began = time.perf_counter()
-    parser = ConfigParser()
-    parser.read_config(str(bundle / "configs" / "inference.json"))
-    parser["imports"] = []
+    parser = monai_bundles.parser(bundle)
     network = parser.get_parsed_content("network_def").eval()
     network.load_state_dict(torch.load(bundle / "models" / "model.pt", weights_only=True))
     opened = time.perf_counter()

@@ -1,7 +1,8 @@
 """An imported nnU-Net beside nnunetv2's own nnUNetPredictor, on one CT.
 
-The network is a PlainConvUNet with random weights: five stages of 8 to 128 features, patch 64 x 96 x 96, spacing 2.0 /
-1.5 / 1.5 mm, step 0.5, no mirroring. nnU-Net reads the images as one NIfTI file, secondread as DICOM files.
+The network is a PlainConvUNet: five stages of 8 to 128 features, patch 64 x 96 x 96, spacing 2.0 / 1.5 / 1.5 mm, step
+0.5, no mirroring. It is trained for a few minutes on the CT (`training.py`), or has random weights (`--steps 0`).
+nnU-Net reads the images as one NIfTI file, secondread as DICOM files.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """The command's own options."""
     parser.add_argument("--classes", type=int, nargs="+", default=[5, 25])
     parser.add_argument("--features", type=int, default=8, help="of the first stage")
+    parser.add_argument("--steps", type=int, default=400, help="of training; 0: random weights")
 
 
 def compare(arguments: argparse.Namespace, folder: Path) -> None:
@@ -37,9 +39,10 @@ def compare(arguments: argparse.Namespace, folder: Path) -> None:
     _child(theirs, "image", arguments, arguments.data, folder / "image_0000.nii")
     for classes in arguments.classes:
         case = folder / str(classes)
-        _child(theirs, "make", arguments, case, classes, arguments.features)
+        image = folder / "image_0000.nii"
+        _child(theirs, "make", arguments, case, classes, arguments.features, arguments.steps, image)
         ours = _child(mine, "secondread", arguments, case, arguments.data)
-        peer = _child(theirs, "nnunetv2", arguments, case, folder / "image_0000.nii")
+        peer = _child(theirs, "nnunetv2", arguments, case, image)
         _report(classes, ours, peer, np.load(case / "secondread.npy"), np.load(case / "nnunetv2.npy"))
 
 
@@ -87,11 +90,14 @@ def _image(_: int, data: str, out: str) -> dict[str, Any]:
     return {}
 
 
-def _make(threads: int, case: str, classes: str, features: str) -> dict[str, Any]:
+def _make(threads: int, case: str, classes: str, features: str, steps: str, image: str) -> dict[str, Any]:
     """The results folder, and the package that is imported from it."""
+    import torch
+
     from engines.importing.nnunet_folder import import_folder
     from tests.support import nnunet_models
 
+    torch.set_num_threads(threads)
     plans = nnunet_models.configuration(patch_size=[64, 96, 96])
     arguments = plans["architecture"]["arch_kwargs"]
     arguments |= {
@@ -104,8 +110,35 @@ def _make(threads: int, case: str, classes: str, features: str) -> dict[str, Any
     }
     labels = {"background": 0} | {f"label {number}": number for number in range(1, int(classes))}
     nnunet_models.write(Path(case) / "model", {"configuration": plans, "labels": labels})
+    if int(steps):
+        _train(
+            Path(case) / "model" / "fold_0" / "checkpoint_final.pth", plans, int(classes), int(steps), image
+        )
     import_folder(Path(case) / "model", Path(case) / "package")
     return {}
+
+
+def _train(checkpoint: Path, plans: dict[str, Any], classes: int, steps: int, image: str) -> None:
+    """Give the checkpoint weights that know the CT's bands."""
+    import SimpleITK
+    import torch
+    from scipy import ndimage
+
+    from benchmarks import training
+    from tests.support import nnunet_models
+
+    network = nnunet_models.network(plans, 1, classes, 0)
+    for layer in network.decoder.seg_layers:
+        layer.reset_parameters()
+    read = SimpleITK.ReadImage(image)
+    zoom = np.divide(read.GetSpacing()[::-1], plans["spacing"])
+    values = ndimage.zoom(SimpleITK.GetArrayFromImage(read).astype(np.float32), zoom, order=1)
+    of = nnunet_models.STATISTICS
+    values = (values.clip(of["percentile_00_5"], of["percentile_99_5"]) - of["mean"]) / of["std"]
+    training.fit(network, values, classes, steps=steps)
+    # A file that this benchmark has just written.
+    content = torch.load(checkpoint, weights_only=False)
+    torch.save(content | {"network_weights": network.state_dict()}, checkpoint)
 
 
 def _secondread(threads: int, case: str, data: str) -> dict[str, Any]:

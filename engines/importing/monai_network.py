@@ -11,7 +11,7 @@ import torch
 from monai.bundle import ComponentLocator, ConfigComponent, ConfigParser
 
 from engines.errors import PackageError
-from engines.importing import package_writer
+from engines.importing import package_writer, steady_norms
 from engines.importing.monai_config import BundleConfig
 
 #: Where what a network is built of may come from.
@@ -46,7 +46,7 @@ def network(config: BundleConfig, folder: Path, *, weights: str | None = None) -
         raise PackageError(f"{config.name}: {key}: it is no network: correct its _target_")
     file = _weights_path(folder, weights)
     _load(built, _state(file), f"models/{file.name}")
-    return built.eval()
+    return steady_norms.steady(built).eval()
 
 
 def _targets(value: Any, path: str) -> Iterator[tuple[str, Any]]:

@@ -14,7 +14,7 @@ import torch
 from dynamic_network_architectures.architectures import unet
 
 from engines.errors import PackageError
-from engines.importing import package_writer
+from engines.importing import package_writer, steady_norms
 from engines.importing.nnunet_plans import Plans, Refusals
 
 _ARCHITECTURES = {
@@ -47,41 +47,6 @@ class _Mean(torch.nn.Module):  # type: ignore[misc]
         for network in self.networks[1:]:
             total = total + network(image)
         return total / len(self.networks)
-
-
-class _Norm(torch.nn.Module):  # type: ignore[misc]
-    """Instance normalisation whose sums are made of the sums of slices.
-
-    OpenVINO adds the half million voxels of a patch up one by one in float32 and loses three digits.
-    Lengths (ReduceL2) between the two sums keep it from taking them together again.
-    """
-
-    def __init__(self, norm: Any) -> None:
-        super().__init__()
-        self.norm = norm
-
-    def forward(self, image: torch.Tensor) -> Any:
-        inner = tuple(range(3, image.dim()))
-        share = 1.0 / image[0, 0].numel()
-        sums = torch.sum(image, inner, keepdim=True) * share
-        lengths = torch.linalg.vector_norm(image, 2, inner, keepdim=True)
-        mean = sums.sum(2, keepdim=True)
-        variance = (lengths * lengths * share).sum(2, keepdim=True) - mean * mean
-        form = (1, -1, *[1] * (image.dim() - 2))
-        scale = self.norm.weight.view(form) / torch.sqrt(variance + self.norm.eps)
-        return image * scale + (self.norm.bias.view(form) - mean * scale)
-
-
-def _steady(network: torch.nn.Module) -> torch.nn.Module:
-    """The network with its instance normalisations in a form that every runtime computes alike."""
-    for name, part in network.named_children():
-        norm = isinstance(part, torch.nn.InstanceNorm2d | torch.nn.InstanceNorm3d)
-        if norm and part.affine and not part.track_running_stats:
-            setattr(network, name, _Norm(part))
-        elif not isinstance(part, _Norm):
-            # A decoder holds its encoder too, so that a part is met twice.
-            _steady(part)
-    return network
 
 
 def checkpoint(path: Path) -> dict[str, Any]:
@@ -129,7 +94,7 @@ def network(
             raise PackageError(
                 f"{path}: the weights are not those of the plans' network: {reason[:300]}"
             ) from error
-        networks.append(_steady(built).eval())
+        networks.append(steady_norms.steady(built).eval())
     return networks[0] if len(networks) == 1 else _Mean(networks)
 
 

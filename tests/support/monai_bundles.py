@@ -60,19 +60,19 @@ def make(bundle: Path, case: dict[str, Any]) -> None:
     }
     (bundle / "configs" / "inference.json").write_text(json.dumps(config))
     torch.manual_seed(case.get("seed", 0))
-    network = _parser(bundle).get_parsed_content("network_def")
+    network = parser(bundle).get_parsed_content("network_def")
     torch.save(network.state_dict(), bundle / "models" / "model.pt")
 
 
 def infer(bundle: Path, image: Path) -> np.ndarray[Any, Any]:
     """MONAI's labels on the image's own grid: (x, y, z) of the file."""
-    parser = _parser(bundle)
-    network = parser.get_parsed_content("network_def").eval()
+    sections = parser(bundle)
+    network = sections.get_parsed_content("network_def").eval()
     network.load_state_dict(torch.load(bundle / "models" / "model.pt", weights_only=True))
-    data = parser.get_parsed_content("preprocessing")({"image": str(image)})
+    data = sections.get_parsed_content("preprocessing")({"image": str(image)})
     with torch.inference_mode():
-        data["pred"] = parser.get_parsed_content("inferer")(data["image"][None], network)[0]
-    answer = np.asarray(parser.get_parsed_content("postprocessing")(data)["pred"])
+        data["pred"] = sections.get_parsed_content("inferer")(data["image"][None], network)[0]
+    answer = np.asarray(sections.get_parsed_content("postprocessing")(data)["pred"])
     return answer[0].astype(np.uint8)
 
 
@@ -81,11 +81,12 @@ def save(array: np.ndarray[Any, Any], affine: np.ndarray[Any, Any], path: Path) 
     nibabel.save(nibabel.Nifti1Image(array, affine), path)
 
 
-def _parser(bundle: Path) -> ConfigParser:
-    parser = ConfigParser()
-    parser.read_config(str(bundle / "configs" / "inference.json"))
-    parser["imports"] = []
-    return parser
+def parser(bundle: Path) -> ConfigParser:
+    """The sections of a bundle's inference configuration, its own imports left out."""
+    sections = ConfigParser()
+    sections.read_config(str(bundle / "configs" / "inference.json"))
+    sections["imports"] = []
+    return sections
 
 
 if __name__ == "__main__":

@@ -23,6 +23,9 @@ from engines.importing.nnunet_folder import import_folder
 #: Logits of random weights are small, and nnU-Net adds them up in float16: apart, they stay apart.
 SHARPER = 100.0
 
+#: Hounsfield units of what the networks are said to have been trained with.
+STATISTICS = {"mean": 20.0, "std": 250.0, "percentile_00_5": -500.0, "percentile_99_5": 450.0}
+
 
 def configuration(dimensions: int = 3, **changes: Any) -> dict[str, Any]:
     """A small PlainConvUNet's part of plans.json."""
@@ -162,7 +165,6 @@ def write(folder: Path, case: dict[str, Any]) -> None:
     folder.mkdir(parents=True)
     content, channels = case["configuration"], case.get("channels", 1)
     transpose = case.get("transpose", [0, 1, 2])
-    statistics = {"mean": 20.0, "std": 250.0, "percentile_00_5": -500.0, "percentile_99_5": 450.0}
     plans = {
         "dataset_name": "Dataset999_Test",
         "plans_name": "nnUNetPlans",
@@ -171,7 +173,7 @@ def write(folder: Path, case: dict[str, Any]) -> None:
         "transpose_backward": np.argsort(transpose).tolist(),
         "configurations": {"base": content, "test": {"inherits_from": "base"}},
         "label_manager": "LabelManager",
-        "foreground_intensity_properties_per_channel": {str(n): statistics for n in range(channels)},
+        "foreground_intensity_properties_per_channel": {str(n): STATISTICS for n in range(channels)},
     }
     dataset = {
         "channel_names": {str(n): f"channel {n}" for n in range(channels)},
