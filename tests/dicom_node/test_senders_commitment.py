@@ -76,7 +76,7 @@ def test_no_answer_is_stolen_and_no_thread_hangs_however_often_one_asks() -> Non
     committer = Committer(failing=keeping)
     with committing.running(committer, maximum_associations=50) as peer:
         for _ in range(40):
-            assert len(ask(peer.destination(), asking())) >= 1
+            assert len(ask(peer.destination(timeout_seconds=30.0), asking())) >= 1
         assert pacs.wait_until(lambda: peer.released == 40)
     assert peer.aborted == 0
 
