@@ -11,8 +11,9 @@ from typing import Any
 
 import yaml
 
-from engines import package
+from engines import manifest_file, package
 from engines.errors import PackageError
+from engines.manifest import Manifest
 from engines.package import ModelPackage
 
 #: How a line of a manifest begins that its author must still fill in.
@@ -158,11 +159,18 @@ def weights(content: bytes) -> dict[str, str]:
     return {"file": "model.onnx", "sha256": hashlib.sha256(content).hexdigest()}
 
 
+def parsed(out: Path, manifest: Mapping[str, Any]) -> Manifest:
+    """The manifest as the package in `out` will have it. Raises PackageError where it says what it must not."""
+    return manifest_file.parse(text(manifest).encode(), out / package.MANIFEST)
+
+
 def write(out: Path, network: bytes, manifest: Mapping[str, Any], card: str) -> ModelPackage:
     """The package in the new folder `out`, opened as every package is.
 
-    Raises PackageError where the folder holds something already, or the manifest says what it must not.
+    Raises PackageError, and writes nothing, where the folder holds something already, or the manifest says what it
+    must not.
     """
+    parsed(out, manifest)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise PackageError(f"{out}: there is something already: name a new folder")
     try:
