@@ -16,7 +16,7 @@ from engines.manifest_outputs import (
     SegmentationOutput,
     Value,
 )
-from engines.package import ModelPackage
+from engines.package import MANIFEST, ModelPackage
 from engines.runner import Runner, TensorSpec, of_rank
 
 _Shape = tuple[int | None, ...]
@@ -35,14 +35,19 @@ def channels(output: SegmentationOutput) -> int:
 
 
 def check_runner(package: ModelPackage, runner: Runner) -> None:
-    """Raise OutputError where the network's inputs and outputs are not those that the manifest names, and
-    InputMismatch where an image of the manifest does not fit its input.
-    """
-    check_graph(package.manifest, runner.inputs, runner.outputs)
+    """Raise OutputError or InputMismatch, with the package's file, where the network is not what the manifest says."""
+    try:
+        check_graph(package.manifest, runner.inputs, runner.outputs)
+    except (InputMismatch, OutputError) as error:
+        raise type(error)(
+            f"{package.folder / MANIFEST}: {error}: correct the manifest, or export the network again"
+        ) from error
 
 
 def check_graph(manifest: Manifest, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
-    """The same of a graph with these `inputs` and `outputs`."""
+    """Raise OutputError where a graph's inputs and outputs are not those that the manifest names, and InputMismatch
+    where an image of the manifest does not fit its input.
+    """
     wanted, output = shapes(manifest), manifest.outputs[0]
     _check_names(inputs, [*wanted, *(prompt.name for prompt in manifest.prompts)])
     for spec in inputs:
