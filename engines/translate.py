@@ -73,7 +73,11 @@ def _on_model_grid(case: Case, output: ImageOutput) -> NDArray[np.float32]:
 
 
 def _bring_back(case: Case, made: NDArray[np.float32], target: NDArray[np.float32]) -> None:
-    """Fill `target` with `made`, resampled linearly, slice by slice."""
+    """Fill `target` with `made`, resampled linearly, slice by slice.
+
+    Linearly also where splines brought the input here: nnU-Net too brings back linearly what its network gives, for
+    cubic splines overshoot.
+    """
     reference, seen = case.package.manifest.reference, case.seen
     steps = grids.steps(seen.source, seen.geometry, reference)
     back, *in_plane = (None if step is None else 1 / step for step in steps)
