@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -57,13 +57,21 @@ def search(
 
     `code` matches a code value or a manifest key; `above` keeps values greater than it.
     """
-    found = [
-        *_search_measurements(session, model=model, code=code, since=since, above=above, limit=limit),
-        *_search_findings(session, model=model, code=code, since=since, above=above, limit=limit),
-        *_search_boxes(session, model=model, code=code, since=since, above=above, limit=limit),
-    ]
+    asked = _Asked(model=model, code=code, since=since, above=above, limit=limit)
+    found = [*_measurements(session, asked), *_findings(session, asked), *_boxes(session, asked)]
     found.sort(key=lambda value: -value.job_id)
     return found if limit is None else found[:limit]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Asked:
+    """What `search` was asked."""
+
+    model: str | None
+    code: str | None
+    since: datetime | None
+    above: float | None
+    limit: int | None
 
 
 #: The columns of the journey that every found value carries.
@@ -81,88 +89,28 @@ _ORIGIN = (
 )
 
 
-def _search_measurements(
-    session: Session,
-    *,
-    model: str | None,
-    code: str | None,
-    since: datetime | None,
-    above: float | None,
-    limit: int | None,
-) -> list[FoundValue]:
+def _measurements(session: Session, asked: _Asked) -> list[FoundValue]:
     """The measurements' part of `search`."""
-    statement = select(
-        *_ORIGIN,
-        Measurement.key,
-        Measurement.code_value.label("code"),
-        Measurement.code_scheme.label("scheme"),
-        Measurement.code_meaning.label("meaning"),
-        Measurement.segment_label.label("segment"),
-        Measurement.value,
-        Measurement.unit,
-    ).join(Job, Job.id == Measurement.job_id)
-    if above is not None:
-        statement = statement.where(Measurement.value > above)
-    statement = _narrow(statement, model=model, since=since)
-    rows = _newest(session, statement, Measurement, code=code, limit=limit)
+    columns = (Measurement.segment_label.label("segment"), Measurement.value, Measurement.unit)
+    rows = _rows(session, Measurement, columns, asked, beyond=lambda above: Measurement.value > above)
     return [FoundValue(**row, kind="measurement", explanation="") for row in rows]
 
 
-def _search_findings(
-    session: Session,
-    *,
-    model: str | None,
-    code: str | None,
-    since: datetime | None,
-    above: float | None,
-    limit: int | None,
-) -> list[FoundValue]:
+def _findings(session: Session, asked: _Asked) -> list[FoundValue]:
     """The findings' part of `search`."""
-    statement = select(
-        *_ORIGIN,
-        Finding.key,
-        Finding.code_value.label("code"),
-        Finding.code_scheme.label("scheme"),
-        Finding.code_meaning.label("meaning"),
-        Finding.present,
-        Finding.explanation,
-    ).join(Job, Job.id == Finding.job_id)
-    if above is not None:
+
+    def beyond(above: float) -> ColumnElement[bool]:
         # Presence counts as 1, absence as 0.
-        statement = statement.where(
-            Finding.present.in_([present for present in (False, True) if present > above])
-        )
-    statement = _narrow(statement, model=model, since=since)
-    rows = _newest(session, statement, Finding, code=code, limit=limit)
+        return Finding.present.in_([present for present in (False, True) if present > above])
+
+    rows = _rows(session, Finding, (Finding.present, Finding.explanation), asked, beyond=beyond)
     return [FoundValue(**_presence(dict(row)), kind="finding", segment="", unit="") for row in rows]
 
 
-def _search_boxes(
-    session: Session,
-    *,
-    model: str | None,
-    code: str | None,
-    since: datetime | None,
-    above: float | None,
-    limit: int | None,
-) -> list[FoundValue]:
+def _boxes(session: Session, asked: _Asked) -> list[FoundValue]:
     """The boxes' part of `search`."""
-    statement = select(
-        *_ORIGIN,
-        Box.key,
-        Box.code_value.label("code"),
-        Box.code_scheme.label("scheme"),
-        Box.code_meaning.label("meaning"),
-        Box.label,
-        Box.number,
-        Box.slice,
-        Box.size_mm,
-        Box.score.label("value"),
-    ).join(Job, Job.id == Box.job_id)
-    if above is not None:
-        statement = statement.where(Box.score > above)
-    statement = _narrow(statement, model=model, since=since)
-    rows = _newest(session, statement, Box, code=code, limit=limit)
+    columns = (Box.label, Box.number, Box.slice, Box.size_mm, Box.score.label("value"))
+    rows = _rows(session, Box, columns, asked, beyond=lambda above: Box.score > above)
     return [FoundValue(**_placed(dict(row)), kind="box", segment="", unit="1") for row in rows]
 
 
@@ -180,44 +128,52 @@ def _presence(columns: dict[str, Any]) -> dict[str, Any]:
     return columns
 
 
-def _newest(
+def _rows(
     session: Session,
-    statement: Any,
     table: type[Measurement] | type[Finding] | type[Box],
+    columns: Sequence[Any],
+    asked: _Asked,
     *,
-    code: str | None,
-    limit: int | None,
+    beyond: Callable[[float], ColumnElement[bool]],
 ) -> Iterator[Any]:
-    """The rows of a search, newest job first for each meaning that `code` may have."""
-    if code is None:
-        yield from session.execute(statement.order_by(Job.id.desc(), table.id).limit(limit)).mappings()
+    """The rows of a table with origin, code and `columns`, newest job first for each meaning that the code may have."""
+    coded = (
+        table.key,
+        table.code_value.label("code"),
+        table.code_scheme.label("scheme"),
+        table.code_meaning.label("meaning"),
+    )
+    statement = select(*_ORIGIN, *coded, *columns).join(Job, Job.id == table.job_id)
+    if asked.above is not None:
+        statement = statement.where(beyond(asked.above))
+    statement = _narrow(statement, asked)
+    if asked.code is None:
+        newest = statement.order_by(Job.id.desc(), table.id)
+        yield from session.execute(newest.limit(asked.limit)).mappings()
         return
     # Apart, each from an index in this order: with OR all that was ever measured would be read and sorted.
-    for meant in (table.key == code, and_(table.code_value == code, table.key != code)):
+    for meant in (table.key == asked.code, and_(table.code_value == asked.code, table.key != asked.code)):
         wanted = statement.where(meant).order_by(table.job_id.desc(), table.id)
-        yield from session.execute(wanted.limit(limit)).mappings()
+        yield from session.execute(wanted.limit(asked.limit)).mappings()
 
 
-def _narrow(
-    statement: Any,
-    *,
-    model: str | None,
-    since: datetime | None,
-) -> Any:
-    """Join the origin and apply the conditions that both searches share."""
+def _narrow(statement: Any, asked: _Asked) -> Any:
+    """Join the origin and apply the conditions that all tables share."""
     statement = (
         statement.join(Study, Study.id == Job.study_id)
         .outerjoin(Series, Series.id == Job.series_id)
         .where(_answered(Job), ~_newer_answer())
     )
-    if model is not None:
-        statement = statement.where(Job.model == model)
-    if since is not None:
+    if asked.model is not None:
+        statement = statement.where(Job.model == asked.model)
+    if asked.since is not None:
         # Jobs are searched newest id first: this says where to stop looking. `+ 0` and `coalesce` keep
         # SQLite from walking up all ids to the first, and from sorting what it would find by time.
         recent = aliased(Job)
-        first = select(func.min(recent.id + 0)).where(recent.created_at >= since).scalar_subquery()
-        statement = statement.where(Job.id >= first, func.coalesce(Job.created_at, since) >= since)
+        first = select(func.min(recent.id + 0)).where(recent.created_at >= asked.since).scalar_subquery()
+        statement = statement.where(
+            Job.id >= first, func.coalesce(Job.created_at, asked.since) >= asked.since
+        )
     return statement
 
 

@@ -110,10 +110,17 @@ class Finding:
     evidence: tuple[str, ...] = ()
     #: In words, e.g. "LAA-950 12.3 % (threshold 10 %)".
     explanation: str = ""
-    #: The measurements that decided, and the bounds that the rule has for them.
+    #: The measurements that decided, and the bounds that a rule has for them: beyond these it is met.
     deciding: tuple[Measurement, ...] = ()
     above: float | None = None
     below: float | None = None
+    #: A class's threshold: from this on it is present.
+    at_least: float | None = None
+
+    @property
+    def bounds(self) -> tuple[float | None, float | None, float | None]:
+        """The numbers that it holds others against."""
+        return (self.above, self.below, self.at_least)
 
 
 #: UCUM's unity (PS3.16 CID 7181).

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from engines.errors import InputMismatch, OutputError
 from engines.manifest import Manifest
@@ -16,7 +16,7 @@ from engines.manifest_outputs import (
     SegmentationOutput,
     Value,
 )
-from engines.package import ModelPackage
+from engines.package import MANIFEST, ModelPackage
 from engines.runner import Runner, TensorSpec, of_rank
 
 _Shape = tuple[int | None, ...]
@@ -35,16 +35,25 @@ def channels(output: SegmentationOutput) -> int:
 
 
 def check_runner(package: ModelPackage, runner: Runner) -> None:
-    """Raise OutputError where the network's inputs and outputs are not those that the manifest names, and
-    InputMismatch where an image of the manifest does not fit its input.
+    """Raise OutputError or InputMismatch, with the package's file, where the network is not what the manifest says."""
+    try:
+        check_graph(package.manifest, runner.inputs, runner.outputs)
+    except (InputMismatch, OutputError) as error:
+        raise type(error)(
+            f"{package.folder / MANIFEST}: {error}: correct the manifest, or export the network again"
+        ) from error
+
+
+def check_graph(manifest: Manifest, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
+    """Raise OutputError where a graph's inputs and outputs are not those that the manifest names, and InputMismatch
+    where an image of the manifest does not fit its input.
     """
-    manifest, output = package.manifest, package.manifest.outputs[0]
-    wanted = shapes(manifest)
-    _check_names(runner, [*wanted, *(prompt.name for prompt in manifest.prompts)])
-    for spec in runner.inputs:
+    wanted, output = shapes(manifest), manifest.outputs[0]
+    _check_names(inputs, [*wanted, *(prompt.name for prompt in manifest.prompts)])
+    for spec in inputs:
         if spec.name in wanted:
             _check_input(spec, wanted[spec.name], flat=manifest.windows.patch[0] == 1)
-    found = {spec.name: spec.shape for spec in runner.outputs}
+    found = {spec.name: spec.shape for spec in outputs}
     for name in names(output):
         if name not in found:
             raise OutputError(f'the network has the outputs {sorted(found)}; the manifest names "{name}"')
@@ -61,9 +70,9 @@ def names(output: Output) -> tuple[str, ...]:
     return (output.name,)
 
 
-def _check_names(runner: Runner, wanted: list[str]) -> None:
+def _check_names(inputs: Sequence[TensorSpec], wanted: list[str]) -> None:
     """Raise OutputError where the inputs are not the manifest's."""
-    found = [spec.name for spec in runner.inputs]
+    found = [spec.name for spec in inputs]
     if sorted(found) != sorted(wanted):
         only = " alone" if len(wanted) == 1 else ""
         named = ", ".join(f'"{name}"' for name in wanted)

@@ -123,7 +123,10 @@ def _further(
         return preprocess.prepare(volume, entry, threads=threads).array
     preprocess.check(volume, entry, upright=False)
     _require_one_frame(manifest, entry, volume.geometry, first.source)
-    seen = steps.run(preprocess.turn(volume, entry), entry.source_steps, threads=threads).volume
+    turned = preprocess.turn(volume, entry)
+    # The crop of the first is that of all on its grid, statistics included, as nnU-Net has it.
+    region = first.region if turned.geometry.agrees_with(first.source) else WHOLE
+    seen = steps.run(turned, entry.source_steps, region=region, threads=threads).volume
     return registration.onto(seen, entry, first.geometry.within(first.inner), threads=threads)
 
 

@@ -25,26 +25,35 @@ def open_runner(package: ModelPackage, *, engine: Engine = "openvino", threads: 
     The network's input is fixed to the manifest's patch: a static shape is what CPU backends are fastest and
     leanest with. `threads` is how many CPU threads inference may use; None means all that this process may
     run on.
-    Raises PackageError where the weights changed since the package was opened, RunnerError where the
-    runtime refuses the network.
+    Raises PackageError where the weights changed since the package was opened, RunnerError, with their file, where
+    the runtime refuses the network.
     """
     weights = package.read_weights()
-    count = threads or usable_cores()
+    try:
+        return _opened(package.manifest, weights, engine=engine, threads=threads or usable_cores())
+    except RunnerError as error:
+        raise RunnerError(
+            f"{package.weights}: {error}: export the network to ONNX again, of operations that the runtime has"
+        ) from error
+
+
+def _opened(manifest: Manifest, weights: bytes, *, engine: Engine, threads: int) -> Runner:
+    """The network on this backend."""
     # Imported here: a process that runs one backend, or none, does not pay for the others.
     if engine == "openvino":
         from engines import ov
 
-        batch = _batch(package.manifest)
+        batch = _batch(manifest)
         try:
-            return ov.OpenVINORunner(weights, shapes=fit.shapes(package.manifest, batch=batch), threads=count)
+            return ov.OpenVINORunner(weights, shapes=fit.shapes(manifest, batch=batch), threads=threads)
         except RunnerError:
             # Graphs are exported whose free first axis cannot be another than 1.
             if batch == 1:
                 raise
-        return ov.OpenVINORunner(weights, shapes=fit.shapes(package.manifest), threads=count)
+        return ov.OpenVINORunner(weights, shapes=fit.shapes(manifest), threads=threads)
     from engines import ort
 
-    return ort.ONNXRuntimeRunner(weights, shapes=fit.shapes(package.manifest), threads=count)
+    return ort.ONNXRuntimeRunner(weights, shapes=fit.shapes(manifest), threads=threads)
 
 
 def _batch(manifest: Manifest) -> int:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from engines import box_overlay
 from engines.errors import VolumeError
 from engines.findings import Box, Segment
-from engines.preprocess import axis_weights
+from engines.resampling import axis_weights
 from engines.volume import Geometry, Volume
 
 Plane = Literal["axial", "coronal", "sagittal"]

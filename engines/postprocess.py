@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from engines import lattice
 from engines.errors import OutputError
-from engines.preprocess import axis_weights
+from engines.resampling import axis_weights
 from engines.slabs import spread
 
 #: How far a probability may be outside 0 to 1 for rounding.

@@ -63,5 +63,5 @@ def stated(entry: Class, measurement: Measurement, *, boxes: int | None = None) 
         evidence=(entry.key,),
         explanation=f"{entry.label} {said}" if boxes is None else f"{entry.label}: {said}",
         deciding=(measurement,),
-        above=entry.threshold,
+        at_least=entry.threshold,
     )

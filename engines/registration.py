@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from engines import manifest_inputs as manifest
-from engines import preprocess
+from engines import resampling
 from engines.errors import VolumeError
 from engines.intensity import Scaling, scaling_for
-from engines.preprocess import Weights
+from engines.resampling import Weights
 from engines.slabs import spread
 from engines.volume import Geometry, Volume
 
@@ -110,7 +110,7 @@ def _along_axes(array: NDArray[Any], aim: _Aim, *, scaling: Scaling, threads: in
     part = array[along.taken, rows.taken, columns.taken]
     reached = (along.length, rows.length, columns.length)
     weights = (along.weights, rows.weights, columns.weights)
-    found = preprocess.weigh(part, weights, reached, scaling=scaling, threads=threads)
+    found = resampling.weigh(part, weights, reached, scaling=scaling, threads=threads)
     if reached == aim.shape:
         return found
     whole = np.full(aim.shape, aim.outside, dtype=np.float32)
@@ -146,7 +146,7 @@ class _Axis:
         start = max(0, math.floor(centres[0] - extent / 2))
         stop = min(n_in, math.floor(centres[-1] + extent / 2) + 2)
         # An edge value holds beyond the source's own ends only: all that a centre needs is in the part.
-        weights = preprocess.weights_at(centres - start, stop - start, extent=extent)
+        weights = resampling.weights_at(centres - start, stop - start, extent=extent)
         return cls(given=given, taken=slice(start, stop), weights=weights)
 
 
@@ -186,7 +186,7 @@ def _coarser(
     slices, rows, columns = (
         max(1, math.ceil(n / max(step, 1.0))) for n, step in zip(array.shape, steps, strict=True)
     )
-    coarse = preprocess.resample(array, (slices, rows, columns), scaling=scaling, threads=threads)
+    coarse = resampling.resample(array, (slices, rows, columns), scaling=scaling, threads=threads)
     factors = np.array(coarse.shape) / np.array(array.shape)
     to_coarse = np.diag([*factors, 1.0])
     to_coarse[:3, 3] = (factors - 1) / 2

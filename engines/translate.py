@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from engines import grids, lattice, preprocess, slabs, tiling
+from engines import grids, lattice, preprocess, resampling, slabs, tiling
 from engines.answer import Answer, Case
 from engines.manifest_outputs import ImageOutput
 from engines.volume import Volume
@@ -73,14 +73,18 @@ def _on_model_grid(case: Case, output: ImageOutput) -> NDArray[np.float32]:
 
 
 def _bring_back(case: Case, made: NDArray[np.float32], target: NDArray[np.float32]) -> None:
-    """Fill `target` with `made`, resampled linearly, slice by slice."""
+    """Fill `target` with `made`, resampled linearly, slice by slice.
+
+    Linearly also where splines brought the input here: nnU-Net too brings back linearly what its network gives, for
+    cubic splines overshoot.
+    """
     reference, seen = case.package.manifest.reference, case.seen
     steps = grids.steps(seen.source, seen.geometry, reference)
     back, *in_plane = (None if step is None else 1 / step for step in steps)
     antialias = reference.sampling == "box"
     count = len(target)
     along = (
-        preprocess.axis_weights(len(made), count, antialias=antialias)
+        resampling.axis_weights(len(made), count, antialias=antialias)
         if back is None
         else lattice.linear(len(made), count, back)
     )
@@ -92,7 +96,7 @@ def _bring_back(case: Case, made: NDArray[np.float32], target: NDArray[np.float3
         else:
             taps = slice(along.indptr[index], along.indptr[index + 1])
             plane = np.tensordot(along.data[taps], made[along.indices[taps]], axes=1)
-        resampled = preprocess.resample(plane[None], shape, antialias=antialias, steps=(None, *in_plane))
+        resampled = resampling.resample(plane[None], shape, antialias=antialias, steps=(None, *in_plane))
         target[index] = resampled[0]
 
     slabs.spread(fill, range(count), threads=case.threads)

@@ -77,9 +77,8 @@ def _story(context: ResultContext, findings: Findings, words: WordedReport) -> I
     """Everything between the head and the foot of the pages, from the top."""
     yield _text(words.about, colour=_QUIET)
     yield KeepTogether([_heading(words.conclusion), *map(_conclusion, words.conclusions)])
-    for table in (words.measurements, words.comparison):
-        if table.rows or table.said:
-            yield _heading(table.heading)
+    for table in words.tables:
+        yield _heading(table.heading)
         if table.said:
             yield _text(table.said)
         if table.rows:

@@ -83,6 +83,7 @@ _ROWS: tuple[tuple[Code, dict[str, str]], ...] = (
         _RESOURCE,
         {
             "no-model": "the model was not available",
+            "parameters": "the model that took the former one's place cannot be asked the same",
             "time-limit": "it took longer than it may",
         },
     ),

@@ -66,6 +66,11 @@ class WordedReport:
     #: What it rests on, and what it lacks.
     limitations: tuple[str, ...]
 
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """Those of its tables that say anything."""
+        return tuple(each for each in (self.measurements, self.comparison) if each.rows or each.said)
+
 
 def worded(context: ResultContext, findings: Findings) -> WordedReport:
     """The report in the context's language. ValueError where there is no such language."""
@@ -100,7 +105,7 @@ def text(report: WordedReport) -> str:
     """The report as a text file has it."""
     parts = [[report.title, report.standing, report.about]]
     parts.append([report.conclusion, *(f"- {item.text}" for item in report.conclusions)])
-    for table in (report.measurements, report.comparison):
+    for table in report.tables:
         parts.append([table.heading, *([table.said] if table.said else [])])
         parts[-1] += [f"- {line}" for line in lines_of(table, report.language)]
     parts.append([report.limits, *(f"- {line}" for line in report.limitations)])

@@ -93,7 +93,7 @@ class Phrases:
     def _decided(self, finding: Finding, measurement: Measurement) -> str:
         """One number that decided."""
         words = self.words
-        value = self.value(measurement, unlike=(finding.above, finding.below))
+        value = self.value(measurement, unlike=finding.bounds)
         bound = words.threshold.format(bound=self.bound(finding, measurement.unit.value))
         # A class is of the whole image, and so is what it is compared with.
         where = [self.where(measurement)] if measurement.about is None else []
@@ -108,7 +108,9 @@ class Phrases:
 
     def bound(self, finding: Finding, ucum: str) -> str:
         """A finding's threshold, in the unit of what it is held against."""
-        low, high = finding.above, finding.below
+        low, high, least = finding.bounds
+        if least is not None:
+            return self.words.at_least.format(value=quantity(least, ucum))
         if low is not None and high is not None:
             return self.words.between.format(low=quantity(low, ucum), high=quantity(high, ucum))
         if low is not None:

@@ -34,7 +34,7 @@ def measured(findings: Findings, phrases: Phrases) -> Iterator[Row]:
         threshold = "; ".join(
             f"{name}{phrases.words.colon}{bound}" for name, bound in zip(names, bounds, strict=True) if bound
         )
-        unlike = tuple(bound for rule in ruling for bound in (rule.above, rule.below))
+        unlike = tuple(bound for rule in ruling for bound in rule.bounds)
         value = phrases.value(measurement, unlike=unlike)
         yield (phrases.measurement(measurement), phrases.where(measurement), value, phrases.line(threshold))
 

@@ -52,6 +52,7 @@ class Wording:
     not_segmented: str
     threshold: str
     above: str
+    at_least: str
     below: str
     between: str
     #: Of a class; of a box; and what a detector or an image-to-image model made.
@@ -121,6 +122,7 @@ _ENGLISH = Wording(
     not_segmented="Not found in the images: {labels}.",
     threshold="threshold {bound}",
     above="above {value}",
+    at_least="at least {value}",
     below="below {value}",
     between="between {low} and {high}",
     probability="probability of {about}",
@@ -185,6 +187,7 @@ _CHINESE = Wording(
     not_segmented="图像中未找到：{labels}。",
     threshold="阈值：{bound}",
     above="高于 {value}",
+    at_least="不低于 {value}",
     below="低于 {value}",
     between="{low} 至 {high} 之间",
     probability="{about}的概率",

@@ -47,7 +47,7 @@ def import_bundle(folder: Path, out: Path, *, weights: str | None = None) -> Mod
     content, channels = _network(config, folder, metadata, tiling["patch"], weights)
     manifest = _manifest(folder, metadata, seen, answered, tiling)
     manifest["weights"] = package_writer.weights(content)
-    manifest["outputs"] = [_output(metadata, answered, channels)]
+    manifest["outputs"] = [_output(metadata, answered, channels, config.name)]
     return package_writer.write(out, content, manifest, _card(folder, metadata))
 
 
@@ -64,7 +64,7 @@ def _read(folder: Path, name: str) -> BundleConfig:
     path = folder / "configs" / name
     if not path.is_file():
         raise PackageError(f"{folder / 'configs'}: there is no {name}: give the folder of a MONAI bundle")
-    return BundleConfig.read(path, f"configs/{name}")
+    return BundleConfig.read(path)
 
 
 def _network(
@@ -137,7 +137,7 @@ def _inputs(metadata: Metadata, seen: Seen) -> Iterator[dict[str, Any]]:
         }
 
 
-def _output(metadata: Metadata, answered: Answered, channels: int) -> dict[str, Any]:
+def _output(metadata: Metadata, answered: Answered, channels: int, file: str) -> dict[str, Any]:
     """The segmentation; where the bundle names no classes they have numbers."""
     regions = answered.activation == "sigmoid"
     first = 0 if regions else 1
@@ -151,7 +151,7 @@ def _output(metadata: Metadata, answered: Answered, channels: int) -> dict[str, 
     ]
     if not names:
         raise PackageError(
-            "configs/inference.json: network_def: it has one output channel and no sigmoid: nothing can be told apart"
+            f"{file}: network_def: it has one output channel and no sigmoid: nothing can be told apart"
         )
     kept = answered.largest
     entries = package_writer.labels(names)

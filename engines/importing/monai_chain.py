@@ -107,7 +107,7 @@ class Arguments:
         """The argument, or MONAI's default for it."""
         value = self._left.pop(key, default)
         if isinstance(value, Unknown):
-            self._unsupported.add(self._step.where, value.problem.partition(": ")[2])
+            self._unsupported.add(self._step.where, value.problem.removeprefix(f"{self._unsupported.file}: "))
             return default
         # [x] for one key of a dictionary is x.
         return value[0] if isinstance(value, list) and len(value) == 1 else value

@@ -46,18 +46,18 @@ class BundleConfig:
         self.name = name
 
     @classmethod
-    def read(cls, path: Path, name: str) -> BundleConfig:
+    def read(cls, path: Path) -> BundleConfig:
         """The JSON or YAML file at `path`. Raises PackageError where it is none."""
         try:
             text = path.read_text(encoding="utf-8")
             content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
         except (ValueError, yaml.YAMLError) as error:
             raise PackageError(
-                f"{name}: it cannot be read: {error}: write it again as the bundle had it"
+                f"{path}: it cannot be read: {error}: write it again as the bundle had it"
             ) from error
         if not isinstance(content, dict):
-            raise PackageError(f"{name}: it must be a mapping of keys: write it again as the bundle had it")
-        return cls(content, name)
+            raise PackageError(f"{path}: it must be a mapping of keys: write it again as the bundle had it")
+        return cls(content, str(path))
 
     def has(self, key: str) -> bool:
         """Whether the file has this key at its top."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,10 @@ _KEYS = ("network_def", "net", "network")
 
 #: Under which keys checkpoints keep the weights among other things.
 _WRAPPED = ("model", "state_dict", "network", "net", "model_state_dict")
+
+
+#: So many weights are named where some are wrong.
+_FEW = 3
 
 
 def network(config: BundleConfig, folder: Path, *, weights: str | None = None) -> torch.nn.Module:
@@ -45,7 +49,7 @@ def network(config: BundleConfig, folder: Path, *, weights: str | None = None) -
     if not isinstance(built, torch.nn.Module):
         raise PackageError(f"{config.name}: {key}: it is no network: correct its _target_")
     file = _weights_path(folder, weights)
-    _load(built, _state(file), f"models/{file.name}")
+    _load(built, _state(file), file)
     return steady_norms.steady(built).eval()
 
 
@@ -111,10 +115,26 @@ def _state(path: Path) -> Mapping[str, torch.Tensor]:
     return {key.removeprefix("module."): value for key, value in content.items()}
 
 
-def _load(network: torch.nn.Module, state: Mapping[str, torch.Tensor], file: str) -> None:
-    """Load the weights, all of them. Raises PackageError where some are missing, or too many."""
-    try:
-        network.load_state_dict(dict(state))
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise PackageError(f"{file}: the weights are not this network's: {reason[:300]}") from error
+def _load(network: torch.nn.Module, state: Mapping[str, torch.Tensor], file: Path) -> None:
+    """Load the weights, all of them. Raises PackageError where some are missing, too many or of another shape."""
+    own = network.state_dict()
+    reshaped = [key for key in own if key in state and own[key].shape != state[key].shape]
+    fitting = {key: value for key, value in state.items() if key not in reshaped}
+    missing, further = network.load_state_dict(fitting, strict=False)
+    said = [
+        *_counted("missing", [key for key in missing if key not in reshaped]),
+        *_counted("not in the network", further),
+        *_counted("of another shape", reshaped),
+    ]
+    if said:
+        raise PackageError(
+            f"{file}: the weights are not this network's: {'; '.join(said)}: "
+            "name the file of its weights with --weights, or correct network_def"
+        )
+
+
+def _counted(what: str, keys: Sequence[str]) -> Iterator[str]:
+    """How many weights are so, and the first of them; nothing where none is."""
+    if keys:
+        more = ", ..." if len(keys) > _FEW else ""
+        yield f"{len(keys)} {what} ({', '.join(keys[:_FEW])}{more})"

@@ -14,6 +14,12 @@ from engines.importing import nnunet_manifest, nnunet_plans, package_writer
 from engines.importing.nnunet_manifest import INPUT, OUTPUT, Choices
 from engines.package import ModelPackage
 
+#: What a results folder of one configuration holds.
+_FILES = ("plans.json", "dataset.json", "fold_*")
+
+#: So many folders are named to whoever gave another one.
+_FEW = 3
+
 
 def import_folder(
     folder: Path,
@@ -33,6 +39,7 @@ def import_folder(
     `codes` is a YAML file with the codes of labels. Nothing that the folder holds is run.
     Raises PackageError: what is missing, and each key of the plans that no package can say, with its value.
     """
+    _require_results(folder)
     dataset = nnunet_plans.read(folder, "dataset.json")
     nnunet_plans.read(folder, "plans.json")
     classes = nnunet_plans.classes(folder, dataset)
@@ -50,6 +57,28 @@ def import_folder(
     content = _exported(plans, states, channels=len(manifest["inputs"]), classes=classes.channels)
     manifest["weights"] = package_writer.weights(content)
     return package_writer.write(out, content, manifest, _card(plans, first, list(states)))
+
+
+def _require_results(folder: Path) -> None:
+    """Raise PackageError, with those that are near, where the folder is not the one of a trained configuration."""
+    if folder.is_dir():
+        lacking = [name for name in _FILES if not any(folder.glob(name))]
+        problem = f"it holds no {' and no '.join(lacking)}" if lacking else ""
+    else:
+        problem = "this is no folder" if folder.exists() else "there is no such folder"
+    if problem:
+        near = ", or ".join(map(str, _near(folder)))
+        example = near or "nnUNet_results/Dataset001_Name/nnUNetTrainer__nnUNetPlans__3d_fullres"
+        raise PackageError(
+            f"{folder}: {problem}: give the folder that holds {', '.join(_FILES)}: {'' if near else 'e.g. '}{example}"
+        )
+
+
+def _near(folder: Path) -> list[Path]:
+    """Results folders that it lies in, or that lie in it: the first few."""
+    above = [parent for parent in folder.parents[:2] if (parent / _FILES[0]).is_file()]
+    within = sorted(found.parent for depth in ("*/", "*/*/") for found in folder.glob(depth + _FILES[0]))
+    return (above or within)[:_FEW]
 
 
 def _paths(folder: Path, folds: Sequence[str], checkpoint: str) -> list[Path]:

@@ -62,15 +62,10 @@ class Plans:
 
 
 def read(folder: Path, name: str) -> dict[str, Any]:
-    """One of the folder's JSON files. Raises PackageError where it is missing or no mapping."""
+    """One of the folder's JSON files. Raises PackageError where it cannot be read or is no mapping."""
     path = folder / name
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise PackageError(
-            f"{path}: there is no such file: give an nnU-Net results folder, e.g. "
-            "nnUNet_results/Dataset001_Name/nnUNetTrainer__nnUNetPlans__3d_fullres"
-        ) from None
     except (OSError, ValueError) as error:
         raise PackageError(f"{path}: it cannot be read as JSON: {error}: copy it again") from error
     if not isinstance(content, dict):

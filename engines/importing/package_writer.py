@@ -5,20 +5,25 @@ from __future__ import annotations
 import colorsys
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from engines import package
+from engines import manifest_file, package
 from engines.errors import PackageError
+from engines.manifest import Manifest
+from engines.manifest_outputs import RegressionOutput
 from engines.package import ModelPackage
 
 #: How a line of a manifest begins that its author must still fill in.
 TODO = "# TODO:"
 
 _MARK = "__todo__"
+
+#: Whose codes stand for others (PS3.3 8.2: schemes of one's own begin with 99).
+_OWN_SCHEME = "99SECONDREAD"
 
 _MAP, _SEQ = "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"
 
@@ -141,8 +146,21 @@ def labels(names: Iterable[tuple[int, str]], **more: Any) -> list[dict[str, Any]
 
 
 def own_code(number: int, meaning: str) -> Flow:
-    """A private code that stands for one that is still to be found (PS3.3 8.2: schemes of one's own begin with 99)."""
-    return code(f"IMPORTED-{number}", meaning, "99SECONDREAD")
+    """A private code that stands for one that is still to be found."""
+    return code(f"IMPORTED-{number}", meaning, _OWN_SCHEME)
+
+
+def placeholders(manifest: Manifest) -> Iterator[str]:
+    """Keys of the manifest whose code only stands for another, with its value."""
+    output = manifest.outputs[0]
+    values = output.values if isinstance(output, RegressionOutput) else ()
+    for key, given in (
+        *((f"labels.{label.key}.type", label.type) for label in manifest.labels),
+        *((f"classes.{entry.key}.code", entry.code) for entry in manifest.classes),
+        *((f"values.{value.key}.name", value.name) for value in values),
+    ):
+        if given.scheme == _OWN_SCHEME:
+            yield f"outputs[0].{key}: {given.value}"
 
 
 def colour(index: int) -> list[int]:
@@ -158,11 +176,18 @@ def weights(content: bytes) -> dict[str, str]:
     return {"file": "model.onnx", "sha256": hashlib.sha256(content).hexdigest()}
 
 
+def parsed(out: Path, manifest: Mapping[str, Any]) -> Manifest:
+    """The manifest as the package in `out` will have it. Raises PackageError where it says what it must not."""
+    return manifest_file.parse(text(manifest).encode(), out / package.MANIFEST)
+
+
 def write(out: Path, network: bytes, manifest: Mapping[str, Any], card: str) -> ModelPackage:
     """The package in the new folder `out`, opened as every package is.
 
-    Raises PackageError where the folder holds something already, or the manifest says what it must not.
+    Raises PackageError, and writes nothing, where the folder holds something already, or the manifest says what it
+    must not.
     """
+    parsed(out, manifest)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise PackageError(f"{out}: there is something already: name a new folder")
     try:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from engines import package
-from engines.errors import PackageError, RunnerError
+from engines import fit, package
+from engines.errors import OutputError, PackageError, RunnerError
 from engines.importing import package_writer
 from engines.importing.package_writer import Flow, long_text, own_code, todo
+from engines.manifest import Manifest
 from engines.manifest_outputs import Task
 from engines.ort import ONNXRuntimeRunner
 from engines.package import ModelPackage
@@ -62,7 +63,8 @@ class _Graph:
 def add(file: Path, out: Path, *, task: str | None = None) -> Added:
     """Write the network in `file` as a package to the new folder `out`; what it must still be told is marked there.
 
-    Raises PackageError where the file is no ONNX network in one piece, or not of a kind that packages hold.
+    Raises PackageError, and writes nothing, where the file is no ONNX network in one piece, not of a kind that
+    packages hold, or does not answer as the task asks.
     """
     content = _content(file)
     graph = _read(file, content)
@@ -72,6 +74,7 @@ def add(file: Path, out: Path, *, task: str | None = None) -> Added:
         raise PackageError(f"--task {chosen}: there is no such task; there are {', '.join(get_args(Task))}")
     manifest = _manifest(file, graph, chosen, guess)
     manifest["weights"] = package_writer.weights(content)
+    _require_fit(file, graph, package_writer.parsed(out, manifest), guess)
     card = f"# {file.stem}\n\nWhat it is, who made it, what it was trained and tested on.\n"
     return Added(package=package_writer.write(out, content, manifest, card), task=chosen, guess=guess)
 
@@ -107,6 +110,19 @@ def _read(file: Path, content: bytes) -> _Graph:
     return graph
 
 
+def _require_fit(file: Path, graph: _Graph, manifest: Manifest, guess: str) -> None:
+    """Raise PackageError where no manifest of this task would fit the network."""
+    try:
+        fit.check_graph(manifest, graph.inputs, graph.outputs)
+    except (OutputError, RunnerError) as error:
+        others = ", ".join(task for task in get_args(Task) if task != manifest.task)
+        chosen = f"the task {manifest.task}, {guess}" if guess else f"--task {manifest.task}"
+        raise PackageError(
+            f"{file}: the network does not fit {chosen}: {error}: give the --task that it does ({others}), or export "
+            "it with such an output"
+        ) from error
+
+
 def _task(graph: _Graph) -> str:
     """The task that the outputs look like."""
     first, *others = graph.outputs
@@ -114,8 +130,8 @@ def _task(graph: _Graph) -> str:
     if others and boxes:
         return "detection"
     if len(first.shape) == len(graph.inputs[0].shape):
-        return "image" if first.shape[1] == 1 else "segmentation"
-    return "regression" if first.shape[-1] == 1 else "classification"
+        return "image" if _length(first, 1) == 1 else "segmentation"
+    return "regression" if _length(first, -1) == 1 else "classification"
 
 
 def _why(graph: _Graph) -> str:
@@ -188,7 +204,7 @@ def _intensity() -> dict[str, Any]:
 def _segmentation(graph: _Graph) -> dict[str, Any]:
     """A segmentation's output."""
     spec = graph.outputs[0]
-    count = spec.shape[1] or 2
+    count = _length(spec, 1) or 2
     output: dict[str, Any] = {"name": spec.name} | todo(
         "softmax, sigmoid, or none where the network does it itself"
     )
@@ -216,7 +232,7 @@ def _classification(graph: _Graph) -> dict[str, Any]:
     """A classification's output."""
     spec = graph.outputs[0]
     output: dict[str, Any] = {"name": spec.name} | todo("softmax, sigmoid (multi-label), or none")
-    return output | {"activation": "softmax", "classes": _classes(spec.shape[-1])}
+    return output | {"activation": "softmax", "classes": _classes(_length(spec, -1))}
 
 
 def _regression(graph: _Graph) -> dict[str, Any]:
@@ -230,7 +246,7 @@ def _regression(graph: _Graph) -> dict[str, Any]:
             "name": own_code(index, f"value {index}"),
             "unit": package_writer.code("1", "no units", "UCUM"),
         }
-        for index in range(spec.shape[-1] or 1)
+        for index in range(_length(spec, -1) or 1)
     ]
     return {"name": spec.name, "values": values}
 
@@ -245,12 +261,17 @@ def _detection(graph: _Graph) -> dict[str, Any]:
     output |= {"box_format": "corners", "axis_order": "xyz", "scores": scores.name if scores else boxes.name}
     if numbers is not None:
         output["class_numbers"] = numbers.name
-    count = scores.shape[-1] if scores is not None and numbers is None and len(scores.shape) > 1 else 1
+    count = _length(scores, -1) if scores is not None and numbers is None and len(scores.shape) > 1 else 1
     return (
         output
         | todo("none where scores are probabilities already")
         | {"activation": "none", "classes": _classes(count)}
     )
+
+
+def _length(spec: TensorSpec, axis: int) -> int | None:
+    """The length of one of its axes; None where nobody knows it, or it has no such axis."""
+    return spec.shape[axis] if -len(spec.shape) <= axis < len(spec.shape) else None
 
 
 def _first(specs: Sequence[TensorSpec], wanted: Any) -> TensorSpec | None:

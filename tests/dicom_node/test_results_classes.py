@@ -11,7 +11,10 @@ from pydicom import dcmread
 from dicom_node import results
 from dicom_node.errors import GateError
 from dicom_node.results import content_tree, report, verify_sr
+from engines import probability
 from engines.findings import Findings, Translation
+from engines.manifest_entries import CodeEntry
+from engines.manifest_outputs import Class
 from tests.support import answers, validators
 from tests.support import results as cases
 
@@ -59,7 +62,7 @@ def test_a_class_without_a_threshold_makes_no_statement(tmp_path: Path) -> None:
 
 
 def test_a_rule_about_a_class_stands_beside_its_own_statement(tmp_path: Path) -> None:
-    rule = replace(answers.STATEMENTS[0], key="call_the_ward", above=0.9, present=False)
+    rule = replace(answers.STATEMENTS[0], key="call_the_ward", above=0.9, at_least=None, present=False)
     both = groups(tmp_path, replace(FOUND, findings=(*answers.STATEMENTS, rule)))
     assert [said.meaning for _, said in both["chest-ct/call_the_ward"].statements] == ["Absent"]
     assert [said.meaning for _, said in both["chest-ct/Pneumothorax"].statements] == ["Present"]
@@ -84,12 +87,31 @@ def test_the_gate_sees_a_probability_of_another_class(tmp_path: Path) -> None:
 def test_the_report_in_words_says_it_once() -> None:
     said = report.text(report.worded(cases.context(SOURCE), FOUND))
     assert (
-        "- URGENT: Pneumothorax: present (probability of Pneumothorax: 0.831, threshold above 0.5)\n" in said
+        "- URGENT: Pneumothorax: present (probability of Pneumothorax: 0.831, threshold at least 0.5)\n"
+        in said
     )
     assert (
-        "- Pleural effusion: absent (probability of Pleural effusion: 0.125, threshold above 0.5)\n" in said
+        "- Pleural effusion: absent (probability of Pleural effusion: 0.125, threshold at least 0.5)\n"
+        in said
     )
     assert "- probability of Mass, whole image: 0.5\n" in said
+
+
+@pytest.mark.parametrize(("value", "said"), [(0.5, "0.5"), (0.4999999, "0.4999999")])
+def test_a_probability_on_its_threshold_is_worded_as_reaching_it(value: float, said: str) -> None:
+    # Given the statement that the engine makes of a class whose probability is, or just misses, its threshold
+    entry = Class(
+        index=0, key="mass", label="Mass", code=CodeEntry(value="4147007", scheme="SCT", meaning="Mass")
+    )
+    measurement = probability.measured(entry, value)
+    finding = probability.stated(entry, measurement)
+    assert finding is not None
+    found = answers.findings(SOURCE, measurements=(measurement,), findings=(finding,))
+    # Then what the report says of both is true
+    known = "present" if value >= 0.5 else "absent"
+    words = report.text(report.worded(cases.context(SOURCE), found))
+    assert f"Mass: {known} (probability of Mass: {said}, threshold at least 0.5)" in words
+    assert f"- probability of Mass, whole image: {said} (Mass: at least 0.5)\n" in words
 
 
 def test_the_report_in_words_in_chinese() -> None:
@@ -97,7 +119,7 @@ def test_the_report_in_words_in_chinese() -> None:
     context = cases.context(SOURCE, language="zh", model=replace(cases.MODEL, words={"zh": words}))
     found = replace(FOUND, boxes=answers.BOXES)
     said = report.text(report.worded(context, found))
-    assert "- 紧急：气胸：存在（气胸的概率：0.831，阈值：高于 0.5）\n" in said
+    assert "- 紧急：气胸：存在（气胸的概率：0.831，阈值：不低于 0.5）\n" in said
     assert "- 检出：结节（2），Mass（1）。\n" in said
     assert "- 结节 1，图像 5，第 5 层，共 12 层：置信度 93 %，9.8 × 6.4 × 7.5 mm\n" in said
 

@@ -150,6 +150,12 @@ def test_key_objects_name_its_middle_image(tmp_path: Path) -> None:
 def test_the_report_says_that_it_was_made(tmp_path: Path) -> None:
     said = report.text(report.worded(cases.context(SOURCE), found(SOURCE)))
     assert "- The model made a derived series of the images: denoised.\n" in said
+    # Nothing was measured: there is no heading over nothing
+    assert [part.splitlines()[0] for part in said.split("\n\n")[1:]] == [
+        "Conclusion",
+        "Comparison",
+        "Limits and origin",
+    ]
     [file] = results.make_results(cases.context(SOURCE), found(SOURCE), ("sr",), tmp_path)
     [group] = verify_sr.read_groups(dcmread(file.path)).values()
     assert group.comments == ["The model made a derived series: denoised."]

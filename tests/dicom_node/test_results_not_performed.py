@@ -91,7 +91,7 @@ def test_its_number_stands_behind_those_of_all_results(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "word", ["missing-slice", "gantry-tilt", "undecodable", "engine", "time-limit", "new"]
+    "word", ["missing-slice", "gantry-tilt", "undecodable", "engine", "time-limit", "parameters", "new"]
 )
 def test_every_reason_has_a_standard_code(word: str, tmp_path: Path) -> None:
     ds = make(tmp_path, reason=word)

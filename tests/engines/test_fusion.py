@@ -329,3 +329,62 @@ def test_padding_is_of_all_series_and_counts_as_none_of_their_cover() -> None:
     assert seen.shape == (2, 24, 32, 32)
     np.testing.assert_allclose(seen[1], seen[0], atol=1e-6)
     assert seen[1, 0, 0, 0] == -3
+
+
+@pytest.mark.parametrize("sampling", ["box", "nnunet"])
+def test_statistics_of_a_further_series_are_of_what_the_crop_of_the_first_leaves(sampling: str) -> None:
+    # Given two series on one grid, of which the crop keeps 4 x 6 x 6 voxels, and a second one that is bright elsewhere
+    rng = np.random.default_rng(8)
+    first, second = np.zeros((2, 6, 10, 10), np.float32)
+    box = (slice(1, 5), slice(2, 8), slice(2, 8))
+    first[box] = rng.uniform(100, 200, (4, 6, 6))
+    second[box] = rng.uniform(100, 200, (4, 6, 6))
+    second[5] = 40
+    volumes = []
+    for array in (first, second):
+        volume = build.volume(array)
+        volumes.append(replace(volume, geometry=replace(volume.geometry, frame_of_reference_uid="1.2")))
+    entry = {"intensity": {"kind": "z-score"}, "sampling": sampling}
+    inputs = [
+        build.entry(role="a", steps=[{"kind": "crop", "above": 50}], **entry),
+        build.entry(role="b", **entry),
+    ]
+    # When the network sees them
+    seen = fusion.prepare(build.validated(inputs=inputs), volumes[0], {"b": volumes[1]})
+    # Then each is scaled by its own values in the crop
+    for array, channel in zip((first, second), seen.arrays["image"], strict=True):
+        kept = array[box].astype(np.float64)
+        np.testing.assert_allclose(channel.mean(), 0, atol=1e-5)
+        np.testing.assert_allclose(
+            np.sort(channel, axis=None), np.sort((kept - kept.mean()) / kept.std(), axis=None), atol=1e-4
+        )
+
+
+def test_a_further_series_on_another_grid_keeps_the_statistics_of_its_whole() -> None:
+    # Given a crop of the first, and a second series that begins half a voxel aside
+    array = np.random.default_rng(9).uniform(100, 200, (6, 10, 10)).astype(np.float32)
+    first = replace(
+        build.volume(array), geometry=Geometry(shape=array.shape, affine=FIRST, frame_of_reference_uid=FRAME)
+    )
+    cropped = first.array.copy()
+    cropped[:2] = 0
+    moved = FIRST.copy()
+    moved[:3, 3] += (0.5, 0.5, 0)
+    second = Volume(
+        array=array, geometry=Geometry(shape=array.shape, affine=moved, frame_of_reference_uid=FRAME)
+    )
+    inputs = [
+        build.entry(role="a", steps=[{"kind": "crop", "above": 50}], intensity={"kind": "none"}),
+        build.entry(role="b", intensity={"kind": "min-max"}),
+    ]
+    manifest = build.validated(inputs=inputs)
+    # When it is brought to the crop's grid
+    seen = fusion.prepare(manifest, replace(first, array=cropped), {"b": second})
+    whole = fusion.prepare(_uncropped(inputs), replace(first, array=cropped), {"b": second})
+    # Then it is the same as without the crop, in what is left
+    np.testing.assert_array_equal(seen.arrays["image"][1], whole.arrays["image"][1][seen.region])
+
+
+def _uncropped(inputs: list[dict[str, Any]]) -> Manifest:
+    """The same without steps."""
+    return build.validated(inputs=[{key: entry[key] for key in entry if key != "steps"} for entry in inputs])

@@ -95,6 +95,45 @@ def test_a_given_task_is_taken_and_an_unknown_one_refused(tmp_path: Path) -> Non
         plain_onnx.add(file, tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("outputs", "task", "said"),
+    [
+        (
+            [[1, 2]],
+            "segmentation",
+            "the manifest's labels and the background need (1, 2, slices, rows, columns)",
+        ),
+        ([[1, 2]], "image", "an image needs (1, 1, slices, rows, columns)"),
+        ([[1, 3, 64, 64]], "classification", "the manifest's classes need (1, classes)"),
+        ([[1, 3, 64, 64]], "regression", "the manifest's values need (1, values)"),
+        ([[1, 2]], "detection", "boxes of a patch of one slice need (boxes, 4)"),
+        (
+            [[7]],
+            "segmentation",
+            "the manifest's labels and the background need (1, 2, slices, rows, columns)",
+        ),
+    ],
+)
+def test_a_task_that_the_network_cannot_do_is_refused_and_nothing_written(
+    tmp_path: Path, outputs: list[list[object]], task: str, said: str
+) -> None:
+    file = _file(tmp_path, _graph([[1, 1, 64, 64]], outputs))
+    with pytest.raises(PackageError) as refused:
+        plain_onnx.add(file, tmp_path / "out", task=task)
+    assert f"{file}: the network does not fit --task {task}: " in str(refused.value)
+    assert said in str(refused.value) and "give the --task that it does" in str(refused.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_network_that_fits_no_task_is_refused_too(tmp_path: Path) -> None:
+    file = _file(tmp_path, _graph([[1, 1, 64, 64]], [[1, 5, 7]]))
+    with pytest.raises(
+        PackageError, match="does not fit the task classification, guessed from the outputs out0"
+    ):
+        plain_onnx.add(file, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_is_no_network_in_one_piece_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(PackageError, match=r"none\.onnx: No such file"):
         plain_onnx.add(tmp_path / "none.onnx", tmp_path / "out")

@@ -9,7 +9,7 @@ import pytest
 import scipy.ndimage
 from numpy.typing import NDArray
 
-from engines import components, postprocess, preprocess
+from engines import components, postprocess, resampling
 from engines.errors import OutputError
 
 RNG = np.random.default_rng(7)
@@ -28,7 +28,7 @@ def _dense(logits: NDArray[np.float32], shape: tuple[int, int, int], *, softmax:
         values = np.exp(values - values.max(axis=0))
         values /= values.sum(axis=0)
     for axis in range(3):
-        weights = preprocess.axis_weights(logits.shape[axis + 1], shape[axis], antialias=False)
+        weights = resampling.axis_weights(logits.shape[axis + 1], shape[axis], antialias=False)
         if weights is not None:
             values = np.moveaxis(np.tensordot(weights.toarray(), values, axes=(1, axis + 1)), 0, axis + 1)
     return values.argmax(axis=0)
@@ -153,7 +153,7 @@ def test_probabilities_are_those_of_all_classes_at_once(source: tuple[int, int, 
     values = np.exp(logits.astype(np.float64))
     values /= values.sum(axis=0)
     for axis in range(3):
-        weights = preprocess.axis_weights(logits.shape[axis + 1], source[axis], antialias=False)
+        weights = resampling.axis_weights(logits.shape[axis + 1], source[axis], antialias=False)
         if weights is not None:
             values = np.moveaxis(np.tensordot(weights.toarray(), values, axes=(1, axis + 1)), 0, axis + 1)
     for number, share in wanted.items():

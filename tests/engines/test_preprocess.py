@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engines import grids, preprocess
+from engines import grids, preprocess, resampling
 from engines import intensity as intensities
 from engines import manifest_inputs as manifest
 from engines.errors import VolumeError
@@ -44,7 +44,7 @@ def test_values_stay_where_they_are_in_the_patient(spacing: tuple[float, float, 
     """Where an image is linear, the resampled image is the same line read at the new grid's points."""
     source = build.volume(np.zeros((24, 32, 40))).geometry
     grid = grids.at_spacing(source, spacing)
-    resampled = preprocess.resample(_ramp(source), grid.shape)
+    resampled = resampling.resample(_ramp(source), grid.shape)
     # Away from the faces, beyond which the edge value holds.
     margins = [int(np.ceil(max(1, m / n))) for n, m in zip(source.shape, grid.shape, strict=True)]
     inner = tuple(slice(margin, -margin) for margin in margins)
@@ -55,7 +55,7 @@ def test_values_stay_where_they_are_in_the_patient(spacing: tuple[float, float, 
 @pytest.mark.parametrize(("n_in", "n_out"), [(512, 133), (133, 512), (7, 3), (3, 7), (1, 4), (5, 1), (10, 9)])
 @pytest.mark.parametrize("antialias", [True, False])
 def test_weights_are_averages(n_in: int, n_out: int, antialias: bool) -> None:
-    weights = preprocess.axis_weights(n_in, n_out, antialias=antialias)
+    weights = resampling.axis_weights(n_in, n_out, antialias=antialias)
     assert weights is not None
     assert weights.shape == (n_out, n_in)
     assert weights.data.min() > 0
@@ -66,23 +66,23 @@ def test_weights_are_averages(n_in: int, n_out: int, antialias: bool) -> None:
 
 
 def test_equal_lengths_change_nothing() -> None:
-    assert preprocess.axis_weights(9, 9, antialias=True) is None
+    assert resampling.axis_weights(9, 9, antialias=True) is None
     array = RNG.normal(size=(5, 6, 7)).astype(np.float32)
-    np.testing.assert_array_equal(preprocess.resample(array, (5, 6, 7)), array)
+    np.testing.assert_array_equal(resampling.resample(array, (5, 6, 7)), array)
 
 
 def test_detail_that_does_not_fit_is_averaged_away() -> None:
     checkers = np.indices((32, 32, 32)).sum(axis=0) % 2
-    small = preprocess.resample(checkers, (8, 8, 8))
+    small = resampling.resample(checkers, (8, 8, 8))
     np.testing.assert_allclose(small, 0.5, atol=0.01)
     noise = RNG.normal(size=(32, 32, 32))
-    assert preprocess.resample(noise, (8, 8, 8)).std() < 0.2
+    assert resampling.resample(noise, (8, 8, 8)).std() < 0.2
 
 
 def test_threads_do_not_change_a_bit() -> None:
     array = RNG.normal(size=(37, 50, 41))
-    one = preprocess.resample(array, (11, 20, 60), threads=1)
-    np.testing.assert_array_equal(one, preprocess.resample(array, (11, 20, 60), threads=3))
+    one = resampling.resample(array, (11, 20, 60), threads=1)
+    np.testing.assert_array_equal(one, resampling.resample(array, (11, 20, 60), threads=3))
 
 
 def test_noise_in_the_spacing_does_not_change_the_grid() -> None:

@@ -9,7 +9,7 @@ import pytest
 import scipy.ndimage
 from numpy.typing import NDArray
 
-from engines import postprocess, preprocess
+from engines import postprocess, resampling
 
 SHAPE, SOURCE = (6, 14, 12), (9, 150, 140)
 
@@ -22,7 +22,7 @@ def _logits(classes: int) -> NDArray[np.float32]:
 def _enlarged(values: NDArray[Any]) -> NDArray[np.float64]:
     """Every class on the whole source grid."""
     for axis in range(3):
-        weights = preprocess.axis_weights(SHAPE[axis], SOURCE[axis], antialias=False)
+        weights = resampling.axis_weights(SHAPE[axis], SOURCE[axis], antialias=False)
         assert weights is not None
         values = np.moveaxis(np.tensordot(weights.toarray(), values, axes=(1, axis + 1)), 0, axis + 1)
     return values

@@ -110,8 +110,11 @@ def test_what_is_not_a_network_is_refused(tmp_path: Path, engine: loader.Engine)
     good = build.network()
     for name, weights in {"text": b"not a network", "empty": b"", "cut": good[: len(good) // 2]}.items():
         opened = package.open_package(build.write(tmp_path / name, weights))
-        with pytest.raises(RunnerError, match="refuses the network"):
+        with pytest.raises(RunnerError, match="refuses the network") as refused:
             loader.open_runner(opened, engine=engine)
+        # Then its file is named, and what to do
+        assert str(refused.value).startswith(f"{opened.weights}: ")
+        assert "export the network to ONNX again" in str(refused.value)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -264,12 +264,13 @@ def required(config, bundle): config["network_def"]["_requires_"] = "$print(1)"
 def wrong_key(config, bundle): config["network_def"]["colour"] = 1
 def no_definition(config, bundle): del config["network_def"]
 def other_weights(config, bundle): torch.save({"a": torch.zeros(2)}, bundle / "models" / "model.pt")
+def other_widths(config, bundle): config["network_def"]["channels"] = [6, 8]
 def pickled(config, bundle): torch.save(torch.nn.Linear(2, 2), bundle / "models" / "model.pt")
 def no_weights(config, bundle): (bundle / "models" / "model.pt").unlink()
 def rubbish(config, bundle): (bundle / "models" / "model.pt").write_bytes(b"rubbish")
 def window(config, bundle): config["inferer"]["roi_size"] = [33, 33, 33]
 for change in (scripts, other_class, function, nested, expression, required, wrong_key, no_definition,
-               other_weights, pickled, no_weights, rubbish, window):
+               other_weights, other_widths, pickled, no_weights, rubbish, window):
     attempt(change.__name__, change)
 (folder / "said.json").write_text(json.dumps(said))
 """
@@ -290,12 +291,23 @@ def test_code_and_foreign_weights_are_refused_by_name(made: Path, tmp_path: Path
         "required": "configs/inference.json: network_def::_requires_: $print(1) is code",
         "wrong_key": "configs/inference.json: network_def: MONAI cannot build it",
         "no_definition": "configs/inference.json: network_def: it is missing",
-        "other_weights": "models/model.pt: the weights are not this network's",
-        "pickled": "it holds more than tensors, which only running its code would load",
-        "no_weights": "there is no model.pt or model.pth or model.ts: fetch the bundle's weights",
-        "rubbish": "fetch the file again",
+        "other_weights": "models/model.pt: the weights are not this network's: 16 missing (model.0.conv.weight, ",
+        "other_widths": "models/model.pt: the weights are not this network's: ",
+        "pickled": "models/model.pt: it holds more than tensors, which only running its code would load",
+        "no_weights": "models: there is no model.pt or model.pth or model.ts: fetch the bundle's weights",
+        "rubbish": "models/model.pt: these are no weights of PyTorch: ",
         "window": "configs/inference.json: network_def: of an input of (1, 1, 33, 33, 33) it makes (1, 1, 34, 34, 34)",
     }
-    assert {name: text for name, text in said.items() if expected[name] not in text} == {}
+    whole = {name: f"{tmp_path / name}/bundle/{text}" for name, text in expected.items()}
+    assert {name: text for name, text in said.items() if not text.startswith(whole[name])} == {}
     assert set(said) == set(expected)
+    # The first few of the weights, however many there are
+    assert (
+        said["other_weights"].count("model.0.") == 3
+        and "; 1 not in the network (a): " in said["other_weights"]
+    )
+    assert (
+        " of another shape (model.0.conv.weight, " in said["other_widths"]
+        and "missing" not in said["other_widths"]
+    )
     assert not list(tmp_path.rglob("ran"))

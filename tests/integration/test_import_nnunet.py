@@ -159,7 +159,10 @@ def _with_code(model: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
-        (_without_plans, ["plans.json: there is no such file"]),
+        (
+            _without_plans,
+            ["it holds no plans.json: give the folder that holds plans.json, dataset.json, fold_*"],
+        ),
         (_of_a_cascade, ["configurations.test.previous_stage: 3d_lowres"]),
         (_of_torch_resampling, ["configurations.test.resampling_fn_data: resample_torch_fornnunet"]),
         (_of_another_architecture, ["network_class_name: mine.TransformerUNet", "nonlin: os.system"]),

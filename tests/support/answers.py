@@ -70,7 +70,7 @@ STATEMENTS = (
         evidence=("pneumothorax",),
         explanation="probability 0.83 (threshold 0.5)",
         deciding=(CLASSES[0],),
-        above=0.5,
+        at_least=0.5,
     ),
     Finding(
         key="effusion",
@@ -79,7 +79,7 @@ STATEMENTS = (
         evidence=("effusion",),
         explanation="probability 0.125 (threshold 0.5)",
         deciding=(CLASSES[1],),
-        above=0.5,
+        at_least=0.5,
     ),
 )
 VALUES = (Measurement(key="age", name=AGE, value=61.5, unit=YEARS),)

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from tests.engines import build
 from tests.support import phantoms
 from tests.worker import journey as journeys
 from worker import assets
@@ -126,3 +127,24 @@ def test_the_shipped_model_gives_the_answer_of_its_example() -> None:
     assert [verdict["agrees"] for verdict in line["example"]] == [True, True]
     size = sum(path.stat().st_size for path in (assets.models() / "chest-ct" / "example").iterdir())
     assert size < 300_000
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"labels": 4}, "the manifest's labels and the background need (1, 5, "),
+        ({"inputs": [build.entry(name="other")]}, "the network has the inputs ["),
+    ],
+)
+def test_a_network_that_the_manifest_does_not_describe_is_refused_with_what_to_do(
+    tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    # Given a package whose manifest means another network
+    folder = build.write(tmp_path / "odd", build.network(), **changes)
+    # When it is checked
+    result = _run("check", folder)
+    # Then the file and the remedy are named
+    assert result.exit_code == 1
+    [line] = [line for line in result.stderr.splitlines() if said in line]
+    assert f"{folder / 'model.yaml'}: " in line
+    assert line.endswith("correct the manifest, or export the network again")

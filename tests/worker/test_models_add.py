@@ -10,7 +10,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from tests.engines import build
+from tests.engines import build, nets
 from worker import cli
 
 pytestmark = pytest.mark.usefixtures("contained")
@@ -42,6 +42,33 @@ def test_an_onnx_file_becomes_a_package_and_check_says_what_is_left(
     manifest.write_text("\n".join(line for line in manifest.read_text().splitlines() if "# TODO" not in line))
     checked = _run("check", "network", "--config", "secondread.yaml", "--data", tmp_path / "storage")
     assert checked.exit_code == 0, checked.stderr
+
+
+@pytest.mark.parametrize(
+    ("task", "keys"),
+    [
+        ("classification", ["classes.class_0.code: IMPORTED-0", "classes.class_1.code: IMPORTED-1"]),
+        ("regression", ["values.value_0.name: IMPORTED-0", "values.value_1.name: IMPORTED-1"]),
+        ("segmentation", ["labels.label_1.type: IMPORTED-1", "labels.label_2.type: IMPORTED-2"]),
+    ],
+)
+def test_codes_that_only_stand_for_others_are_warned_of_whatever_the_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str, keys: list[str]
+) -> None:
+    # Given a package of a plain ONNX file, whose codes nobody knows
+    monkeypatch.chdir(tmp_path)
+    network = (
+        build.network(shape=(8, 16, 16)) if task == "segmentation" else nets.pooled((0.0,) * 2, (1.0,) * 2)
+    )
+    (tmp_path / "network.onnx").write_bytes(network)
+    (tmp_path / "secondread.yaml").write_text(f"models: [{tmp_path / 'made'}]\n")
+    added = _run("add", "network.onnx", "--out", "made", "--task", task)
+    # When it is made, and when it is checked
+    checked = _run("check", "network", "--config", "secondread.yaml", "--data", tmp_path / "storage")
+    # Then each of them is named
+    for said in (added.stderr, checked.stderr):
+        lines = [line.split("outputs[0].")[1] for line in said.splitlines() if "is a placeholder" in line]
+        assert lines == [f"{key} is a placeholder: give the code that others know" for key in keys]
 
 
 def test_a_failure_is_a_sentence(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import yaml
 from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 
+from db import jobs
 from tests.engines import build
 from tests.support import phantoms
 from tests.worker import journey as journeys
@@ -116,6 +117,42 @@ def test_a_late_image_replaces_the_answer_to_the_same_question(shifting: Journey
     assert {asked: job.supersedes for asked, job in second.items()} == {
         asked: job.id for asked, job in first.items()
     }
+
+
+@pytest.mark.parametrize(
+    ("prompts", "said"),
+    [
+        ({}, 'the model has no prompt "shift": it takes none'),
+        (
+            {"prompts": [{"name": "shift", "values": 0}]},
+            'prompt "shift" has 1 axes; the model\'s own has the shape ()',
+        ),
+    ],
+    ids=["no prompt", "another shape"],
+)
+def test_a_package_that_cannot_be_asked_the_same_fails_the_job_by_the_parameter_s_name(
+    shifting: Journey, tmp_path: Path, prompts: dict[str, Any], said: str
+) -> None:
+    # Given a job with parameters that waits, and another package in the place of its own
+    shifting.routes = [_route("shifted", shift=[0.25])]
+    (job_id,) = shifting.arrive(journeys.datasets())
+    journeys.write_model(tmp_path / "other" / "tiny", **prompts)
+    before, shifting.shelf = shifting.shelf, Shelf([tmp_path / "other"], threads=1)
+    # When its turn comes
+    shifting.analyse(job_id)
+    # Then no job follows that could only fail, and it says which parameter it is, and of which route
+    (job,) = shifting.why().jobs
+    assert (job.state, job.reason, job.objects) == ("failed", "parameters", [])
+    assert f"cannot be given the job's parameters: {said}" in job.error
+    assert "correct routes.shifted.parameters.tiny" in job.error
+    assert shifting.why().study.state == "done"
+    # And once the former package is back, it can be retried
+    shifting.shelf.close()
+    shifting.shelf = before
+    with shifting.database.write() as session:
+        assert jobs.retry(session, job.id)
+    shifting.recover()
+    assert shifting.job().state == "done"
 
 
 def test_parameters_are_one_text_in_whatever_order() -> None:

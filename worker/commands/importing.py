@@ -86,12 +86,12 @@ def _tell(package: ModelPackage) -> None:
 
 def warn(package: ModelPackage) -> None:
     """Say which of the package's codes only stand for others."""
-    for label in package.manifest.labels:
-        if label.type.scheme == "99SECONDREAD":
-            edge.errors.print(
-                f"{package.folder}: outputs[0].labels.{label.key}.type: {label.type.value} is a placeholder: "
-                "give the code that others know",
-                style="yellow",
-                markup=False,
-                soft_wrap=True,
-            )
+    from engines.importing import package_writer
+
+    for placeholder in package_writer.placeholders(package.manifest):
+        edge.errors.print(
+            f"{package.folder}: {placeholder} is a placeholder: give the code that others know",
+            style="yellow",
+            markup=False,
+            soft_wrap=True,
+        )

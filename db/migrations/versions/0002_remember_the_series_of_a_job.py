@@ -22,7 +22,3 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('id', name=op.f('pk_job_series')),
     sa.UniqueConstraint('job_id', 'role', name=op.f('uq_job_series_job_id_role'))
     )
-
-
-def downgrade() -> None:
-    op.drop_table('job_series')

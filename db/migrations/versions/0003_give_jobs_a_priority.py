@@ -28,10 +28,3 @@ def upgrade() -> None:
         sqlite_where=sa.text("state = 'delivering' AND priority = 0"),
         postgresql_where=sa.text("state = 'delivering' AND priority = 0"),
     )
-
-
-def downgrade() -> None:
-    op.drop_index('ix_jobs_urgent', table_name='jobs')
-    op.drop_index('ix_jobs_queued', table_name='jobs')
-    with op.batch_alter_table('jobs', schema=None) as batch_op:
-        batch_op.drop_column('priority')

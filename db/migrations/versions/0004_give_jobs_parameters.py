@@ -14,8 +14,3 @@ depends_on = None
 def upgrade() -> None:
     # What was made before had none.
     op.add_column('jobs', sa.Column('parameters', sa.Text(), server_default='', nullable=False))
-
-
-def downgrade() -> None:
-    with op.batch_alter_table('jobs', schema=None) as batch_op:
-        batch_op.drop_column('parameters')

@@ -33,12 +33,3 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_boxes_job_id'), ['job_id'], unique=False)
         batch_op.create_index('ix_boxes_key_job_id_score', ['key', 'job_id', 'score'], unique=False)
         batch_op.create_index('ix_boxes_code_value_job_id_score', ['code_value', 'job_id', 'score'], unique=False)
-
-
-def downgrade() -> None:
-    with op.batch_alter_table('boxes', schema=None) as batch_op:
-        batch_op.drop_index('ix_boxes_code_value_job_id_score')
-        batch_op.drop_index('ix_boxes_key_job_id_score')
-        batch_op.drop_index(batch_op.f('ix_boxes_job_id'))
-
-    op.drop_table('boxes')
