@@ -30,17 +30,23 @@ class Sign:
 
 def of_groups(
     images: Sequence[ImageFile], groups: Sequence[Sequence[int]], sign: Sign | None, *, by: MomentsBy
-) -> list[str]:
-    """The value of each group of images, in words: "61.2 s" after the first, "b 800", "2.3 ms"; "" where unknown."""
+) -> list[float | None]:
+    """The value of each group of images: seconds since the first, s/mm2 or ms; None for all where it is unknown."""
     if by == "time":
         return _seconds(images, groups)
     if sign is None or sign.counts:
-        return [""] * len(groups)
-    values = [sign.read(images[group[0]].ds) for group in groups]
-    return [f"b {value:g}" if by == "b-value" else f"{value:g} ms" for value in values]
+        return [None] * len(groups)
+    return [sign.read(images[group[0]].ds) for group in groups]
 
 
-def _seconds(images: Sequence[ImageFile], groups: Sequence[Sequence[int]]) -> list[str]:
+def in_words(value: float, by: MomentsBy) -> str:
+    """ "61.2 s", "b 800" or "2.3 ms"."""
+    if by == "b-value":
+        return f"b {value:g}"
+    return f"{round(value, 1):g} {'s' if by == 'time' else 'ms'}"
+
+
+def _seconds(images: Sequence[ImageFile], groups: Sequence[Sequence[int]]) -> list[float | None]:
     """By the first clock that all images have and that goes forward from group to group."""
     for sign in SIGNS["time"]:
         read = [sign.read(image.ds) for image in images] if sign.is_clock else [None]
@@ -49,8 +55,8 @@ def _seconds(images: Sequence[ImageFile], groups: Sequence[Sequence[int]]) -> li
             continue
         began = [min(known[index] for index in group) for group in groups]
         if all(earlier < later for earlier, later in pairwise(began)):
-            return [f"{round(value - began[0], 1):g} s" for value in began]
-    return [""] * len(groups)
+            return [round(value - began[0], 3) for value in began]
+    return [None] * len(groups)
 
 
 def _number(keyword: str, per_unit: float = 1.0) -> Callable[[Dataset], float | None]:

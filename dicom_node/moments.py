@@ -18,8 +18,8 @@ from dicom_node.moment_values import Sign
 from engines.errors import VolumeError
 from engines.volume import MomentsBy
 
-#: Given how many moments there are, the indices of those that are wanted, in their order.
-Choice = Callable[[int], Sequence[int]]
+#: Given the value of each moment, None where it is unknown, the indices of those that are wanted, in their order.
+Choice = Callable[[Sequence[float | None]], Sequence[int]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,15 +52,12 @@ def chosen(images: Sequence[ImageFile], wanted: Wanted, decoders: Decoders) -> t
     """
     places = _places(geometry.stack([image.ds for image in images]))
     groups, sign = _told_apart(images, places, wanted.by)
+    values = moment_values.of_groups(images, groups, sign, by=wanted.by)
     try:
-        numbers = wanted.choice(len(groups))
+        numbers = wanted.choice(values)
     except VolumeError as error:
         raise SeriesError("too-few-moments", f"T{str(error)[1:]}.") from error
-    values = moment_values.of_groups(images, groups, sign, by=wanted.by)
-    names = [
-        f"moment {number} of {len(groups)}{f' ({value})' if value else ''}"
-        for number, value in enumerate(values, start=1)
-    ]
+    names = _names(values, wanted.by)
     _refuse_incomplete(images, places, {names[number]: groups[number] for number in numbers})
     made, notes = [], []
     for number in numbers:
@@ -69,6 +66,12 @@ def chosen(images: Sequence[ImageFile], wanted: Wanted, decoders: Decoders) -> t
         notes += copies
     said = ", ".join(moment.name.removeprefix("moment ") for moment in made)
     return made, [f"looked at by {wanted.by}: {said}", *notes]
+
+
+def _names(values: Sequence[float | None], by: MomentsBy) -> list[str]:
+    """What to call each moment."""
+    said = ["" if value is None else f" ({moment_values.in_words(value, by)})" for value in values]
+    return [f"moment {number} of {len(said)}{value}" for number, value in enumerate(said, start=1)]
 
 
 def _places(stack: Stack) -> NDArray[np.int_]:

@@ -108,25 +108,33 @@ class Moments(Strict):
     take: Annotated[
         tuple[Literal["first", "last"] | Annotated[int, Field(ge=1, le=4096)], ...], Field(max_length=64)
     ] = ()
+    #: Or those nearest to these values of `by` (s since the first, s/mm2, ms), no further away than `within`.
+    at: Annotated[tuple[float, ...], Field(max_length=64)] = ()
+    within: Annotated[float, Field(ge=0)] | None = None
 
     @model_validator(mode="after")
     def _says_which(self) -> Moments:
-        if (self.count is None) != bool(self.take):
-            raise ValueError("give count or take: how many of the first, or which")
-        if len({1 if one == "first" else one for one in self.take}) < len(self.take):
-            raise ValueError("take: one of them is named twice")
+        if [self.count is not None, bool(self.take), bool(self.at)].count(True) != 1:
+            raise ValueError(
+                "give one of count, take and at: how many of the first, which, or near which values"
+            )
+        if (self.within is None) == bool(self.at):
+            raise ValueError("within goes with at: how far a volume's value may be from what is asked for")
+        for key, given in (("take", [1 if one == "first" else one for one in self.take]), ("at", self.at)):
+            if len(set(given)) < len(given):
+                raise ValueError(f"{key}: one of them is named twice")
         return self
 
     @property
     def length(self) -> int:
         """How many the network sees."""
-        return self.count or len(self.take)
+        return self.count or len(self.take or self.at)
 
     @property
     def least(self) -> int:
         """The fewest that a series must have."""
-        if self.count is not None:
-            return self.count
+        if self.count is not None or self.at:
+            return self.length
         highest = max((1 if one == "first" else one for one in self.take if one != "last"), default=0)
         # The last one must be another than those before it.
         return highest + ("last" in self.take)

@@ -33,7 +33,7 @@ _ROWS: tuple[tuple[Code, dict[str, str]], ...] = (
             "no-files": "it has no images",
             "no-pixel-data": "an image has no pixels",
             "single-slice": "it has one image only",
-            "too-few-moments": "it has fewer volumes over time (or b-values, echoes) than the model looks at",
+            "too-few-moments": "it lacks volumes over time (or b-values, echoes) that the model looks at",
             "truncated": "an image did not arrive whole",
         },
     ),

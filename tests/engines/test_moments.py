@@ -64,16 +64,43 @@ def volume(*further: int) -> Volume:
     ],
 )
 def test_the_moments_that_are_seen(count: int, keys: dict[str, Any], expected: tuple[int, ...]) -> None:
-    assert moments.chosen(count, Moments.model_validate({"by": "time", **keys})) == expected
+    assert moments.chosen([None] * count, Moments.model_validate({"by": "time", **keys})) == expected
+
+
+def test_moments_near_values_are_seen() -> None:
+    entry = Moments.model_validate({"by": "b-value", "at": [800, 0], "within": 100})
+    assert moments.chosen([0, 50, 400, 750, 1000], entry) == (3, 0)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([0, 50, 400], "no volume of its own within 100 of b-value 800; it has 0, 50, 400"),
+        ([400, 800], "no volume of its own within 100 of b-value 0; it has 400, 800"),
+        ([None, None], "do not tell the b-value of each volume"),
+        ([0], "the series has 1 volume by b-value; the model needs 2"),
+    ],
+)
+def test_a_series_without_the_values_is_refused(values: list[float | None], said: str) -> None:
+    entry = Moments.model_validate({"by": "b-value", "at": [0, 800], "within": 100})
+    with pytest.raises(VolumeError) as caught:
+        moments.chosen(values, entry)
+    assert said in str(caught.value)
+
+
+def test_two_values_are_not_one_volume() -> None:
+    entry = Moments.model_validate({"by": "time", "at": [0, 60], "within": 100})
+    with pytest.raises(VolumeError, match="no volume of its own within 100 of time 0; it has 40, 200"):
+        moments.chosen([40, 200], entry)
 
 
 @pytest.mark.parametrize(("keys", "least"), [({"count": 3}, 3), ({"take": ["first", 3, "last"]}, 4)])
 def test_a_series_of_fewer_is_refused(keys: dict[str, Any], least: int) -> None:
     entry = Moments.model_validate({"by": "b-value", **keys})
     with pytest.raises(VolumeError) as caught:
-        moments.chosen(least - 1, entry)
+        moments.chosen([None] * (least - 1), entry)
     assert f"has {least - 1} volumes by b-value; the model needs {least}, of which" in str(caught.value)
-    assert len(moments.chosen(least, entry)) == 3
+    assert len(moments.chosen([None] * least, entry)) == 3
 
 
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
@@ -175,8 +202,11 @@ def test_an_example_keeps_its_moments(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("moments", "said"),
     [
-        ({"by": "time"}, "give count or take"),
-        ({"by": "time", "count": 2, "take": ["first"]}, "give count or take"),
+        ({"by": "time"}, "give one of count, take and at"),
+        ({"by": "time", "count": 2, "take": ["first"]}, "give one of count, take and at"),
+        ({"by": "time", "at": [0, 60]}, "within goes with at"),
+        ({"by": "time", "count": 2, "within": 3}, "within goes with at"),
+        ({"by": "time", "at": [0, 0], "within": 3}, "at: one of them is named twice"),
         ({"by": "time", "take": ["first", 1]}, "one of them is named twice"),
         ({"by": "time", "take": [0]}, "moments.take[0]"),
         ({"by": "colour", "count": 2}, "moments.by"),
