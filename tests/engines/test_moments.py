@@ -34,7 +34,26 @@ def enhancing(channels: int = 3) -> bytes:
     return build.serialised([node], tensors, classes=2, channels=channels)
 
 
-def write(folder: Path, moments: dict[str, Any] | None = None, **changes: Any) -> Path:
+def enhancing_over_time(patch: tuple[int, int, int] = (8, 16, 16)) -> bytes:
+    """A network with an axis of time, (n, 1, 3, slices, rows, columns), that marks where it differs by 0.15 along it."""
+    node = build.helper.make_node
+    weights = np.array([0, 50], np.float32).reshape(2, 1, 1, 1, 1)
+    tensors = [
+        numpy_helper.from_array(np.array([0, 1, 3, *patch], np.int64), "shape"),
+        numpy_helper.from_array(weights, "w"),
+        numpy_helper.from_array(np.array([0, -50 * 0.15], np.float32), "b"),
+    ]
+    nodes = [
+        node("Reshape", ["image", "shape"], ["times"]),
+        node("ReduceMax", ["times"], ["highest"], axes=[2], keepdims=0),
+        node("ReduceMin", ["times"], ["lowest"], axes=[2], keepdims=0),
+        node("Sub", ["highest", "lowest"], ["range"]),
+        node("Conv", ["range", "w", "b"], ["logits"]),
+    ]
+    return build.serialised(nodes, tensors, classes=2, shape=patch, channels=3)
+
+
+def write(folder: Path, moments: dict[str, Any] | None = None, network: bytes = b"", **changes: Any) -> Path:
     """A package that marks what takes up contrast; `changes` are of its input, those of "manifest" of the rest."""
     more = changes.pop("manifest", {})
     entry = build.entry(moments=moments or TAKE, intensity=WINDOW, **changes)
@@ -45,7 +64,7 @@ def write(folder: Path, moments: dict[str, Any] | None = None, **changes: Any) -
         "outputs": outputs,
         "measurements": [build.measurement("mean", "mean", of=["lesion"], unit=unit)],
     }
-    return build.write(folder, enhancing(), **measured | more)
+    return build.write(folder, network or enhancing(), **measured | more)
 
 
 def volume(*further: int) -> Volume:
@@ -104,10 +123,11 @@ def test_a_series_of_fewer_is_refused(keys: dict[str, Any], least: int) -> None:
 
 
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+@pytest.mark.parametrize("network", [enhancing(), enhancing_over_time()], ids=["channels", "an axis of time"])
 def test_what_takes_up_contrast_is_marked_and_measured_in_the_first_moment(
-    tmp_path: Path, engine: loader.Engine
+    tmp_path: Path, engine: loader.Engine, network: bytes
 ) -> None:
-    opened = package.open_package(write(tmp_path))
+    opened = package.open_package(write(tmp_path, network=network))
     with loader.open_runner(opened, engine=engine, threads=1) as runner:
         found = predict.predict(opened, runner, volume(1, 3))
     expected = np.zeros(SHAPE, np.uint8)
