@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dicom_node import geometry, moment_values, selection
+from dicom_node import elements, geometry, moment_values, selection
 from dicom_node.decoding import Decoders
 from dicom_node.errors import SeriesError
 from dicom_node.geometry import Stack
@@ -50,6 +50,7 @@ def chosen(images: Sequence[ImageFile], wanted: Wanted, decoders: Decoders) -> t
     say which image is of which, "repeated-position" where a moment has unlike images at one place, and
     "missing-slice" where it lacks one that another has.
     """
+    images, aside = _without_directions(images) if wanted.by == "b-value" else (images, [])
     places = _places(geometry.stack([image.ds for image in images]))
     groups, sign = _told_apart(images, places, wanted.by)
     values = moment_values.of_groups(images, groups, sign, by=wanted.by)
@@ -59,13 +60,31 @@ def chosen(images: Sequence[ImageFile], wanted: Wanted, decoders: Decoders) -> t
         raise SeriesError("too-few-moments", f"T{str(error)[1:]}.") from error
     names = _names(values, wanted.by)
     _refuse_incomplete(images, places, {names[number]: groups[number] for number in numbers})
-    made, notes = [], []
+    made, notes = [], aside
     for number in numbers:
         moment, copies = _moment(names[number], [images[index] for index in groups[number]], decoders)
         made.append(moment)
         notes += copies
     said = ", ".join(moment.name.removeprefix("moment ") for moment in made)
     return made, [f"looked at by {wanted.by}: {said}", *notes]
+
+
+def _without_directions(images: Sequence[ImageFile]) -> tuple[Sequence[ImageFile], list[str]]:
+    """Set images of single diffusion directions aside where there is a trace image at each of their places.
+
+    Some scanners send both in one series, told apart by Diffusion Directionality (PS3.3 C.8.13.5.9).
+    """
+    kinds = [elements.text(image.ds, "DiffusionDirectionality") for image in images]
+    single = {index for index, kind in enumerate(kinds) if kind == "DIRECTIONAL"}
+    spots = [
+        (elements.text(image.ds, "ImagePositionPatient"), elements.number(image.ds, "DiffusionBValue"))
+        for image in images
+    ]
+    traced = {spots[index] for index, kind in enumerate(kinds) if kind == "ISOTROPIC"}
+    if not single or not {spots[index] for index in single} <= traced:
+        return images, []
+    kept = [image for index, image in enumerate(images) if index not in single]
+    return kept, [f"{len(single)} images of single diffusion directions set aside: there are trace images"]
 
 
 def _names(values: Sequence[float | None], by: MomentsBy) -> list[str]:

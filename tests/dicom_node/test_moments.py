@@ -197,6 +197,30 @@ def test_directions_of_one_b_value_are_refused(tmp_path: Path) -> None:
     assert str(error).startswith("Moment 2 of 2 (b 800): 5 of the series' positions have more than one image")
 
 
+def directed(*kinds: str) -> moments.Change:
+    """b 0, then b 800 in directions and as their trace."""
+
+    def change(ds: Dataset, moment: int) -> None:
+        moments.weighted([0] + [800] * (len(kinds) - 1))(ds, moment)
+        ds.add_new(0x00189075, "CS", kinds[moment])
+
+    return change
+
+
+def test_of_directions_and_their_trace_the_trace_is_looked_at(tmp_path: Path) -> None:
+    kinds = ("NONE", "DIRECTIONAL", "DIRECTIONAL", "ISOTROPIC")
+    found = read(moments.series(4, directed(*kinds)), tmp_path, by="b-value", count=2)
+    holds(found, 0, 3)
+    assert "10 images of single diffusion directions set aside: there are trace images" in found.notes
+
+
+def test_directions_without_a_trace_at_each_place_are_refused(tmp_path: Path) -> None:
+    made = moments.series(3, directed("NONE", "DIRECTIONAL", "ISOTROPIC"))
+    incomplete = [ds for ds in made if ds.InstanceNumber != 12]
+    error = refused(incomplete, tmp_path, by="b-value", count=2)
+    assert error.reason == "repeated-position"
+
+
 def test_volumes_that_were_moved_against_each_other_are_refused(tmp_path: Path) -> None:
     def moved(ds: Dataset, moment: int) -> None:
         moments.identified(ds, moment)
