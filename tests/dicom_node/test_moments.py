@@ -16,7 +16,7 @@ from dicom_node.moments import Wanted
 from dicom_node.series import SeriesImages, read_series
 from engines import moments as engine
 from engines.manifest_inputs import Moments
-from tests.support import enhanced, moments, phantoms
+from tests.support import enhanced, moments, pet, phantoms
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 
@@ -122,6 +122,26 @@ def test_frames_of_an_enhanced_image_are_moments_too(tmp_path: Path) -> None:
     # Every third frame, from the second one on
     assert [each.frame_number for each in found.datasets] == [2, 5, 8, 11, 14]
     assert "looked at by time: 2 of 3 (45 s), 3 of 3 (90 s)" in found.notes
+
+
+def test_frames_of_a_dynamic_pet_are_suv_each_with_its_own_slopes(tmp_path: Path) -> None:
+    # Given three frames of a minute, all decay-corrected to the start of the first
+    made = []
+    for moment in range(3):
+        for ds in pet.series(AcquisitionTime=f"110{moment}00", FrameReferenceTime=30e3 + 60e3 * moment):
+            ds.RescaleSlope *= 1 + moment
+            ds.SeriesInstanceUID, ds.FrameOfReferenceUID = "1.2.3", "1.2.3.0"
+            ds.StudyInstanceUID = "1.2"
+            made.append(ds)
+    entry = wanted(by="time", take=["last", "first"])
+    found = read_series(phantoms.write(made, tmp_path), values="SUVbw", wanted=entry)
+    # Then each is SUV: activity, by the dose that was left at the start of the scan and the weight
+    left = pet.DOSE * 2 ** (-3600 / pet.HALF_LIFE)
+    expected = pet.activity() * pet.WEIGHT * 1000 / left
+    np.testing.assert_allclose(found.volume.array, 3 * expected, rtol=1e-5)
+    np.testing.assert_allclose(found.volume.further[0], expected, rtol=1e-5)
+    assert found.volume.unit == "g/ml{SUVbw}"
+    assert "looked at by time: 3 of 3 (120 s), 1 of 3 (0 s)" in found.notes
 
 
 def lacking(number: int) -> list[Dataset]:
