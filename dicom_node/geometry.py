@@ -66,15 +66,19 @@ class Stack:
         """Signed distance of each slice along the normal, mm, ascending."""
         return np.array([plane.position @ self.normal for plane in self.planes])
 
-    def repeated(self) -> list[list[Plane]]:
-        """Groups of two or more slices at one position."""
+    def positions(self) -> list[list[Plane]]:
+        """The slices at each position."""
         groups: list[list[Plane]] = []
         for plane, gap in zip(self.planes, np.diff(self.distances, prepend=-np.inf), strict=True):
             if gap < SAME_POSITION_MM:
                 groups[-1].append(plane)
             else:
                 groups.append([plane])
-        return [group for group in groups if len(group) > 1]
+        return groups
+
+    def repeated(self) -> list[list[Plane]]:
+        """Groups of two or more slices at one position."""
+        return [group for group in self.positions() if len(group) > 1]
 
 
 def stack(datasets: Sequence[Dataset]) -> Stack:

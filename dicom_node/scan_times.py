@@ -54,7 +54,7 @@ def injection(isotope: Dataset, scan: datetime, own_zone: tzinfo | None) -> date
 
     A time with a zone becomes local time by the data set's own zone; without that it is taken as local.
     """
-    found = _date_time(elements.text(isotope, "RadiopharmaceuticalStartDateTime"))
+    found = date_time(elements.text(isotope, "RadiopharmaceuticalStartDateTime"))
     if found is not None:
         if found.tzinfo is not None and own_zone is not None:
             found = found.astimezone(own_zone)
@@ -81,7 +81,7 @@ def _of_ge(datasets: Sequence[Dataset]) -> datetime | None:
         found = str(datasets[0].private_block(*_GE)[_GE_SCAN].value)
     except elements.BROKEN:
         return None
-    read = _date_time(found)
+    read = date_time(found)
     return None if read is None else read.replace(tzinfo=None)
 
 
@@ -115,7 +115,8 @@ def _joined(date: str, time: str) -> datetime | None:
     return None if day is None or clock is None else datetime.combine(day, clock)
 
 
-def _date_time(text: str) -> datetime | None:
+def date_time(text: str) -> datetime | None:
+    """A DICOM date and time, with its zone where it has one; None where it is none."""
     try:
         found = DT(text)
     except elements.BROKEN:

@@ -128,7 +128,7 @@ def without_copies(
                 "repeated-position",
                 f"{len(groups)} of the series' positions have more than one image, e.g. {group[0]} and "
                 f"{group[1]}, and they differ. The series mixes {_mixed(group, images)}: "
-                "have them sent as series of their own.",
+                "have them sent as series of their own, or say in the model's manifest which it looks at (moments).",
             )
         surplus.update(plane.index for plane in group[1:])
     kept = [image for index, image in enumerate(images) if index not in surplus]

@@ -14,6 +14,7 @@ from dicom_node import (
     encoding,
     geometry,
     headers,
+    moments,
     multiframe,
     pixels,
     selection,
@@ -25,10 +26,13 @@ from dicom_node.encoding import Encoding
 from dicom_node.errors import DataSetError, SeriesError
 from dicom_node.geometry import Stack
 from dicom_node.headers import ImageFile
+from dicom_node.moments import Moment
 from engines.volume import SUV, Values, Volume
 
 #: UCUM code of the Hounsfield unit.
 HOUNSFIELD = "[hnsf'U]"
+#: Voxels of two moments are at one place where they are this near: positions are rounded in headers (mm).
+_ONE_GRID_MM = 0.05
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -60,13 +64,16 @@ def read_series(
     planar: bool = False,
     values: Values = "source",
     frames: clip.Choice | None = None,
+    wanted: moments.Wanted | None = None,
     threads: int = 2,
 ) -> SeriesImages:
     """Read the files of one CT, MR or PET series as a volume: classic images, or frames that are described.
 
     With `planar`, read the one image of a series of any kind as a volume of one slice (`single_image`), as displayed
     where `values` says so; with `frames` too, as a clip of those of its frames that it chooses (`clip`). With SUVbw
-    in `values`, those of a PET are SUV by body weight (`suv`).
+    in `values`, those of a PET are SUV by body weight (`suv`). With `wanted`, the series holds several volumes at one
+    place, of which those are read (`moments`): the first is the volume, whose headers are given, and the others are
+    its `further` arrays.
 
     Of a multi-frame image each frame is a slice, as if it had come as a classic one. The slices ascend along
     the normal of their orientation, row x column (PS3.3 C.7.6.2.1.1); Instance Number, frame numbers, file
@@ -78,12 +85,15 @@ def read_series(
     "mixed-patient", "mixed-study", "mixed-series", "mixed-frame-of-reference", "mixed-size",
     "mixed-orientation", "no-geometry", "repeated-instance", "repeated-position", "single-slice",
     "missing-slice", "irregular-spacing", "implausible-spacing", "gantry-tilt", "non-finite", "several-images",
-    "no-suv".
+    "no-suv", "too-few-moments", "unknown-moments", "unlike-moments".
     """
     with headers.quietly(), Decoders() as decoders:
         images, notes = _chosen(_opened(paths), decoders, planar=planar, clips=frames is not None)
         if planar:
             return _alone(images, notes, decoders, frames, values=values)
+        if wanted is not None:
+            chosen, said = moments.chosen(images, wanted, decoders)
+            return _several(chosen, [*notes, *said], values=values, threads=threads, decoders=decoders)
         stack = geometry.stack([image.ds for image in images])
         images, copies = selection.without_copies(stack, images, decoders)
         if copies:
@@ -94,6 +104,37 @@ def read_series(
         volume=volume,
         datasets=tuple(image.ds for image in ordered),
         notes=(*notes, *copies, *value_notes),
+        values=values,
+    )
+
+
+def _several(
+    chosen: Sequence[Moment],
+    notes: Sequence[str],
+    *,
+    values: Values,
+    threads: int,
+    decoders: Decoders,
+) -> SeriesImages:
+    """The first moment as the volume and the others as its further arrays, decoded one after the other."""
+    volumes: list[Volume] = []
+    said = list(notes)
+    for moment in chosen:
+        ordered = [moment.images[plane.index] for plane in moment.stack.planes]
+        volume, odd = _volume(moment.stack, ordered, values=values, threads=threads, decoders=decoders)
+        said += [f"{moment.name}: {note}" for note in odd]
+        if volumes and not volume.geometry.agrees_with(volumes[0].geometry, _ONE_GRID_MM):
+            raise SeriesError(
+                "unlike-moments",
+                f"The slices of {moment.name} do not lie where those of {chosen[0].name} do: they were moved, or "
+                "are of another size. Have each volume sent as a series of its own.",
+            )
+        volumes.append(volume)
+    first = chosen[0]
+    return SeriesImages(
+        volume=replace(volumes[0], further=tuple(volume.array for volume in volumes[1:])),
+        datasets=tuple(first.images[plane.index].ds for plane in first.stack.planes),
+        notes=tuple(said),
         values=values,
     )
 

@@ -149,7 +149,13 @@ def _volume(role: str, arrays: Mapping[str, NDArray[Any]]) -> Volume:
         frame_of_reference_uid=_FRAME,
     )
     unit = str(arrays.get(f"{role}.unit", "1"))
-    return Volume(array=voxels, geometry=geometry, unit=unit, frames=arrays.get(f"{role}.frames"))
+    return Volume(
+        array=voxels,
+        geometry=geometry,
+        unit=unit,
+        frames=arrays.get(f"{role}.frames"),
+        further=tuple(arrays.get(f"{role}.further", ())),
+    )
 
 
 def write(folder: Path, example: Example) -> None:
@@ -167,6 +173,8 @@ def write(folder: Path, example: Example) -> None:
         }
         if volume.frames is not None:
             given[f"{role}.frames"] = volume.frames
+        if volume.further:
+            given[f"{role}.further"] = np.stack(volume.further)
     (place / INPUT).write_bytes(_packed(given))
     made = {"mask": example.mask, "image": example.image}
     wanted = {name: array for name, array in made.items() if array is not None}

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engines import pad, preprocess, registration, steps
+from engines import moments, pad, preprocess, registration, steps
 from engines.errors import RoleError, VolumeError
 from engines.intensity import Scaling
 from engines.manifest import Manifest
@@ -42,7 +42,7 @@ def prepare(manifest: Manifest, volume: Volume, others: Mapping[str, Volume], *,
 
     Each is looked up in `others` once and let go before the next, so that a mapping may read it just then; but
     where the first is cropped, all are held.
-    Planar images are not registered: each is brought to its own size.
+    Planar images are not registered: each is brought to its own size. Each moment of a series is a channel.
 
     Raises VolumeError where one of them cannot be used: a RoleError, which names it, where there are several.
     """
@@ -51,22 +51,20 @@ def prepare(manifest: Manifest, volume: Volume, others: Mapping[str, Volume], *,
         raise RoleError(f"the model needs further series: {', '.join(lacking)}", roles=tuple(lacking))
     if _are_held(manifest):
         others = {entry.called: others[entry.called] for entry in manifest.inputs[1:]}
-    with _about(manifest, manifest.reference):
+    together = _together(manifest, volume, others)
+    with _about(manifest, manifest.reference), _at(0, manifest.reference):
         first = preprocess.prepare(
-            volume, manifest.reference, beside=_beside(volume, others), threads=threads
+            together[0], manifest.reference, beside=_beside(together[0], together), threads=threads
         )
     channels = _Channels(manifest)
     channels.put(manifest.reference, first.array)
-    for entry in map(manifest.on_the_first, manifest.inputs[1:]):
-        with _about(manifest, entry):
-            if entry.sampling == "nnunet":
-                array = _stacked(manifest, entry, volume, others, first=first, threads=threads)
-            else:
-                array = _further(manifest, entry, others[entry.called], first=first, threads=threads)
-        if manifest.reference.padding is not None:
-            array = pad.alike(array, manifest.reference.padding)
-        channels.put(entry, array)
+    for place, own in enumerate(together[1 : manifest.reference.channels], start=1):
+        with _about(manifest, manifest.reference), _at(place, manifest.reference):
+            array = _moment(manifest.reference, own, together, first=first, threads=threads)
+        channels.put(manifest.reference, array)
         del array
+    for entry in map(manifest.on_the_first, manifest.inputs[1:]):
+        _fill(channels, manifest, entry, others, together, first=first, threads=threads)
     return Seen(
         arrays=channels.arrays,
         geometry=first.geometry,
@@ -77,10 +75,23 @@ def prepare(manifest: Manifest, volume: Volume, others: Mapping[str, Volume], *,
     )
 
 
-def _beside(volume: Volume, others: Mapping[str, Volume]) -> list[Volume]:
-    """The further series that a crop of the first looks at too: those that are held, and on its very grid."""
-    held = others.values() if isinstance(others, dict) else ()
-    return [other for other in held if other.geometry.agrees_with(volume.geometry)]
+def _together(manifest: Manifest, volume: Volume, others: Mapping[str, Volume]) -> list[Volume]:
+    """The moments of the first series, then those of the further series that are held."""
+    with _about(manifest, manifest.reference):
+        found = moments.each(volume, manifest.reference)
+    for entry in manifest.inputs[1:] if isinstance(others, dict) else ():
+        with _about(manifest, entry):
+            found += moments.each(others[entry.called], entry)
+    return found
+
+
+def _beside(own: Volume, together: Sequence[Volume]) -> list[Volume]:
+    """What a crop of `own` looks at too: all others that are held, and on its very grid."""
+    return [
+        other
+        for other in together
+        if other.array is not own.array and other.geometry.agrees_with(own.geometry)
+    ]
 
 
 def _are_held(manifest: Manifest) -> bool:
@@ -89,29 +100,60 @@ def _are_held(manifest: Manifest) -> bool:
     return reference.sampling == "nnunet" or any(isinstance(step, Crop) for step in reference.steps)
 
 
+def _moment(
+    entry: Input, own: Volume, together: Sequence[Volume], *, first: preprocess.Prepared, threads: int
+) -> NDArray[np.float32]:
+    """A further moment of the first series: what was done to the first moment, cropped as that was."""
+    steps_of_all = tuple(step for step in entry.steps if not isinstance(step, Crop))
+    alike = entry.model_copy(update={"steps": steps_of_all})
+    beside = _beside(own, together)
+    return preprocess.prepare(own, alike, beside=beside, region=first.region, threads=threads).array
+
+
+def _fill(
+    channels: _Channels,
+    manifest: Manifest,
+    entry: Input,
+    others: Mapping[str, Volume],
+    together: Sequence[Volume],
+    *,
+    first: preprocess.Prepared,
+    threads: int,
+) -> None:
+    """The channels of a further series, which is let go on return."""
+    with _about(manifest, entry):
+        for place, own in enumerate(moments.each(others[entry.called], entry)):
+            with _at(place, entry):
+                if entry.sampling == "nnunet":
+                    array = _stacked(manifest, entry, own, together, first=first, threads=threads)
+                else:
+                    array = _further(manifest, entry, own, first=first, threads=threads)
+            if manifest.reference.padding is not None:
+                array = pad.alike(array, manifest.reference.padding)
+            channels.put(entry, array)
+
+
 def _stacked(
     manifest: Manifest,
     entry: Input,
-    volume: Volume,
-    others: Mapping[str, Volume],
+    own: Volume,
+    together: Sequence[Volume],
     *,
     first: preprocess.Prepared,
     threads: int,
 ) -> NDArray[np.float32]:
-    """A further channel of an nnU-Net: on the very grid of `volume`, cropped as that was.
+    """A further channel of an nnU-Net: on the very grid of the first, cropped as that was.
 
     Raises RoleError where it lies on another grid: nnU-Net takes channels that are registered and resampled.
     """
-    own = others[entry.called]
-    if not own.geometry.agrees_with(volume.geometry):
+    if not own.geometry.agrees_with(together[0].geometry):
         roles = (manifest.reference.called, entry.called)
         raise RoleError(
             f"{entry.called} is not on the grid of {manifest.reference.called}, as nnU-Net's channels are; "
             "send series that are resampled to each other",
             roles=roles,
         )
-    further = [other for role, other in others.items() if role != entry.called]
-    beside = [volume, *(other for other in further if other.geometry.agrees_with(volume.geometry))]
+    beside = _beside(own, together)
     return preprocess.prepare(own, entry, beside=beside, region=first.region, threads=threads).array
 
 
@@ -157,13 +199,30 @@ def _about(manifest: Manifest, entry: Input) -> Iterator[None]:
         raise RoleError(f"{entry.called}: {error}", roles=(entry.called,)) from error
 
 
+@contextmanager
+def _at(place: int, entry: Input) -> Iterator[None]:
+    """Name the moment that cannot be used, where a series has several."""
+    try:
+        yield
+    except RoleError:
+        raise
+    except VolumeError as error:
+        if entry.moments is None:
+            raise
+        raise VolumeError(
+            f"moment {place + 1} of the {entry.channels} that are looked at: {error}"
+        ) from error
+
+
 class _Channels:
     """The arrays of a graph's inputs, filled channel by channel."""
 
     def __init__(self, manifest: Manifest) -> None:
         self.arrays: dict[str, NDArray[np.float32]] = {}
         self._manifest = manifest
-        self._counts = Counter(entry.name for entry in manifest.inputs)
+        self._counts: Counter[str] = Counter()
+        for entry in manifest.inputs:
+            self._counts[entry.name] += entry.channels
         self._filled: Counter[str] = Counter()
 
     def put(self, entry: Input, array: NDArray[np.float32]) -> None:

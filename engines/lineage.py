@@ -100,6 +100,11 @@ def _unfit_before(later: Manifest, entry: After, earlier: Manifest) -> str:
             return (
                 f"{earlier.name} looks at values: {own.values}, and {later.name} at others of the same series"
             )
+    moments = {each.called: each.moments for each in later.inputs[1:]} | {"": later.reference.moments}
+    for role, own in [("", earlier.reference), *((each.called, each) for each in earlier.inputs[1:])]:
+        # One that looks at no moments sees the first of those that the later one looks at.
+        if own.moments is not None and moments.get(role, own.moments) != own.moments:
+            return f"{earlier.name} looks at other moments of a series than {later.name}"
     missing = sorted({i.called for i in earlier.inputs[1:]} - {i.called for i in later.inputs[1:]})
     if missing:
         return (

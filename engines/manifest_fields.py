@@ -100,7 +100,9 @@ class Fields(Strict):
     @property
     def channels(self) -> Mapping[str, int]:
         """How many channels each of the graph's inputs has: those of images, then those of earlier answers."""
-        count = Counter(entry.name for entry in self.inputs)
+        count: Counter[str] = Counter()
+        for image in self.inputs:
+            count[image.name] += image.channels
         for entry in self.after:
             if isinstance(entry.use, LabelChannels):
                 count[entry.use.name] += entry.use.count

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from engines.manifest_entries import Splines, Strict
 from engines.manifest_steps import Pad, SourceStep, Step, check_order
-from engines.volume import Values
+from engines.volume import MomentsBy, Values
 
 
 class Window(Strict):
@@ -97,6 +97,49 @@ class Frames(Strict):
     every: Annotated[int, Field(ge=1)] | None = None
 
 
+class Moments(Strict):
+    """Which volumes of a series that holds several at one place the network sees: each is a channel, in this order."""
+
+    #: What orders them.
+    by: MomentsBy
+    #: The first so many.
+    count: Annotated[int, Field(ge=1, le=64)] | None = None
+    #: Or these, counted from 1.
+    take: Annotated[
+        tuple[Literal["first", "last"] | Annotated[int, Field(ge=1, le=4096)], ...], Field(max_length=64)
+    ] = ()
+    #: Or those nearest to these values of `by` (s since the first, s/mm2, ms), no further away than `within`.
+    at: Annotated[tuple[float, ...], Field(max_length=64)] = ()
+    within: Annotated[float, Field(ge=0)] | None = None
+
+    @model_validator(mode="after")
+    def _says_which(self) -> Moments:
+        if [self.count is not None, bool(self.take), bool(self.at)].count(True) != 1:
+            raise ValueError(
+                "give one of count, take and at: how many of the first, which, or near which values"
+            )
+        if (self.within is None) == bool(self.at):
+            raise ValueError("within goes with at: how far a volume's value may be from what is asked for")
+        for key, given in (("take", [1 if one == "first" else one for one in self.take]), ("at", self.at)):
+            if len(set(given)) < len(given):
+                raise ValueError(f"{key}: one of them is named twice")
+        return self
+
+    @property
+    def length(self) -> int:
+        """How many the network sees."""
+        return self.count or len(self.take or self.at)
+
+    @property
+    def least(self) -> int:
+        """The fewest that a series must have."""
+        if self.count is not None or self.at:
+            return self.length
+        highest = max((1 if one == "first" else one for one in self.take if one != "last"), default=0)
+        # The last one must be another than those before it.
+        return highest + ("last" in self.take)
+
+
 class Input(Strict):
     """One series that the network looks at, and how it becomes an input or a channel of one."""
 
@@ -117,6 +160,8 @@ class Input(Strict):
     values: Values = "source"
     #: With `planar`: the model looks at clips (cine), images whose frames follow each other in time.
     frames: Frames | None = None
+    #: The series holds several volumes at one place (over time, b-values, echo times), and the model looks at these.
+    moments: Moments | None = None
     #: Patient directions of the (slice, row, column) axes that the network was trained on.
     orientation: Annotated[str, Field(pattern=r"^[LRAPHF]{3}$")] = "HPL"
     #: Voxel spacing the network was trained on, mm along (slice, row, column), or (row, column) where
@@ -145,7 +190,7 @@ class Input(Strict):
         for key, given in (("spacing_mm", self.spacing_mm), ("size", self.size)):
             if given is not None and len(given) != length:
                 raise ValueError(f"{key} has {length} numbers where planar is {str(self.planar).lower()}")
-        unfit = {"orientation", "min_slices"} if self.planar else {"frames"}
+        unfit = {"orientation", "min_slices", "moments"} if self.planar else {"frames"}
         for key in sorted(unfit & self.model_fields_set):
             raise ValueError(f"{key} says nothing where planar is {str(self.planar).lower()}: remove it")
         if self.values == ("SUVbw" if self.planar else "displayed"):
@@ -168,6 +213,11 @@ class Input(Strict):
     def padding(self) -> Pad | None:
         """What is added around the network's grid."""
         return next((step for step in self.steps if isinstance(step, Pad)), None)
+
+    @property
+    def channels(self) -> int:
+        """How many channels of the graph's input it is."""
+        return 1 if self.moments is None else self.moments.length
 
     @property
     def called(self) -> str:

@@ -23,7 +23,11 @@ WHOLE: Region = (slice(None), slice(None), slice(None))
 #: a PET's standardised uptake value by body weight.
 Values = Literal["source", "displayed", "SUVbw"]
 
-#: UCUM code of the last (PS3.16 CID 85).
+#: What tells the volumes of one series apart: when they were acquired (s since the first), the strength of their
+#: diffusion weighting (s/mm2), or their echo time (ms).
+MomentsBy = Literal["time", "b-value", "echo-time"]
+
+#: UCUM code of SUVbw (PS3.16 CID 85).
 SUV = "g/ml{SUVbw}"
 
 
@@ -188,8 +192,15 @@ class Volume:
     window: tuple[float, float] | None = None
     #: Of a clip: (frames, rows, columns), of which `array` is the middle one; None for what does not move.
     frames: NDArray[Any] | None = None
+    #: The same voxels at further moments, of which `array` is the first: arrays of its shape, each of its own dtype.
+    further: tuple[NDArray[Any], ...] = ()
 
     def __post_init__(self) -> None:
+        for array in self.further:
+            if array.shape != self.array.shape:
+                raise VolumeError(
+                    f"a further moment {array.shape} and array {self.array.shape} differ in shape"
+                )
         if self.frames is not None and self.frames.shape[1:] != self.array.shape[1:]:
             raise VolumeError(f"frames {self.frames.shape} and array {self.array.shape} differ in shape")
         if self.array.shape != self.geometry.shape:
@@ -198,10 +209,15 @@ class Volume:
     def reoriented(self, orientation: str) -> Volume:
         """The same voxels with axes that run towards `orientation` (a view, not a copy)."""
         geometry, permutation, flips = self.geometry.reoriented(orientation)
-        array = self.array.transpose(permutation)
-        array = array[tuple(slice(None, None, -1) if flip else slice(None) for flip in flips)]
-        return replace(self, array=array, geometry=geometry)
+        flipped = tuple(slice(None, None, -1) if flip else slice(None) for flip in flips)
+
+        def turned(array: NDArray[Any]) -> NDArray[Any]:
+            return array.transpose(permutation)[flipped]
+
+        further = tuple(map(turned, self.further))
+        return replace(self, array=turned(self.array), geometry=geometry, further=further)
 
     def within(self, region: Region) -> Volume:
         """The voxels in `region` alone (a view, not a copy)."""
-        return replace(self, array=self.array[region], geometry=self.geometry.within(region))
+        further = tuple(array[region] for array in self.further)
+        return replace(self, array=self.array[region], geometry=self.geometry.within(region), further=further)

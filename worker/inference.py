@@ -12,8 +12,9 @@ from pydicom.dataset import Dataset
 
 from dicom_node import series as dicom_series
 from dicom_node.errors import SeriesError
+from dicom_node.moments import Wanted
 from dicom_node.series import SeriesImages
-from engines import cascade, clips
+from engines import cascade, clips, moments
 from engines.cascade import Stage
 from engines.errors import EngineError, RoleError
 from engines.findings import Findings
@@ -29,8 +30,11 @@ Read = Callable[[Files, Input], SeriesImages]
 
 def read_files(files: Files, entry: Input) -> SeriesImages:
     """What is in the files, read now."""
+    wanted = None
+    if entry.moments is not None:
+        wanted = Wanted(by=entry.moments.by, choice=moments.choice(entry.moments))
     return dicom_series.read_series(
-        files.paths, planar=entry.planar, frames=clips.choice(entry), values=entry.values
+        files.paths, planar=entry.planar, frames=clips.choice(entry), wanted=wanted, values=entry.values
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from dicom_node.series import SeriesImages
-from engines.manifest_inputs import Frames, Input
+from engines.manifest_inputs import Frames, Input, Moments
 from worker import inference
 from worker.series_files import Files
 
@@ -23,7 +23,7 @@ IDLE_SECONDS = 20.0
 _HEADER_BYTES = 64 * 2**10
 
 #: Exactly which bytes were read, and as what.
-_Key = tuple[bool, str, Frames | None, tuple[tuple[Path, str], ...]]
+_Key = tuple[bool, str, Frames | None, Moments | None, tuple[tuple[Path, str], ...]]
 
 
 class LightBox:
@@ -46,7 +46,8 @@ class LightBox:
         if len(files.digests) != len(files.paths):
             # Nobody knows which bytes these are.
             return inference.read_files(files, entry)
-        key = (entry.planar, entry.values, entry.frames, tuple(zip(files.paths, files.digests, strict=True)))
+        bytes_read = tuple(zip(files.paths, files.digests, strict=True))
+        key = (entry.planar, entry.values, entry.frames, entry.moments, bytes_read)
         with self._lock:
             found = self._kept.get(key)
             if found is not None:
@@ -103,6 +104,6 @@ def _size(images: SeriesImages) -> int:
 
 
 def _arrays(images: SeriesImages) -> list[NDArray[Any]]:
-    """The voxels, and those of a clip's frames."""
-    frames = images.volume.frames
-    return [images.volume.array] if frames is None else [images.volume.array, frames]
+    """The voxels, and those of a clip's frames or of further moments."""
+    volume = images.volume
+    return [volume.array, *([] if volume.frames is None else [volume.frames]), *volume.further]

@@ -33,6 +33,7 @@ _ROWS: tuple[tuple[Code, dict[str, str]], ...] = (
             "no-files": "it has no images",
             "no-pixel-data": "an image has no pixels",
             "single-slice": "it has one image only",
+            "too-few-moments": "it lacks volumes over time (or b-values, echoes) that the model looks at",
             "truncated": "an image did not arrive whole",
         },
     ),
@@ -54,6 +55,7 @@ _ROWS: tuple[tuple[Code, dict[str, str]], ...] = (
             "not-an-image": "it holds objects that are no images",
             "repeated-position": "several images lie at one place",
             "several-images": "it has several images, and the model takes one",
+            "unlike-moments": "its volumes over time (or b-values, echoes) do not lie at one place",
         },
     ),
     (
@@ -66,6 +68,7 @@ _ROWS: tuple[tuple[Code, dict[str, str]], ...] = (
             "not-dicom": "a file cannot be read as DICOM",
             "repeated-instance": "several images have one identifier",
             "undecodable": "an image cannot be decompressed",
+            "unknown-moments": "its images do not say which time, b-value or echo they are of",
         },
     ),
     (
