@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engines import pad, preprocess, registration, steps
+from engines import body, pad, preprocess, registration, steps
 from engines.errors import RoleError, VolumeError
 from engines.intensity import Scaling
 from engines.manifest import Manifest
@@ -35,14 +35,25 @@ class Seen:
     region: Region = WHOLE
     #: What of the model grid is not padding.
     inner: Region = WHOLE
+    #: What of `region` is not zero in any series, and its holes; None where nobody wants it.
+    body: NDArray[np.bool_] | None = None
 
 
-def prepare(manifest: Manifest, volume: Volume, others: Mapping[str, Volume], *, threads: int = 1) -> Seen:
+def prepare(
+    manifest: Manifest,
+    volume: Volume,
+    others: Mapping[str, Volume],
+    *,
+    labelled: NDArray[np.bool_] | None = None,
+    threads: int = 1,
+) -> Seen:
     """Preprocess `volume`, the first input's, and `others`, by role, onto its model grid.
 
     Each is looked up in `others` once and let go before the next, so that a mapping may read it just then; but
     where the first is cropped, all are held.
     Planar images are not registered: each is brought to its own size.
+    `labelled` are the voxels of `volume` where an earlier model found something, if the body is to be told from what
+    is around it: they are of it.
 
     Raises VolumeError where one of them cannot be used: a RoleError, which names it, where there are several.
     """
@@ -53,14 +64,20 @@ def prepare(manifest: Manifest, volume: Volume, others: Mapping[str, Volume], *,
         others = {entry.called: others[entry.called] for entry in manifest.inputs[1:]}
     with _about(manifest, manifest.reference):
         first = preprocess.prepare(
-            volume, manifest.reference, beside=_beside(volume, others), threads=threads
+            volume,
+            manifest.reference,
+            beside=_beside(volume, others),
+            labelled=labelled,
+            threads=threads,
         )
     channels = _Channels(manifest)
     channels.put(manifest.reference, first.array)
     for entry in map(manifest.on_the_first, manifest.inputs[1:]):
         with _about(manifest, entry):
             if entry.sampling == "nnunet":
-                array = _stacked(manifest, entry, volume, others, first=first, threads=threads)
+                array = _stacked(
+                    manifest, entry, volume, others, first=first, labelled=labelled, threads=threads
+                )
             else:
                 array = _further(manifest, entry, others[entry.called], first=first, threads=threads)
         if manifest.reference.padding is not None:
@@ -74,7 +91,16 @@ def prepare(manifest: Manifest, volume: Volume, others: Mapping[str, Volume], *,
         scaling=first.scaling,
         region=first.region,
         inner=first.inner,
+        body=None if labelled is None else _body(manifest, volume, others, first.region),
     )
+
+
+def _body(
+    manifest: Manifest, volume: Volume, others: Mapping[str, Volume], region: Region
+) -> NDArray[np.bool_]:
+    """What is inside the body, in the model's axes."""
+    series = [volume, *_beside(volume, others)]
+    return body.inside([preprocess.turn(one, manifest.reference).array[region] for one in series])
 
 
 def _beside(volume: Volume, others: Mapping[str, Volume]) -> list[Volume]:
@@ -96,6 +122,7 @@ def _stacked(
     others: Mapping[str, Volume],
     *,
     first: preprocess.Prepared,
+    labelled: NDArray[np.bool_] | None,
     threads: int,
 ) -> NDArray[np.float32]:
     """A further channel of an nnU-Net: on the very grid of `volume`, cropped as that was.
@@ -112,7 +139,9 @@ def _stacked(
         )
     further = [other for role, other in others.items() if role != entry.called]
     beside = [volume, *(other for other in further if other.geometry.agrees_with(volume.geometry))]
-    return preprocess.prepare(own, entry, beside=beside, region=first.region, threads=threads).array
+    return preprocess.prepare(
+        own, entry, beside=beside, region=first.region, labelled=labelled, threads=threads
+    ).array
 
 
 def _further(

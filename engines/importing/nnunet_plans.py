@@ -56,6 +56,11 @@ class Plans:
         """Two or three lengths, in voxels."""
         return tuple(self.content["patch_size"])
 
+    @property
+    def previous_stage(self) -> str | None:
+        """The configuration whose labels this one sees, of a cascade's second stage; None elsewhere."""
+        return self.content.get("previous_stage") or None
+
     def key(self, name: str) -> str:
         """Where a key of this configuration stands in plans.json."""
         return f"configurations.{self.configuration}.{name}"
@@ -126,16 +131,10 @@ def _check(content: Mapping[str, Any], name: str, refusals: Refusals) -> None:
     for key in ("patch_size", "spacing", "normalization_schemes", "use_mask_for_norm"):
         if not isinstance(content.get(key), list):
             refusals.add(f"{where}.{key}", content.get(key), "it must be a list")
-    if content.get("previous_stage"):
-        refusals.add(
-            f"{where}.previous_stage",
-            content["previous_stage"],
-            "a cascade's second stage also sees the first one's labels; import a configuration of one stage",
-        )
     preprocessor = content.get("preprocessor_name", "DefaultPreprocessor")
     if preprocessor != "DefaultPreprocessor":
         refusals.add(f"{where}.preprocessor_name", preprocessor, "supported is DefaultPreprocessor")
-    for kind in ("data", "probabilities"):
+    for kind in ("data", "probabilities", *(["seg"] if content.get("previous_stage") else ())):
         _check_resampling(content, kind, where, refusals)
 
 
@@ -148,18 +147,20 @@ def _check_resampling(content: Mapping[str, Any], kind: str, where: str, refusal
     arguments = content.get(f"{key}_kwargs", {})
     known = {"is_seg", "order", "order_z", "force_separate_z", "separate_z_anisotropy_threshold"}
     wrong = {name: value for name, value in arguments.items() if name not in known}
-    if arguments.get("is_seg"):
-        wrong["is_seg"] = True
+    if arguments.get("is_seg", False) != (kind == "seg"):
+        wrong["is_seg"] = arguments.get("is_seg", False)
     if arguments.get("separate_z_anisotropy_threshold", _ANISOTROPY) != _ANISOTROPY:
         wrong["separate_z_anisotropy_threshold"] = arguments["separate_z_anisotropy_threshold"]
     if kind == "probabilities" and max(arguments.get("order", 3), arguments.get("order_z", 0)) > 1:
         wrong["order"] = arguments.get("order", 3)
+    if kind == "seg" and (arguments.get("order", 3) > 1 or arguments.get("order_z", 0)):
+        wrong |= {name: arguments.get(name) for name in ("order", "order_z")}
     for name, value in wrong.items():
         refusals.add(f"{where}.{key}_kwargs.{name}", value, "this is not supported")
 
 
 def splines(plans: Plans, kind: str) -> dict[str, Any]:
-    """How "data" or "probabilities" are resampled, in the manifest's words."""
+    """How "data", "probabilities" or "seg" are resampled, in the manifest's words."""
     arguments = plans.content.get(f"resampling_fn_{kind}_kwargs", {})
     # False is the function's own default; plans of nnU-Net give null.
     return {
@@ -213,6 +214,8 @@ class Classes:
     labels: Sequence[tuple[int, str]]
     #: Whether each is a region by itself, which may overlap others.
     regions: bool
+    #: The numbers in training's label maps, background aside: a cascade's second stage sees a channel for each.
+    foreground: Sequence[int]
 
     @property
     def channels(self) -> int:
@@ -235,7 +238,7 @@ def classes(folder: Path, dataset: Mapping[str, Any]) -> Classes:
     numbers = sorted((int(value), name) for name, value in given.items())
     if [number for number, _ in numbers] != list(range(1, len(numbers) + 1)):
         raise PackageError(f"{path}: labels: {given}: their numbers must run 1..N without gaps")
-    return Classes(labels=numbers, regions=False)
+    return Classes(labels=numbers, regions=False, foreground=[number for number, _ in numbers])
 
 
 def _regions(path: Path, given: Mapping[str, Any], order: Any) -> Classes:
@@ -246,4 +249,6 @@ def _regions(path: Path, given: Mapping[str, Any], order: Any) -> Classes:
         )
     # What a region leaves to those that are written over it is not the region: its name must not say so.
     names = [f"{name}, remainder" if isinstance(value, list) else name for name, value in given.items()]
-    return Classes(labels=list(zip(order, names, strict=True)), regions=True)
+    numbers = {int(n) for value in given.values() for n in (value if isinstance(value, list) else [value])}
+    labels = list(zip(order, names, strict=True))
+    return Classes(labels=labels, regions=True, foreground=sorted(numbers - {0}))
