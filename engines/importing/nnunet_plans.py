@@ -13,8 +13,19 @@ from engines.errors import PackageError
 #: The way the axes of training images ran (slice, row, column), where the reader fixes it: Nibabel's "RAS".
 _READERS = {"SimpleITKIO": None, "NibabelIO": None, "NibabelIOWithReorient": "HAR"}
 
-#: The only resampling function whose answer this project gives to the last voxel.
-_RESAMPLING = "resample_data_or_seg_to_shape"
+#: The resampling functions whose answers this project gives, with what they do where plans do not say it (plans of
+#: nnU-Net give the first one's `force_separate_z` as null). The second is linear and has no orders to choose.
+_RESAMPLINGS: Mapping[str, Mapping[str, Any]] = {
+    "resample_data_or_seg_to_shape": {"order": 3, "order_z": 0, "force_separate_z": False},
+    "resample_torch_fornnunet": {"order": 1, "order_z": 0, "force_separate_z": None},
+}
+
+#: What both take; the first takes its orders too, and the second how it saves memory on label maps.
+_ARGUMENTS = frozenset({"is_seg", "force_separate_z", "separate_z_anisotropy_threshold"})
+_FURTHER = {
+    "resample_data_or_seg_to_shape": {"order", "order_z"},
+    "resample_torch_fornnunet": {"memefficient_seg_resampling"},
+}
 
 #: nnU-Net's own threshold of anisotropy (nnunetv2.configuration.ANISO_THRESHOLD).
 _ANISOTROPY = 3
@@ -141,33 +152,31 @@ def _check(content: Mapping[str, Any], name: str, refusals: Refusals) -> None:
 def _check_resampling(content: Mapping[str, Any], kind: str, where: str, refusals: Refusals) -> None:
     """Note a way of resampling that is another one."""
     key = f"resampling_fn_{kind}"
-    function = content.get(key)
-    if function != _RESAMPLING:
-        refusals.add(f"{where}.{key}", function, f"supported is {_RESAMPLING}")
-    arguments = content.get(f"{key}_kwargs", {})
-    known = {"is_seg", "order", "order_z", "force_separate_z", "separate_z_anisotropy_threshold"}
+    function, arguments = content.get(key), content.get(f"{key}_kwargs", {})
+    supported = [*_RESAMPLINGS][: 1 if kind == "seg" else None]
+    if function not in supported:
+        refusals.add(f"{where}.{key}", function, f"supported is {' or '.join(supported)}")
+        return
+    known = _ARGUMENTS | _FURTHER[function]
     wrong = {name: value for name, value in arguments.items() if name not in known}
     if arguments.get("is_seg", False) != (kind == "seg"):
         wrong["is_seg"] = arguments.get("is_seg", False)
     if arguments.get("separate_z_anisotropy_threshold", _ANISOTROPY) != _ANISOTROPY:
         wrong["separate_z_anisotropy_threshold"] = arguments["separate_z_anisotropy_threshold"]
-    if kind == "probabilities" and max(arguments.get("order", 3), arguments.get("order_z", 0)) > 1:
-        wrong["order"] = arguments.get("order", 3)
-    if kind == "seg" and (arguments.get("order", 3) > 1 or arguments.get("order_z", 0)):
-        wrong |= {name: arguments.get(name) for name in ("order", "order_z")}
+    given = {**_RESAMPLINGS[function], **arguments}
+    most = {"data": (5, 5), "probabilities": (1, 1), "seg": (1, 0)}[kind]
+    for name, limit in zip(("order", "order_z"), most, strict=True):
+        if given[name] > limit:
+            wrong[name] = given[name]
     for name, value in wrong.items():
         refusals.add(f"{where}.{key}_kwargs.{name}", value, "this is not supported")
 
 
 def splines(plans: Plans, kind: str) -> dict[str, Any]:
     """How "data", "probabilities" or "seg" are resampled, in the manifest's words."""
-    arguments = plans.content.get(f"resampling_fn_{kind}_kwargs", {})
-    # False is the function's own default; plans of nnU-Net give null.
-    return {
-        "order": arguments.get("order", 3),
-        "order_apart": arguments.get("order_z", 0),
-        "apart": arguments.get("force_separate_z", False),
-    }
+    usual = _RESAMPLINGS[plans.content[f"resampling_fn_{kind}"]]
+    given = {**usual, **plans.content.get(f"resampling_fn_{kind}_kwargs", {})}
+    return {"order": given["order"], "order_apart": given["order_z"], "apart": given["force_separate_z"]}
 
 
 def _architecture(content: Mapping[str, Any], refusals: Refusals, name: str) -> dict[str, Any]:

@@ -39,6 +39,8 @@ CASES = (
     "rescaled",
     "two folds, mirrored",
     "smaller than the patch",
+    "resampled by torch",
+    "resampled by torch, separate z",
 )
 
 CASCADES = ("cascade", "cascade of regions where it is not zero, transposed")
@@ -178,8 +180,12 @@ def _of_a_cascade_with_labels_resampled_otherwise(model: Path) -> None:
     )
 
 
-def _of_torch_resampling(model: Path) -> None:
-    _edited(model / "plans.json", resampling_fn_data="resample_torch_fornnunet")
+def _of_another_resampling(model: Path) -> None:
+    _edited(model / "plans.json", resampling_fn_data="no_resampling_data_or_seg_to_shape")
+
+
+def _of_a_cascade_with_labels_resampled_by_torch(model: Path) -> None:
+    _edited(model / "plans.json", previous_stage="3d_lowres", resampling_fn_seg="resample_torch_fornnunet")
 
 
 def _of_another_architecture(model: Path) -> None:
@@ -225,7 +231,14 @@ def _with_code(model: Path) -> None:
             _of_a_cascade_with_labels_resampled_otherwise,
             ["configurations.test.resampling_fn_seg_kwargs.order_z: 1"],
         ),
-        (_of_torch_resampling, ["configurations.test.resampling_fn_data: resample_torch_fornnunet"]),
+        (
+            _of_another_resampling,
+            ["configurations.test.resampling_fn_data: no_resampling_data_or_seg_to_shape"],
+        ),
+        (
+            _of_a_cascade_with_labels_resampled_by_torch,
+            ["configurations.test.resampling_fn_seg: resample_torch_fornnunet"],
+        ),
         (_of_another_architecture, ["network_class_name: mine.TransformerUNet", "nonlin: os.system"]),
         (_normalised_otherwise, ["normalization_schemes[0]: HistogramMatching"]),
         (_truncated, ["checkpoint_final.pth: it is damaged"]),

@@ -100,6 +100,24 @@ def old() -> dict[str, Any]:
     }
 
 
+def by_torch(apart: bool | None) -> dict[str, Any]:
+    """The same with the resampling of the planners whose names end in torchres."""
+    return configuration(
+        **{
+            f"resampling_fn_{kind}{end}": value
+            for kind in ("data", "seg", "probabilities")
+            for end, value in {
+                "": "resample_torch_fornnunet",
+                "_kwargs": {
+                    "is_seg": kind == "seg",
+                    "force_separate_z": apart,
+                    "memefficient_seg_resampling": False,
+                },
+            }.items()
+        }
+    )
+
+
 _PLAIN = {"background": 0, "one": 1, "two": 2, "three": 3}
 _MASKED = {"normalization_schemes": ["ZScoreNormalization"] * 2, "use_mask_for_norm": [True, True]}
 
@@ -124,6 +142,8 @@ CASES: dict[str, dict[str, Any]] = {
     "rescaled": {"configuration": configuration(normalization_schemes=["RescaleTo01Normalization"])},
     "two folds, mirrored": {"configuration": configuration(), "folds": 2, "mirrored": (0, 1, 2)},
     "smaller than the patch": {"configuration": configuration(), "shape": (8, 25, 23)},
+    "resampled by torch": {"configuration": by_torch(apart=False)},
+    "resampled by torch, separate z": {"configuration": by_torch(apart=None), "spacing": (7.0, 1.3, 1.2)},
     "cascade": {
         "configuration": configuration(previous_stage="first"),
         "first": configuration(spacing=[3.0, 2.5, 2.4]),
