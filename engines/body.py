@@ -1,4 +1,4 @@
-"""Scaling an image within the body alone: what is not zero, and its holes."""
+"""The body in an image, what is not zero and its holes, and scaling within it alone."""
 
 from __future__ import annotations
 
@@ -14,20 +14,30 @@ from engines.errors import VolumeError
 from engines.volume import Volume
 
 
-def normalised(volume: Volume, beside: Sequence[NDArray[Any]]) -> Volume:
+def inside(arrays: Sequence[NDArray[Any]]) -> NDArray[np.bool_]:
+    """What is not zero in any of `arrays`, of one shape, and the holes in that."""
+    found = arrays[0] != 0
+    for array in arrays[1:]:
+        found |= array != 0
+    return np.asarray(ndimage.binary_fill_holes(found))
+
+
+def normalised(
+    volume: Volume, beside: Sequence[NDArray[Any]], *, labelled: NDArray[np.bool_] | None = None
+) -> Volume:
     """The z-score of the voxels inside, as float32; outside they stay as they are (nnU-Net's use_mask_for_norm).
 
-    Inside is what is not zero in the volume or in any array `beside` it, of its shape, and the holes in that.
+    Inside is what is not zero in the volume or in any array `beside` it, of its shape, and the holes in that; and
+    what was `labelled` before.
     Raises VolumeError where nothing is inside, or all of it has the same value.
     """
-    inside = volume.array != 0
-    for array in beside:
-        inside |= array != 0
-    inside = ndimage.binary_fill_holes(inside)
+    within = inside([volume.array, *beside])
+    if labelled is not None:
+        within |= labelled
     scaled = np.array(volume.array, dtype=np.float32, order="C")
-    values = scaled[inside]
+    values = scaled[within]
     deviation = float(values.std(dtype=np.float64)) if len(values) else 0.0
     if deviation == 0:
         raise VolumeError("the voxels that the z-score is made of all have the same value")
-    scaled[inside] = (values - np.float32(values.mean(dtype=np.float64))) / np.float32(deviation)
+    scaled[within] = (values - np.float32(values.mean(dtype=np.float64))) / np.float32(deviation)
     return replace(volume, array=scaled)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engines import moments, pad, preprocess, registration, steps
+from engines import body, moments, pad, preprocess, registration, steps
 from engines.errors import RoleError, VolumeError
 from engines.intensity import Scaling
 from engines.manifest import Manifest
@@ -35,14 +35,25 @@ class Seen:
     region: Region = WHOLE
     #: What of the model grid is not padding.
     inner: Region = WHOLE
+    #: What of `region` is not zero in any series, and its holes; None where nobody wants it.
+    body: NDArray[np.bool_] | None = None
 
 
-def prepare(manifest: Manifest, volume: Volume, others: Mapping[str, Volume], *, threads: int = 1) -> Seen:
+def prepare(
+    manifest: Manifest,
+    volume: Volume,
+    others: Mapping[str, Volume],
+    *,
+    labelled: NDArray[np.bool_] | None = None,
+    threads: int = 1,
+) -> Seen:
     """Preprocess `volume`, the first input's, and `others`, by role, onto its model grid.
 
     Each is looked up in `others` once and let go before the next, so that a mapping may read it just then; but
     where the first is cropped, all are held.
     Planar images are not registered: each is brought to its own size. Each moment of a series is a channel.
+    `labelled` are the voxels of `volume` where an earlier model found something, if the body is to be told from what
+    is around it: they are of it.
 
     Raises VolumeError where one of them cannot be used: a RoleError, which names it, where there are several.
     """
@@ -54,17 +65,23 @@ def prepare(manifest: Manifest, volume: Volume, others: Mapping[str, Volume], *,
     together = _together(manifest, volume, others)
     with _about(manifest, manifest.reference), _at(0, manifest.reference):
         first = preprocess.prepare(
-            together[0], manifest.reference, beside=_beside(together[0], together), threads=threads
+            together[0],
+            manifest.reference,
+            beside=_beside(together[0], together),
+            labelled=labelled,
+            threads=threads,
         )
     channels = _Channels(manifest)
     channels.put(manifest.reference, first.array)
     for place, own in enumerate(together[1 : manifest.reference.channels], start=1):
         with _about(manifest, manifest.reference), _at(place, manifest.reference):
-            array = _moment(manifest.reference, own, together, first=first, threads=threads)
+            array = _moment(
+                manifest.reference, own, together, first=first, labelled=labelled, threads=threads
+            )
         channels.put(manifest.reference, array)
         del array
     for entry in map(manifest.on_the_first, manifest.inputs[1:]):
-        _fill(channels, manifest, entry, others, together, first=first, threads=threads)
+        _fill(channels, manifest, entry, others, together, first=first, labelled=labelled, threads=threads)
     return Seen(
         arrays=channels.arrays,
         geometry=first.geometry,
@@ -72,7 +89,14 @@ def prepare(manifest: Manifest, volume: Volume, others: Mapping[str, Volume], *,
         scaling=first.scaling,
         region=first.region,
         inner=first.inner,
+        body=None if labelled is None else _body(manifest, together, first.region),
     )
+
+
+def _body(manifest: Manifest, together: Sequence[Volume], region: Region) -> NDArray[np.bool_]:
+    """What is inside the body, in the model's axes."""
+    series = [together[0], *_beside(together[0], together)]
+    return body.inside([preprocess.turn(one, manifest.reference).array[region] for one in series])
 
 
 def _together(manifest: Manifest, volume: Volume, others: Mapping[str, Volume]) -> list[Volume]:
@@ -101,13 +125,21 @@ def _are_held(manifest: Manifest) -> bool:
 
 
 def _moment(
-    entry: Input, own: Volume, together: Sequence[Volume], *, first: preprocess.Prepared, threads: int
+    entry: Input,
+    own: Volume,
+    together: Sequence[Volume],
+    *,
+    first: preprocess.Prepared,
+    labelled: NDArray[np.bool_] | None,
+    threads: int,
 ) -> NDArray[np.float32]:
     """A further moment of the first series: what was done to the first moment, cropped as that was."""
     steps_of_all = tuple(step for step in entry.steps if not isinstance(step, Crop))
     alike = entry.model_copy(update={"steps": steps_of_all})
     beside = _beside(own, together)
-    return preprocess.prepare(own, alike, beside=beside, region=first.region, threads=threads).array
+    return preprocess.prepare(
+        own, alike, beside=beside, region=first.region, labelled=labelled, threads=threads
+    ).array
 
 
 def _fill(
@@ -118,6 +150,7 @@ def _fill(
     together: Sequence[Volume],
     *,
     first: preprocess.Prepared,
+    labelled: NDArray[np.bool_] | None,
     threads: int,
 ) -> None:
     """The channels of a further series, which is let go on return."""
@@ -125,7 +158,9 @@ def _fill(
         for place, own in enumerate(moments.each(others[entry.called], entry)):
             with _at(place, entry):
                 if entry.sampling == "nnunet":
-                    array = _stacked(manifest, entry, own, together, first=first, threads=threads)
+                    array = _stacked(
+                        manifest, entry, own, together, first=first, labelled=labelled, threads=threads
+                    )
                 else:
                     array = _further(manifest, entry, own, first=first, threads=threads)
             if manifest.reference.padding is not None:
@@ -140,6 +175,7 @@ def _stacked(
     together: Sequence[Volume],
     *,
     first: preprocess.Prepared,
+    labelled: NDArray[np.bool_] | None,
     threads: int,
 ) -> NDArray[np.float32]:
     """A further channel of an nnU-Net: on the very grid of the first, cropped as that was.
@@ -154,7 +190,9 @@ def _stacked(
             roles=roles,
         )
     beside = _beside(own, together)
-    return preprocess.prepare(own, entry, beside=beside, region=first.region, threads=threads).array
+    return preprocess.prepare(
+        own, entry, beside=beside, region=first.region, labelled=labelled, threads=threads
+    ).array
 
 
 def _further(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines import grids, labels, preprocess, splines
+from engines import grids, label_shares, labels, preprocess
 from engines.answer import Answer
 from engines.errors import VolumeError
 from engines.findings import Box
@@ -49,7 +49,13 @@ class Given:
         """The further series; of those on the very `grid` of the first, the same part."""
         return others if self.part is None else _Cut(others, self, grid)
 
-    def beside(self, seen: Seen, volume: Volume, entry: Input) -> Seen:
+    @property
+    def labelled(self) -> NDArray[np.bool_] | None:
+        """Where in the part an earlier model found something; None where no channel tells the body from the rest."""
+        masks = [given.mask[self.part or ...] != 0 for given in self.channels if given.use.nonzero]
+        return np.logical_or.reduce(masks) if masks else None
+
+    def beside(self, seen: Seen, volume: Volume, entry: Input, *, threads: int = 1) -> Seen:
         """What the network sees of `volume`, the part that `cut` gave, with the labels' channels added.
 
         `entry` is the model's first input.
@@ -59,7 +65,8 @@ class Given:
         arrays = dict(seen.arrays)
         for given in self.channels:
             whole = Volume(array=given.mask[self.part or ...], geometry=volume.geometry)
-            made = _channels(given, preprocess.turn(whole, entry).within(seen.region), seen, entry)
+            source = preprocess.turn(whole, entry).within(seen.region)
+            made = _channels(given, source, seen, entry, threads=threads)
             images = arrays.get(given.use.name)
             arrays[given.use.name] = made if images is None else np.concatenate([images, made])
         return replace(seen, arrays=arrays)
@@ -143,16 +150,23 @@ def _within(first: int, end: int, length: int, fewest: int) -> slice:
     return slice(first, end)
 
 
-def _channels(given: LabelMap, source: Volume, seen: Seen, entry: Input) -> NDArray[np.float32]:
+def _channels(
+    given: LabelMap, source: Volume, seen: Seen, entry: Input, *, threads: int
+) -> NDArray[np.float32]:
     """The labels of `source` as (channels, slices, rows, columns) on the model grid; 0 in its padding."""
     grid = seen.geometry.within(seen.inner)
     if given.use.splines is None:
         found = _nearest(source, grid, given.numbers)
     else:
-        wanted = grids.asked_spacing(source.geometry, entry) or source.geometry.spacing
-        spacings = (source.geometry.spacing, wanted)
-        axes = splines.axes(source.array.shape, grid.shape, spacings, given.use.splines)
-        found = _splined(source.array, axes, given.numbers)
+        found = label_shares.resample(
+            source,
+            grid,
+            given.use.splines,
+            spacing_mm=grids.asked_spacing(source.geometry, entry),
+            body=seen.body if given.use.nonzero else None,
+            threads=threads,
+        )
+        found = np.where(np.isin(found, given.numbers), found, 0)
     count = given.use.count
     made = np.zeros((count, *seen.geometry.shape), np.float32)
     inner = made[(slice(None), *seen.inner)]
@@ -174,18 +188,3 @@ def _nearest(source: Volume, grid: Geometry, numbers: Sequence[int]) -> NDArray[
     ]
     found = source.array[np.ix_(*(places.astype(np.intp) for places in taken))]
     return np.where(np.isin(found, numbers), found, 0)
-
-
-def _splined(mask: NDArray[Any], axes: splines.Axes, numbers: Sequence[int]) -> NDArray[Any]:
-    """The highest of `numbers` whose own spline is at least one half; 0 where none is."""
-    found: NDArray[Any] | None = None
-    for number in sorted(numbers):
-
-        def share(slab: NDArray[Any], number: int = number) -> NDArray[np.float32]:
-            return np.asarray(slab == number, np.float32)
-
-        shares = splines.resample(mask, axes, scaling=share)
-        found = np.zeros(shares.shape, mask.dtype) if found is None else found
-        found[shares >= 0.5 - _ROUNDING] = number
-    assert found is not None
-    return found

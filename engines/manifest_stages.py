@@ -50,8 +50,11 @@ class LabelChannels(Strict):
     #: One channel of 0 and 1 for each label, in their order here; or one of the labels' numbers.
     encoding: Literal["one-hot", "numbers"] = "one-hot"
     #: Null: the label of the voxel that holds the centre. Else, as nnU-Net's plans resample segmentations, the one
-    #: with the highest number of those whose own spline is at least one half there.
+    #: of the earlier model's labels, and the background, whose own spline is the largest there.
     splines: Annotated[Splines, AfterValidator(_of_shares)] | None = None
+    #: "filled": background outside the body (what is not zero in any of the inputs, and its holes) has a spline of its
+    #: own then, as in nnU-Net.
+    nonzero: Literal["filled"] | None = None
 
     @property
     def count(self) -> int:
@@ -83,8 +86,10 @@ def check_others(
         raise ValueError("after: two of them crop; give the labels of both to one model, or drop one")
     if crops and task == "image":
         raise ValueError("after: an image is made of the whole of another; it cannot be cropped")
-    splined = [entry for entry in after if isinstance(entry.use, LabelChannels) and entry.use.splines]
-    if splined and sampling == "first-voxel":
+    channels = [entry.use for entry in after if isinstance(entry.use, LabelChannels)]
+    if sampling == "first-voxel" and any(use.splines for use in channels):
         raise ValueError("after: splines are between grids over the same box; sampling is first-voxel")
+    if any(use.nonzero and (use.splines is None or sampling != "nnunet") for use in channels):
+        raise ValueError("after: nonzero: filled goes with splines and sampling: nnunet")
     if ensemble and task != "segmentation":
         raise ValueError(f"ensemble: only segmentations are averaged, and the task is {task}")

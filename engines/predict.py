@@ -79,7 +79,8 @@ def predict(
     clock, part = clock or Clock(), given.cut(volume)
     others = given.cut_others(others, volume.geometry)
     with clock.stage("preprocess"):
-        seen = given.beside(fusion.prepare(manifest, part, others, threads=count), part, manifest.reference)
+        seen = fusion.prepare(manifest, part, others, labelled=given.labelled, threads=count)
+        seen = given.beside(seen, part, manifest.reference, threads=count)
     report(_PREPROCESSED)
     answer = _TASKS[manifest.task](
         Case(

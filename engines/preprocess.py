@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,7 @@ def prepare(
     *,
     beside: Sequence[Volume] = (),
     region: Region = WHOLE,
+    labelled: NDArray[np.bool_] | None = None,
     threads: int = 1,
 ) -> Prepared:
     """Reorient, do the steps, normalise and resample `volume` as `entry` asks.
@@ -55,7 +56,8 @@ def prepare(
     outside the scanner's circle is clipped before it can bleed into its neighbours. A network that was
     trained the other way round says so.
     `beside` are further series on the grid of `volume`, which a crop looks at too; each of them is then prepared
-    with the `region` that the first was cropped to, in the model's axes.
+    with the `region` that the first was cropped to, in the model's axes. What was `labelled` before, on the grid of
+    `volume`, is inside a body that is looked for.
     Raises VolumeError where the volume cannot be used: see `check`.
     """
     check(volume, entry)
@@ -69,7 +71,9 @@ def prepare(
     grid = grids.of_model(seen.volume.geometry, entry)
     if _is_filled(entry):
         parts = [other[seen.region] for other in others]
-        array, scaling = _on_grid(body.normalised(seen.volume, parts), grid, entry, threads=threads)
+        inside = None if labelled is None else turn(replace(volume, array=labelled), entry).array[seen.region]
+        scaled = body.normalised(seen.volume, parts, labelled=inside)
+        array, scaling = _on_grid(scaled, grid, entry, threads=threads)
     else:
         array, scaling = _on_grid(seen.volume, grid, entry, threads=threads)
     inner = WHOLE

@@ -78,20 +78,57 @@ def _apart(spacings: tuple[Sequence[float], Sequence[float]], splines: Splines) 
 @functools.lru_cache(maxsize=32)
 def _zoomed(n_in: int, n_out: int, order: Any) -> Matrix | None:
     """A spline along one axis between grids over the same box, the edge value beyond them."""
-    if n_in == n_out:
-        return None
-    dense = ndimage.zoom(np.eye(n_in), (n_out / n_in, 1), order=order, mode="nearest", grid_mode=True)
-    return _sparse(dense)
+    return None if n_in == n_out else _sparse(_zooming(n_in, n_out, order))
+
+
+def _zooming(n_in: int, n_out: int, order: Any) -> NDArray[np.float64]:
+    """Every weight of it, (n_out, n_in)."""
+    return ndimage.zoom(np.eye(n_in), (n_out / n_in, 1), order=order, mode="nearest", grid_mode=True)
 
 
 @functools.lru_cache(maxsize=32)
 def _shifted(n_in: int, n_out: int, order: Any) -> Matrix | None:
     """The same at given places: with order 0 it rounds a half up, which zooming does not."""
-    if n_in == n_out:
-        return None
+    return None if n_in == n_out else _sparse(_shifting(n_in, n_out, order))
+
+
+def _shifting(n_in: int, n_out: int, order: Any) -> NDArray[np.float64]:
+    """Every weight of it, (n_out, n_in)."""
     places = n_in / n_out * (np.arange(n_out) + 0.5) - 0.5
     grid = np.stack(np.broadcast_arrays(places[:, None], np.arange(n_in, dtype=np.float64)))
-    return _sparse(ndimage.map_coordinates(np.eye(n_in), grid, order=order, mode="nearest"))
+    return ndimage.map_coordinates(np.eye(n_in), grid, order=order, mode="nearest")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Taps:
+    """Along one axis, for each voxel of the other grid: the two that a spline of order 0 or 1 looks at."""
+
+    #: Their indices, (n_out, 2).
+    voxels: NDArray[np.intp]
+    #: Their weights to the last bit, (n_out, 2).
+    weights: NDArray[np.float64]
+
+
+def taps(
+    shape: Sequence[int], wanted: Sequence[int], apart: int | None, splines: Splines
+) -> tuple[Taps, Taps, Taps]:
+    """What each voxel of a grid of `wanted` is made of; `apart` is that of the `axes` between the grids."""
+    slices, rows, columns = (
+        _taps(own, new, splines.order_apart if axis == apart else splines.order, axis == apart)
+        for axis, (own, new) in enumerate(zip(shape, wanted, strict=True))
+    )
+    return slices, rows, columns
+
+
+@functools.lru_cache(maxsize=32)
+def _taps(n_in: int, n_out: int, order: Any, apart: bool) -> Taps:
+    """Those of one axis."""
+    dense = np.eye(n_in) if n_in == n_out else (_shifting if apart else _zooming)(n_in, n_out, order)
+    first = (dense != 0).argmax(axis=1)
+    voxels = np.stack([first, np.minimum(first + 1, n_in - 1)], axis=1)
+    weights = np.take_along_axis(dense, voxels, axis=1)
+    weights[voxels[:, 0] == voxels[:, 1], 1] = 0
+    return Taps(voxels=voxels, weights=weights)
 
 
 def _sparse(dense: NDArray[np.float64]) -> Matrix:

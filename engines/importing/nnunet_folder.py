@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from engines.errors import PackageError
-from engines.importing import nnunet_manifest, nnunet_plans, package_writer
+from engines.importing import nnunet_cascade, nnunet_manifest, nnunet_plans, package_writer
 from engines.importing.nnunet_manifest import INPUT, OUTPUT, Choices
 from engines.package import ModelPackage
 
@@ -31,12 +31,14 @@ def import_folder(
     orientation: str | None = None,
     mirroring: bool = True,
     codes: Path | None = None,
+    after: Path | None = None,
 ) -> ModelPackage:
     """Write the model in `folder` as a package to the new folder `out`.
 
     `folds` are the numbers of those to average, or "all"; () is every fold that has the checkpoint.
     `orientation` says how the axes (slice, row, column) of the training images ran, HPL where nobody does.
-    `codes` is a YAML file with the codes of labels. Nothing that the folder holds is run.
+    `codes` is a YAML file with the codes of labels. `after` is the package of a cascade's first stage, where the
+    model is the second. Nothing that the folder holds is run.
     Raises PackageError: what is missing, and each key of the plans that no package can say, with its value.
     """
     _require_results(folder)
@@ -46,15 +48,20 @@ def import_folder(
     given = _codes(codes, [label for _, label in classes.labels])
     states, first = _checkpoints(_paths(folder, folds, checkpoint))
     plans = nnunet_plans.plans(folder, str(first["init_args"].get("configuration")))
+    before = nnunet_cascade.first_stage(plans, after)
     axes = first.get("inference_allowed_mirroring_axes") or ()
     choices = Choices(
         name=name or package_writer.slug(f"{plans.dataset}-{plans.configuration}", "nnunet"),
-        orientation=orientation or plans.orientation or "HPL",
+        orientation=orientation or plans.orientation or nnunet_cascade.orientation(plans, before) or "HPL",
         mirrored=tuple(axes) if mirroring else (),
         codes=given,
     )
     manifest = nnunet_manifest.manifest(plans, dataset, classes, choices)
-    content = _exported(plans, states, channels=len(manifest["inputs"]), classes=classes.channels)
+    channels = len(manifest["inputs"])
+    if before is not None:
+        manifest["after"] = [nnunet_cascade.entry(plans, classes, manifest, before)]
+        channels += len(classes.foreground)
+    content = _exported(plans, states, channels=channels, classes=classes.channels)
     manifest["weights"] = package_writer.weights(content)
     return package_writer.write(out, content, manifest, _card(plans, first, list(states)))
 

@@ -13,8 +13,19 @@ from engines.errors import PackageError
 #: The way the axes of training images ran (slice, row, column), where the reader fixes it: Nibabel's "RAS".
 _READERS = {"SimpleITKIO": None, "NibabelIO": None, "NibabelIOWithReorient": "HAR"}
 
-#: The only resampling function whose answer this project gives to the last voxel.
-_RESAMPLING = "resample_data_or_seg_to_shape"
+#: The resampling functions whose answers this project gives, with what they do where plans do not say it (plans of
+#: nnU-Net give the first one's `force_separate_z` as null). The second is linear and has no orders to choose.
+_RESAMPLINGS: Mapping[str, Mapping[str, Any]] = {
+    "resample_data_or_seg_to_shape": {"order": 3, "order_z": 0, "force_separate_z": False},
+    "resample_torch_fornnunet": {"order": 1, "order_z": 0, "force_separate_z": None},
+}
+
+#: What both take; the first takes its orders too, and the second how it saves memory on label maps.
+_ARGUMENTS = frozenset({"is_seg", "force_separate_z", "separate_z_anisotropy_threshold"})
+_FURTHER = {
+    "resample_data_or_seg_to_shape": {"order", "order_z"},
+    "resample_torch_fornnunet": {"memefficient_seg_resampling"},
+}
 
 #: nnU-Net's own threshold of anisotropy (nnunetv2.configuration.ANISO_THRESHOLD).
 _ANISOTROPY = 3
@@ -55,6 +66,11 @@ class Plans:
     def patch(self) -> tuple[int, ...]:
         """Two or three lengths, in voxels."""
         return tuple(self.content["patch_size"])
+
+    @property
+    def previous_stage(self) -> str | None:
+        """The configuration whose labels this one sees, of a cascade's second stage; None elsewhere."""
+        return self.content.get("previous_stage") or None
 
     def key(self, name: str) -> str:
         """Where a key of this configuration stands in plans.json."""
@@ -121,47 +137,41 @@ def _check(content: Mapping[str, Any], name: str, refusals: Refusals) -> None:
     for key in ("patch_size", "spacing", "normalization_schemes", "use_mask_for_norm"):
         if not isinstance(content.get(key), list):
             refusals.add(f"{where}.{key}", content.get(key), "it must be a list")
-    if content.get("previous_stage"):
-        refusals.add(
-            f"{where}.previous_stage",
-            content["previous_stage"],
-            "a cascade's second stage also sees the first one's labels; import a configuration of one stage",
-        )
     preprocessor = content.get("preprocessor_name", "DefaultPreprocessor")
     if preprocessor != "DefaultPreprocessor":
         refusals.add(f"{where}.preprocessor_name", preprocessor, "supported is DefaultPreprocessor")
-    for kind in ("data", "probabilities"):
+    for kind in ("data", "probabilities", *(["seg"] if content.get("previous_stage") else ())):
         _check_resampling(content, kind, where, refusals)
 
 
 def _check_resampling(content: Mapping[str, Any], kind: str, where: str, refusals: Refusals) -> None:
     """Note a way of resampling that is another one."""
     key = f"resampling_fn_{kind}"
-    function = content.get(key)
-    if function != _RESAMPLING:
-        refusals.add(f"{where}.{key}", function, f"supported is {_RESAMPLING}")
-    arguments = content.get(f"{key}_kwargs", {})
-    known = {"is_seg", "order", "order_z", "force_separate_z", "separate_z_anisotropy_threshold"}
+    function, arguments = content.get(key), content.get(f"{key}_kwargs", {})
+    supported = [*_RESAMPLINGS][: 1 if kind == "seg" else None]
+    if function not in supported:
+        refusals.add(f"{where}.{key}", function, f"supported is {' or '.join(supported)}")
+        return
+    known = _ARGUMENTS | _FURTHER[function]
     wrong = {name: value for name, value in arguments.items() if name not in known}
-    if arguments.get("is_seg"):
-        wrong["is_seg"] = True
+    if arguments.get("is_seg", False) != (kind == "seg"):
+        wrong["is_seg"] = arguments.get("is_seg", False)
     if arguments.get("separate_z_anisotropy_threshold", _ANISOTROPY) != _ANISOTROPY:
         wrong["separate_z_anisotropy_threshold"] = arguments["separate_z_anisotropy_threshold"]
-    if kind == "probabilities" and max(arguments.get("order", 3), arguments.get("order_z", 0)) > 1:
-        wrong["order"] = arguments.get("order", 3)
+    given = {**_RESAMPLINGS[function], **arguments}
+    most = {"data": (5, 5), "probabilities": (1, 1), "seg": (1, 0)}[kind]
+    for name, limit in zip(("order", "order_z"), most, strict=True):
+        if given[name] > limit:
+            wrong[name] = given[name]
     for name, value in wrong.items():
         refusals.add(f"{where}.{key}_kwargs.{name}", value, "this is not supported")
 
 
 def splines(plans: Plans, kind: str) -> dict[str, Any]:
-    """How "data" or "probabilities" are resampled, in the manifest's words."""
-    arguments = plans.content.get(f"resampling_fn_{kind}_kwargs", {})
-    # False is the function's own default; plans of nnU-Net give null.
-    return {
-        "order": arguments.get("order", 3),
-        "order_apart": arguments.get("order_z", 0),
-        "apart": arguments.get("force_separate_z", False),
-    }
+    """How "data", "probabilities" or "seg" are resampled, in the manifest's words."""
+    usual = _RESAMPLINGS[plans.content[f"resampling_fn_{kind}"]]
+    given = {**usual, **plans.content.get(f"resampling_fn_{kind}_kwargs", {})}
+    return {"order": given["order"], "order_apart": given["order_z"], "apart": given["force_separate_z"]}
 
 
 def _architecture(content: Mapping[str, Any], refusals: Refusals, name: str) -> dict[str, Any]:
@@ -208,6 +218,8 @@ class Classes:
     labels: Sequence[tuple[int, str]]
     #: Whether each is a region by itself, which may overlap others.
     regions: bool
+    #: The numbers in training's label maps, background aside: a cascade's second stage sees a channel for each.
+    foreground: Sequence[int]
 
     @property
     def channels(self) -> int:
@@ -230,7 +242,7 @@ def classes(folder: Path, dataset: Mapping[str, Any]) -> Classes:
     numbers = sorted((int(value), name) for name, value in given.items())
     if [number for number, _ in numbers] != list(range(1, len(numbers) + 1)):
         raise PackageError(f"{path}: labels: {given}: their numbers must run 1..N without gaps")
-    return Classes(labels=numbers, regions=False)
+    return Classes(labels=numbers, regions=False, foreground=[number for number, _ in numbers])
 
 
 def _regions(path: Path, given: Mapping[str, Any], order: Any) -> Classes:
@@ -241,4 +253,6 @@ def _regions(path: Path, given: Mapping[str, Any], order: Any) -> Classes:
         )
     # What a region leaves to those that are written over it is not the region: its name must not say so.
     names = [f"{name}, remainder" if isinstance(value, list) else name for name, value in given.items()]
-    return Classes(labels=list(zip(order, names, strict=True)), regions=True)
+    numbers = {int(n) for value in given.values() for n in (value if isinstance(value, list) else [value])}
+    labels = list(zip(order, names, strict=True))
+    return Classes(labels=labels, regions=True, foreground=sorted(numbers - {0}))

@@ -250,6 +250,15 @@ def test_one_hot_channels_are_in_the_order_in_which_the_manifest_lists_them() ->
     np.testing.assert_array_equal(_brought(mask, numbered, (3, 1), grid), wanted)
 
 
+def _as_scipy(mask: NDArray[Any], zoom: NDArray[Any], *, order: int) -> NDArray[np.bool_]:
+    """A mask of 0 and 1 on another grid: what has more than half, and of equal halves the nearest voxel's."""
+    share, nearest = (
+        ndimage.zoom(mask.astype(float), zoom, order=each, mode="nearest", grid_mode=True)
+        for each in (order, 0)
+    )
+    return np.asarray(np.where(np.abs(share - 0.5) < 1e-9, nearest, share) > 0.5)
+
+
 @pytest.mark.parametrize("order", [0, 1])
 def test_a_mask_comes_to_another_grid_as_scipy_brings_it_there(order: int) -> None:
     rng = np.random.default_rng(3)
@@ -261,7 +270,7 @@ def test_a_mask_comes_to_another_grid_as_scipy_brings_it_there(order: int) -> No
     )
     got = _brought(mask, use, (1,), grid)[0]
     zoom = np.array(grid.shape) / mask.shape
-    expected = ndimage.zoom(mask.astype(float), zoom, order=order, mode="nearest", grid_mode=True) >= 0.5
+    expected = _as_scipy(mask, zoom, order=order)
     assert got.shape == expected.shape
     assert np.mean(got != expected) < 0.002
 
@@ -276,13 +285,7 @@ def test_thick_slices_are_brought_to_another_grid_apart() -> None:
         {"kind": "channels", "labels": ["a"], "name": "prior", "splines": {"order": 1}}
     )
     got = _brought(mask, use, (1,), grid, spacing=(5.0, 0.8, 0.8))[0]
-    flat = [
-        ndimage.zoom(
-            one.astype(float), np.array(grid.shape[1:]) / 18, order=1, mode="nearest", grid_mode=True
-        )
-        >= 0.5
-        for one in mask
-    ]
+    flat = [_as_scipy(one, np.array(grid.shape[1:]) / 18, order=1) for one in mask]
     nearest = np.floor((np.arange(grid.shape[0]) + 0.5) * 12 / grid.shape[0]).astype(int)
     assert np.mean(got != np.stack(flat)[nearest]) < 0.002
 
@@ -344,6 +347,14 @@ def test_another_first_model_makes_another_package(tmp_path: Path) -> None:
     assert second.identity.parts == (f"after: first sha256:{first.digest}",)
 
 
+#: As an nnU-Net's second stage is given labels, but for their splines.
+_FILLED: dict[str, Any] = {
+    "model": "one",
+    "digest": "0" * 64,
+    "use": {"kind": "channels", "labels": ["a"], "name": "image", "nonzero": "filled"},
+}
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -356,6 +367,11 @@ def test_another_first_model_makes_another_package(tmp_path: Path) -> None:
         (
             {"ensemble": [{"model": "one", "digest": "0" * 64}, {"model": "one", "digest": "1" * 64}]},
             "named with two digests",
+        ),
+        ({"after": [_FILLED | {"use": _FILLED["use"] | {"splines": {"order": 1}}}]}, "nonzero: filled goes"),
+        (
+            {"after": [_FILLED], "inputs": [build.entry(sampling="nnunet", spacing_mm=[2, 1, 1])]},
+            "nonzero: filled goes with splines and sampling: nnunet",
         ),
     ],
 )

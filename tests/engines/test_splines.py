@@ -85,6 +85,18 @@ def test_only_the_body_is_scaled_and_its_holes_are_of_it() -> None:
     assert (scaled[~inside] == 0).all()
 
 
+def test_what_was_labelled_before_is_of_the_body() -> None:
+    values = np.zeros((3, 6, 6), np.int16)
+    values[1, 1:3, 1:3] = [[50, 60], [70, 80]]
+    labelled = np.zeros(values.shape, bool)
+    labelled[2, 4, 4] = labelled[1, 1, 1] = True
+    scaled = body.normalised(build.volume(values), [], labelled=labelled).array
+    inside = (values != 0) | labelled
+    wanted = (values[inside] - values[inside].mean()) / values[inside].std()
+    np.testing.assert_allclose(scaled[inside], wanted, rtol=1e-5)
+    assert (scaled[~inside] == 0).all()
+
+
 def test_a_body_of_one_value_is_refused() -> None:
     values = np.zeros((3, 4, 4), np.int16)
     values[1, 1:3, 1:3] = 7

@@ -3,6 +3,8 @@
 Runs in the import environment. Writes for each case `CASE/model` (the results folder), `CASE/image.npy` (channels,
 slices, rows, columns), `CASE/spacing.json` and `CASE/labels.npy`, what nnUNetPredictor says of it; and `CASE/package`,
 what `secondread models import-nnunet` makes of it.
+Of a cascade that is the second stage; `first`, `first labels.npy` and `first package` are the first one's, and
+`channels.npy` what nnU-Net makes of its labels for the second.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from nnunetv2.inference.data_iterators import PreprocessAdapterFromNpy
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from scipy import ndimage
@@ -100,6 +103,24 @@ def old() -> dict[str, Any]:
     }
 
 
+def by_torch(apart: bool | None) -> dict[str, Any]:
+    """The same with the resampling of the planners whose names end in torchres."""
+    return configuration(
+        **{
+            f"resampling_fn_{kind}{end}": value
+            for kind in ("data", "seg", "probabilities")
+            for end, value in {
+                "": "resample_torch_fornnunet",
+                "_kwargs": {
+                    "is_seg": kind == "seg",
+                    "force_separate_z": apart,
+                    "memefficient_seg_resampling": False,
+                },
+            }.items()
+        }
+    )
+
+
 _PLAIN = {"background": 0, "one": 1, "two": 2, "three": 3}
 _MASKED = {"normalization_schemes": ["ZScoreNormalization"] * 2, "use_mask_for_norm": [True, True]}
 
@@ -124,6 +145,24 @@ CASES: dict[str, dict[str, Any]] = {
     "rescaled": {"configuration": configuration(normalization_schemes=["RescaleTo01Normalization"])},
     "two folds, mirrored": {"configuration": configuration(), "folds": 2, "mirrored": (0, 1, 2)},
     "smaller than the patch": {"configuration": configuration(), "shape": (8, 25, 23)},
+    "resampled by torch": {"configuration": by_torch(apart=False)},
+    "resampled by torch, separate z": {"configuration": by_torch(apart=None), "spacing": (7.0, 1.3, 1.2)},
+    "cascade": {
+        "configuration": configuration(previous_stage="first"),
+        "first": configuration(spacing=[3.0, 2.5, 2.4]),
+        "spacing": (6.0, 1.2, 1.3),
+        "shape": (9, 40, 36),
+    },
+    "cascade of regions where it is not zero, transposed": {
+        "configuration": configuration(**_MASKED, previous_stage="first"),
+        "first": configuration(**_MASKED, spacing=[3.0, 2.5, 2.4]),
+        "labels": {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "middle": 3},
+        "order": [2, 1, 3],
+        "channels": 2,
+        "margin": 4,
+        "transpose": [1, 2, 0],
+        "spacing": (1.0, 4.0, 1.2),
+    },
 }
 
 
@@ -171,7 +210,11 @@ def write(folder: Path, case: dict[str, Any]) -> None:
         "image_reader_writer": "SimpleITKIO",
         "transpose_forward": transpose,
         "transpose_backward": np.argsort(transpose).tolist(),
-        "configurations": {"base": content, "test": {"inherits_from": "base"}},
+        "configurations": {
+            "base": content,
+            "test": {"inherits_from": "base"},
+            "first": case.get("first", content),
+        },
         "label_manager": "LabelManager",
         "foreground_intensity_properties_per_channel": {str(n): STATISTICS for n in range(channels)},
     }
@@ -185,8 +228,13 @@ def write(folder: Path, case: dict[str, Any]) -> None:
     (folder / "plans.json").write_text(json.dumps(plans))
     (folder / "dataset.json").write_text(json.dumps(dataset))
     heads = len(dataset["labels"]) - (case.get("order") is not None)
+    # Every case has the labels 1, 2 and 3, and a second stage sees a channel of each.
+    seen = channels + (3 if content.get("previous_stage") else 0)
     for fold in range(case.get("folds", 1)):
-        built = network(content, channels, heads, fold)
+        built = network(content, seen, heads, fold)
+        # Of random weights one voxel of a label would turn others far away.
+        with torch.no_grad():
+            next(built.encoder.parameters())[:, channels:] *= 0.03
         (folder / f"fold_{fold}").mkdir()
         checkpoint = {
             "network_weights": built.state_dict(),
@@ -208,11 +256,54 @@ def write(folder: Path, case: dict[str, Any]) -> None:
         torch.save(checkpoint, folder / f"fold_{fold}" / "checkpoint_final.pth")
 
 
-def predicted(folder: Path, values: np.ndarray[Any, Any], spacing: tuple[float, ...]) -> np.ndarray[Any, Any]:
-    """nnU-Net's own labels."""
-    predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
-    predictor.initialize_from_trained_model_folder(str(folder), None)
-    return np.asarray(predictor.predict_single_npy_array(values, {"spacing": list(spacing)}))
+def predictor(folder: Path) -> nnUNetPredictor:
+    """nnU-Net with the folder's model."""
+    opened = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
+    opened.initialize_from_trained_model_folder(str(folder), None)
+    return opened
+
+
+def predicted(
+    folder: Path,
+    values: np.ndarray[Any, Any],
+    spacing: tuple[float, ...],
+    previous: np.ndarray[Any, Any] | None = None,
+) -> np.ndarray[Any, Any]:
+    """nnU-Net's own labels; `previous` are those of a cascade's first stage."""
+    return np.asarray(
+        predictor(folder).predict_single_npy_array(values, {"spacing": list(spacing)}, previous)
+    )
+
+
+def made_of(
+    folder: Path, values: np.ndarray[Any, Any], spacing: tuple[float, ...], previous: np.ndarray[Any, Any]
+) -> np.ndarray[Any, Any]:
+    """The channels that nnU-Net's preprocessing makes of the first stage's labels."""
+    of = predictor(folder)
+    adapter = PreprocessAdapterFromNpy(
+        [values],
+        [previous],
+        [{"spacing": list(spacing)}],
+        None,
+        of.plans_manager,
+        of.dataset_json,
+        of.configuration_manager,
+    )
+    return next(adapter)["data"][len(values) :].numpy().astype(np.uint8)
+
+
+def cascaded(folder: Path, case: dict[str, Any], values: np.ndarray[Any, Any], spacing: Any) -> None:
+    """Both stages of a cascade, by nnU-Net and as packages."""
+    first = {**case, "configuration": case["first"]}
+    write(folder / "first", first)
+    labels = predicted(folder / "first", values, spacing)
+    # As nnU-Net reads them from the file that its first stage has written.
+    previous = labels[None].astype(np.float32)
+    np.save(folder / "first labels.npy", labels)
+    np.save(folder / "channels.npy", made_of(folder / "model", values, spacing, previous))
+    np.save(folder / "labels.npy", predicted(folder / "model", values, spacing, previous))
+    import_folder(folder / "first", folder / "first package", name="first")
+    import_folder(folder / "model", folder / "package", after=folder / "first package")
 
 
 def main(out: Path) -> None:
@@ -225,6 +316,9 @@ def main(out: Path) -> None:
         values = image(case.get("shape", (17, 40, 36)), case.get("channels", 1), case.get("margin", 0))
         np.save(folder / "image.npy", values)
         (folder / "spacing.json").write_text(json.dumps(spacing))
+        if "first" in case:
+            cascaded(folder, case, values, spacing)
+            continue
         np.save(folder / "labels.npy", predicted(folder / "model", values, spacing))
         import_folder(folder / "model", folder / "package")
 

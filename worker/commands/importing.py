@@ -30,6 +30,9 @@ def import_nnunet(
     ] = None,
     mirroring: Annotated[bool, typer.Option(help="Infer mirrored too, as nnU-Net does by default.")] = True,
     codes: Annotated[Path | None, typer.Option(help="YAML with the codes of labels, by name.")] = None,
+    after: Annotated[
+        Path | None, typer.Option(help="Of a cascade's second stage: the package folder of the first.")
+    ] = None,
 ) -> None:
     """Make a package of an nnU-Net v2 results folder, which gives nnU-Net's own labels."""
     from engines.importing import nnunet_folder
@@ -43,6 +46,7 @@ def import_nnunet(
         orientation=orientation,
         mirroring=mirroring,
         codes=codes,
+        after=after,
     )
     _tell(package)
 
