@@ -18,6 +18,9 @@ from dicom_node.moment_values import Sign
 from engines.errors import VolumeError
 from engines.volume import MomentsBy
 
+#: What helps where a moment has several unlike images at one place.
+_REMEDY = "have each volume sent as a series of its own, or correct what tells them apart"
+
 #: Given the value of each moment, None where it is unknown, the indices of those that are wanted, in their order.
 Choice = Callable[[Sequence[float | None]], Sequence[int]]
 
@@ -76,8 +79,9 @@ def _without_directions(images: Sequence[ImageFile]) -> tuple[Sequence[ImageFile
     """
     kinds = [elements.text(image.ds, "DiffusionDirectionality") for image in images]
     single = {index for index, kind in enumerate(kinds) if kind == "DIRECTIONAL"}
+    signs = moment_values.SIGNS["b-value"]
     spots = [
-        (elements.text(image.ds, "ImagePositionPatient"), elements.number(image.ds, "DiffusionBValue"))
+        (elements.text(image.ds, "ImagePositionPatient"), *(sign.read(image.ds) for sign in signs))
         for image in images
     ]
     traced = {spots[index] for index, kind in enumerate(kinds) if kind == "ISOTROPIC"}
@@ -106,12 +110,12 @@ def _told_apart(
 ) -> tuple[list[list[int]], Sign | None]:
     """The indices of each moment's images, in order, and what told them apart; None for a series of one.
 
-    There are as many moments as most places have images. What tells so many apart, one image at each place, is
+    There are as many moments as any place has images. What tells so many apart, one image at each place, is
     believed; else what tells most apart, which leaves unlike images at one place to be refused.
     """
     most = int(np.bincount(places).max())
     if most == 1:
-        return [list(range(len(images)))], None
+        return _alone(images, by)
     best: tuple[list[list[int]], Sign] | None = None
     for sign in moment_values.SIGNS[by]:
         values = [sign.read(image.ds) for image in images]
@@ -125,6 +129,15 @@ def _told_apart(
     if best is None:
         raise _unknown(most, by)
     return best
+
+
+def _alone(images: Sequence[ImageFile], by: MomentsBy) -> tuple[list[list[int]], Sign | None]:
+    """One image at each place: one volume, unless a b-value or an echo time says that they are of several."""
+    for sign in moment_values.SIGNS[by]:
+        groups = _grouped([sign.read(image.ds) for image in images])
+        if groups and by != "time" and not sign.counts:
+            return groups, sign
+    return [list(range(len(images)))], None
 
 
 def _grouped(values: Sequence[float | None]) -> list[list[int]]:
@@ -164,9 +177,9 @@ def _unknown(most: int, by: MomentsBy) -> SeriesError:
 def _refuse_incomplete(
     images: Sequence[ImageFile], places: NDArray[np.int_], groups: dict[str, list[int]]
 ) -> None:
-    """Raise SeriesError where a moment lacks a slice that another one has."""
+    """Raise SeriesError where one of these moments lacks a slice that any moment of the series has."""
     held = {name: set(places[group].tolist()) for name, group in groups.items()}
-    whole = set[int]().union(*held.values())
+    whole = set(places.tolist())
     for name, own in held.items():
         lost = sorted(whole - own)
         if lost:
@@ -188,7 +201,7 @@ def _moment(name: str, images: Sequence[ImageFile], decoders: Decoders) -> tuple
     """One moment without copies of its images. Raises SeriesError "repeated-position" where they differ."""
     stack = geometry.stack([image.ds for image in images])
     try:
-        kept, copies = selection.without_copies(stack, images, decoders)
+        kept, copies = selection.without_copies(stack, images, decoders, remedy=_REMEDY)
     except SeriesError as error:
         raise SeriesError(error.reason, f"{name.capitalize()}: {error}") from error
     if copies:

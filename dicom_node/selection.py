@@ -116,8 +116,12 @@ def without_repeats(images: Sequence[ImageFile], decoders: Decoders) -> tuple[li
     return kept, _repeat_note(len(images) - len(kept), "sent twice")
 
 
+#: What helps where a series has several images at one place.
+_APART = "have them sent as series of their own, or say in the model's manifest which it looks at (moments)"
+
+
 def without_copies(
-    stack: Stack, images: Sequence[ImageFile], decoders: Decoders
+    stack: Stack, images: Sequence[ImageFile], decoders: Decoders, *, remedy: str = _APART
 ) -> tuple[list[ImageFile], list[str]]:
     """Keep one of several identical slices at one position; raises "repeated-position" where they differ."""
     surplus: set[int] = set()
@@ -127,8 +131,7 @@ def without_copies(
             raise SeriesError(
                 "repeated-position",
                 f"{len(groups)} of the series' positions have more than one image, e.g. {group[0]} and "
-                f"{group[1]}, and they differ. The series mixes {_mixed(group, images)}: "
-                "have them sent as series of their own, or say in the model's manifest which it looks at (moments).",
+                f"{group[1]}, and they differ. The series mixes {_mixed(group, images)}: {remedy}.",
             )
         surplus.update(plane.index for plane in group[1:])
     kept = [image for index, image in enumerate(images) if index not in surplus]

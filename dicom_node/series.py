@@ -93,13 +93,17 @@ def read_series(
             return _alone(images, notes, decoders, frames, values=values)
         if wanted is not None:
             chosen, said = moments.chosen(images, wanted, decoders)
-            return _several(chosen, [*notes, *said], values=values, threads=threads, decoders=decoders)
+            return _several(
+                chosen, images, [*notes, *said], values=values, threads=threads, decoders=decoders
+            )
         stack = geometry.stack([image.ds for image in images])
         images, copies = selection.without_copies(stack, images, decoders)
         if copies:
             stack = geometry.stack([image.ds for image in images])
         ordered = [images[plane.index] for plane in stack.planes]
-        volume, value_notes = _volume(stack, ordered, values=values, threads=threads, decoders=decoders)
+        volume, value_notes = _volume(
+            stack, ordered, ordered, values=values, threads=threads, decoders=decoders
+        )
     return SeriesImages(
         volume=volume,
         datasets=tuple(image.ds for image in ordered),
@@ -110,6 +114,7 @@ def read_series(
 
 def _several(
     chosen: Sequence[Moment],
+    images: Sequence[ImageFile],
     notes: Sequence[str],
     *,
     values: Values,
@@ -121,7 +126,9 @@ def _several(
     said = list(notes)
     for moment in chosen:
         ordered = [moment.images[plane.index] for plane in moment.stack.planes]
-        volume, odd = _volume(moment.stack, ordered, values=values, threads=threads, decoders=decoders)
+        volume, odd = _volume(
+            moment.stack, ordered, images, values=values, threads=threads, decoders=decoders
+        )
         said += [f"{moment.name}: {note}" for note in odd]
         if volumes and not volume.geometry.agrees_with(volumes[0].geometry, _ONE_GRID_MM):
             raise SeriesError(
@@ -140,12 +147,18 @@ def _several(
 
 
 def _volume(
-    stack: Stack, ordered: Sequence[ImageFile], *, values: Values, threads: int, decoders: Decoders
+    stack: Stack,
+    ordered: Sequence[ImageFile],
+    series: Sequence[ImageFile],
+    *,
+    values: Values,
+    threads: int,
+    decoders: Decoders,
 ) -> tuple[Volume, list[str]]:
     """The grid first: it costs nothing, and most refusals are its."""
     encodings = encoding.of_all([image.ds for image in ordered])
     if values == "SUVbw":
-        encodings = _as_suv(ordered, encodings)
+        encodings = _as_suv(ordered, encodings, series)
     first = ordered[0].ds
     grid = geometry.geometry(
         stack,
@@ -163,9 +176,11 @@ def _volume(
     return Volume(array=array, geometry=grid, unit=unit, window=window), notes
 
 
-def _as_suv(images: Sequence[ImageFile], encodings: Sequence[Encoding]) -> list[Encoding]:
+def _as_suv(
+    images: Sequence[ImageFile], encodings: Sequence[Encoding], series: Sequence[ImageFile]
+) -> list[Encoding]:
     """Encodings that rescale to SUV: the slope is each slice's own, and so is the factor."""
-    factors = suv.factors([image.ds for image in images])
+    factors = suv.factors([image.ds for image in images], series=[image.ds for image in series])
     return [
         replace(one, slope=one.slope * factor, intercept=one.intercept * factor)
         for one, factor in zip(encodings, factors, strict=True)

@@ -32,9 +32,10 @@ _PHILIPS = (0x7053, "Philips PET Private Group")
 _PHILIPS_SUV, _PHILIPS_ACTIVITY = 0x00, 0x09
 
 
-def factors(datasets: Sequence[Dataset]) -> list[float]:
+def factors(datasets: Sequence[Dataset], *, series: Sequence[Dataset] = ()) -> list[float]:
     """For each image, what its rescaled values are multiplied with to be SUV by body weight, g/ml.
 
+    `series` are all images of the series, where `datasets` are some of them: they tell when the scan began.
     Raises SeriesError "no-suv", which names the element, and what to do.
     """
     units = _word(datasets, "Units", "Units (0054,1001)")
@@ -42,16 +43,16 @@ def factors(datasets: Sequence[Dataset]) -> list[float]:
         _refuse_other_kinds(datasets)
         return [1.0] * len(datasets)
     if units == "BQML":
-        return [_by_weight(datasets)] * len(datasets)
+        return [_by_weight(series or datasets)] * len(datasets)
     if units == "CNTS":
-        return _of_philips(datasets)
+        return _of_philips(datasets, series or datasets)
     raise _unknown(
         f"Units (0054,1001) is {units if units.isalnum() else 'missing'}; SUV can be made of BQML, GML and "
         "the CNTS of Philips"
     )
 
 
-def _of_philips(datasets: Sequence[Dataset]) -> list[float]:
+def _of_philips(datasets: Sequence[Dataset], series: Sequence[Dataset]) -> list[float]:
     """Counts become SUV by a private factor, or activity by another."""
     own = [_philips(ds, _PHILIPS_SUV) for ds in datasets]
     if all(own):
@@ -62,7 +63,7 @@ def _of_philips(datasets: Sequence[Dataset]) -> list[float]:
             "Units (0054,1001) is CNTS, and Philips' private factors (7053,xx00) and (7053,xx09) are missing or 0; "
             "some archives take private elements away"
         )
-    shared = _by_weight(datasets)
+    shared = _by_weight(series)
     return [shared * factor for factor in activity]
 
 

@@ -144,6 +144,20 @@ def test_frames_of_a_dynamic_pet_are_suv_each_with_its_own_slopes(tmp_path: Path
     assert "looked at by time: 3 of 3 (120 s), 1 of 3 (0 s)" in found.notes
 
 
+def test_one_frame_of_a_pet_is_judged_by_the_times_of_all(tmp_path: Path) -> None:
+    # Given a series that was made again later: its own time is before the last frame, and after the first
+    made = []
+    for moment in range(3):
+        for ds in pet.series(AcquisitionTime=f"11{moment}000", SeriesTime="111500", FrameReferenceTime=None):
+            ds.SeriesInstanceUID, ds.FrameOfReferenceUID, ds.StudyInstanceUID = "1.2.3", "1.2.3.0", "1.2"
+            made.append(ds)
+    for take in (["first"], ["last"]):
+        folder = phantoms.write(made, tmp_path / take[0])
+        with pytest.raises(SeriesError) as caught:
+            read_series(folder, values="SUVbw", wanted=wanted(by="time", take=take))
+        assert caught.value.reason == "no-suv"
+
+
 def lacking(number: int) -> list[Dataset]:
     """Four moments of five slices, without the image of that number."""
     return [ds for ds in moments.series(4, moments.identified) if ds.InstanceNumber != number]
@@ -158,6 +172,27 @@ def test_a_moment_that_lacks_a_slice_is_named(tmp_path: Path, number: int) -> No
         error
     )
     assert f"Series {moments.journeys.SERIES}:" in str(error)
+
+
+def test_a_moment_may_not_be_shorter_than_others_either(tmp_path: Path) -> None:
+    error = refused(lacking(1), tmp_path, by="time", take=["first"])
+    assert error.reason == "missing-slice"
+    assert "moment 1 of 4 (0 s) lacks 1 of 5 slices" in str(error)
+
+
+def test_slices_of_unlike_b_values_are_no_volume(tmp_path: Path) -> None:
+    # Given one image at each place, half of them b 0 and half b 800
+    made = moments.series(2, moments.weighted((0, 800)))
+    mixed = [ds for ds in made if (ds.InstanceNumber - 1) % 5 < 2][:2]
+    mixed += [ds for ds in made if (ds.InstanceNumber - 1) % 5 >= 2][-3:]
+    error = refused(mixed, tmp_path, by="b-value", count=1)
+    assert error.reason == "missing-slice"
+
+
+def test_a_series_of_one_b_value_says_which(tmp_path: Path) -> None:
+    made = moments.series(1, moments.weighted((800,)))
+    holds(read(made, tmp_path / "at", by="b-value", at=[800], within=50), 0)
+    assert refused(made, tmp_path / "other", by="b-value", at=[0], within=50).reason == "too-few-moments"
 
 
 def test_a_moment_that_nobody_looks_at_may_be_incomplete(tmp_path: Path) -> None:
@@ -232,6 +267,18 @@ def test_of_directions_and_their_trace_the_trace_is_looked_at(tmp_path: Path) ->
     found = read(moments.series(4, directed(*kinds)), tmp_path, by="b-value", count=2)
     holds(found, 0, 3)
     assert "10 images of single diffusion directions set aside: there are trace images" in found.notes
+
+
+def test_a_trace_of_another_b_value_is_no_trace(tmp_path: Path) -> None:
+    # Given b-values in a private attribute, and a trace image of b 1000 alone
+    numbers = private(0x0043, "GEMS_PARM_01", 0x39, "IS", [[b, 8, 0, 0] for b in (0, 500, 1000)])
+
+    def change(ds: Dataset, moment: int) -> None:
+        numbers(ds, moment)
+        ds.add_new(0x00189075, "CS", ("NONE", "DIRECTIONAL", "ISOTROPIC")[moment])
+
+    found = read(moments.series(3, change), tmp_path, by="b-value", take=[2])
+    holds(found, 1)
 
 
 def test_directions_without_a_trace_at_each_place_are_refused(tmp_path: Path) -> None:
