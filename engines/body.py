@@ -22,18 +22,11 @@ def inside(arrays: Sequence[NDArray[Any]]) -> NDArray[np.bool_]:
     return np.asarray(ndimage.binary_fill_holes(found))
 
 
-def normalised(
-    volume: Volume, beside: Sequence[NDArray[Any]], *, labelled: NDArray[np.bool_] | None = None
-) -> Volume:
-    """The z-score of the voxels inside, as float32; outside they stay as they are (nnU-Net's use_mask_for_norm).
+def normalised(volume: Volume, within: NDArray[np.bool_]) -> Volume:
+    """The z-score of the voxels `within`, as float32; outside they stay as they are (nnU-Net's use_mask_for_norm).
 
-    Inside is what is not zero in the volume or in any array `beside` it, of its shape, and the holes in that; and
-    what was `labelled` before.
     Raises VolumeError where nothing is inside, or all of it has the same value.
     """
-    within = inside([volume.array, *beside])
-    if labelled is not None:
-        within |= labelled
     scaled = np.array(volume.array, dtype=np.float32, order="C")
     values = scaled[within]
     deviation = float(values.std(dtype=np.float64)) if len(values) else 0.0

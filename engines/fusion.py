@@ -50,7 +50,7 @@ def prepare(
     """Preprocess `volume`, the first input's, and `others`, by role, onto its model grid.
 
     Each is looked up in `others` once and let go before the next, so that a mapping may read it just then; but
-    where the first is cropped, all are held.
+    where all are looked at together, by a crop or to find the body, all are held.
     Planar images are not registered: each is brought to its own size. Each moment of a series is a channel.
     `labelled` are the voxels of `volume` where an earlier model found something, if the body is to be told from what
     is around it: they are of it.
@@ -60,9 +60,11 @@ def prepare(
     lacking = [entry.called for entry in manifest.inputs[1:] if entry.called not in others]
     if lacking:
         raise RoleError(f"the model needs further series: {', '.join(lacking)}", roles=tuple(lacking))
-    if _are_held(manifest):
-        others = {entry.called: others[entry.called] for entry in manifest.inputs[1:]}
-    together = _together(manifest, volume, others)
+    held = (
+        {entry.called: others[entry.called] for entry in manifest.inputs[1:]} if _are_held(manifest) else {}
+    )
+    together = _together(manifest, volume, held)
+    others = held or others
     with _about(manifest, manifest.reference), _at(0, manifest.reference):
         first = preprocess.prepare(
             together[0],
@@ -89,23 +91,25 @@ def prepare(
         scaling=first.scaling,
         region=first.region,
         inner=first.inner,
-        body=None if labelled is None else _body(manifest, together, first.region),
+        body=None if labelled is None else _body(manifest, together, first),
     )
 
 
-def _body(manifest: Manifest, together: Sequence[Volume], region: Region) -> NDArray[np.bool_]:
+def _body(manifest: Manifest, together: Sequence[Volume], first: preprocess.Prepared) -> NDArray[np.bool_]:
     """What is inside the body, in the model's axes."""
+    if first.inside is not None:
+        return first.inside
     series = [together[0], *_beside(together[0], together)]
-    return body.inside([preprocess.turn(one, manifest.reference).array[region] for one in series])
+    return body.inside([preprocess.turn(one, manifest.reference).array[first.region] for one in series])
 
 
-def _together(manifest: Manifest, volume: Volume, others: Mapping[str, Volume]) -> list[Volume]:
+def _together(manifest: Manifest, volume: Volume, held: Mapping[str, Volume]) -> list[Volume]:
     """The moments of the first series, then those of the further series that are held."""
     with _about(manifest, manifest.reference):
         found = moments.each(volume, manifest.reference)
-    for entry in manifest.inputs[1:] if isinstance(others, dict) else ():
+    for entry in manifest.inputs[1:] if held else ():
         with _about(manifest, entry):
-            found += moments.each(others[entry.called], entry)
+            found += moments.each(held[entry.called], entry)
     return found
 
 
@@ -119,9 +123,10 @@ def _beside(own: Volume, together: Sequence[Volume]) -> list[Volume]:
 
 
 def _are_held(manifest: Manifest) -> bool:
-    """Whether all series are looked at together: a crop does that."""
-    reference = manifest.reference
-    return reference.sampling == "nnunet" or any(isinstance(step, Crop) for step in reference.steps)
+    """Whether all series are looked at together: a crop does that, and who looks for the body in them."""
+    filled = any(getattr(entry.intensity, "nonzero", False) == "filled" for entry in manifest.inputs)
+    among = any(stage.use.kind == "channels" and stage.use.nonzero for stage in manifest.after)
+    return filled or among or any(isinstance(step, Crop) for step in manifest.reference.steps)
 
 
 def _moment(
@@ -133,12 +138,15 @@ def _moment(
     labelled: NDArray[np.bool_] | None,
     threads: int,
 ) -> NDArray[np.float32]:
-    """A further moment of the first series: what was done to the first moment, cropped as that was."""
-    steps_of_all = tuple(step for step in entry.steps if not isinstance(step, Crop))
-    alike = entry.model_copy(update={"steps": steps_of_all})
-    beside = _beside(own, together)
+    """A further moment, or a channel on the very grid of the first: what was done to that, and cropped as that was."""
     return preprocess.prepare(
-        own, alike, beside=beside, region=first.region, labelled=labelled, threads=threads
+        own,
+        entry,
+        beside=_beside(own, together),
+        region=first.region,
+        inside=first.inside,
+        labelled=labelled,
+        threads=threads,
     ).array
 
 
@@ -166,6 +174,7 @@ def _fill(
             if manifest.reference.padding is not None:
                 array = pad.alike(array, manifest.reference.padding)
             channels.put(entry, array)
+            del array
 
 
 def _stacked(
@@ -189,10 +198,8 @@ def _stacked(
             "send series that are resampled to each other",
             roles=roles,
         )
-    beside = _beside(own, together)
-    return preprocess.prepare(
-        own, entry, beside=beside, region=first.region, labelled=labelled, threads=threads
-    ).array
+    _require_one_frame(manifest, entry, own.geometry, first.source)
+    return _moment(entry, own, together, first=first, labelled=labelled, threads=threads)
 
 
 def _further(

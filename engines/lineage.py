@@ -97,20 +97,23 @@ def _unfit_before(later: Manifest, entry: After, earlier: Manifest) -> str:
     kinds = {each.called: each.values for each in later.inputs[1:]} | {"": later.reference.values}
     for role, own in [("", earlier.reference), *((each.called, each) for each in earlier.inputs[1:])]:
         if kinds.get(role, own.values) != own.values:
-            return (
-                f"{earlier.name} looks at values: {own.values}, and {later.name} at others of the same series"
-            )
+            return f"{earlier.name} looks at values: {own.values}{_of(role)}, and {later.name} at others"
     moments = {each.called: each.moments for each in later.inputs[1:]} | {"": later.reference.moments}
     for role, own in [("", earlier.reference), *((each.called, each) for each in earlier.inputs[1:])]:
         # One that looks at no moments sees the first of those that the later one looks at.
         if own.moments is not None and moments.get(role, own.moments) != own.moments:
-            return f"{earlier.name} looks at other moments of a series than {later.name}"
+            return f"{earlier.name} looks at other moments{_of(role)} than {later.name}"
     missing = sorted({i.called for i in earlier.inputs[1:]} - {i.called for i in later.inputs[1:]})
     if missing:
         return (
             f"{earlier.name} needs the series {', '.join(missing)} as well: add them to the inputs, by role"
         )
     return ""
+
+
+def _of(role: str) -> str:
+    """The role of a further series; "" for the first."""
+    return f" of {role}" if role else ""
 
 
 def _unfit_beside(own: Manifest, other: Manifest) -> str:

@@ -52,6 +52,14 @@ class Manifest(Fields):
         given = [*{entry.name for entry in self.inputs}, *(prompt.name for prompt in self.prompts)]
         if len(set(given)) != len(given):
             raise ValueError("prompts: two inputs of the graph have the same name")
+        if (
+            self.reference.planar
+            and len(self.inputs) > 1
+            and any(step.kind == "crop" for step in self.reference.steps)
+        ):
+            raise ValueError(
+                "inputs[0].steps: planar images have no place in common to be cropped to: remove crop"
+            )
         if any(step.kind in ("crop", "pad") for entry in self.inputs[1:] for step in entry.steps):
             raise ValueError(
                 "inputs: crop and pad of the first are those of all; remove them from the others"
@@ -67,6 +75,8 @@ class Manifest(Fields):
             if len(entry.called) > ROLE_LENGTH:
                 raise ValueError(f"inputs: give {entry.name} a `role` of at most {ROLE_LENGTH} characters")
         for position, entry in enumerate(others, start=1):
+            if (entry.sampling == "nnunet") != (first.sampling == "nnunet"):
+                raise ValueError(f"inputs[{position}].sampling: all inputs have nnunet, or none")
             for key in () if entry.planar else ("spacing_mm", "size", "orientation"):
                 if key in entry.model_fields_set and getattr(entry, key) != getattr(first, key):
                     raise ValueError(

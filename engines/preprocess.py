@@ -39,6 +39,8 @@ class Prepared:
     region: Region = WHOLE
     #: What of the model grid is not padding.
     inner: Region = WHOLE
+    #: What of `region` is inside the body, in the model's axes; None where nobody asked.
+    inside: NDArray[np.bool_] | None = None
 
 
 def prepare(
@@ -47,6 +49,7 @@ def prepare(
     *,
     beside: Sequence[Volume] = (),
     region: Region = WHOLE,
+    inside: NDArray[np.bool_] | None = None,
     labelled: NDArray[np.bool_] | None = None,
     threads: int = 1,
 ) -> Prepared:
@@ -56,8 +59,8 @@ def prepare(
     outside the scanner's circle is clipped before it can bleed into its neighbours. A network that was
     trained the other way round says so.
     `beside` are further series on the grid of `volume`, which a crop looks at too; each of them is then prepared
-    with the `region` that the first was cropped to, in the model's axes. What was `labelled` before, on the grid of
-    `volume`, is inside a body that is looked for.
+    with the `region` that the first was cropped to, and what was found `inside` the body there, in the model's axes.
+    What was `labelled` before, on the grid of `volume`, is of the body as well.
     Raises VolumeError where the volume cannot be used: see `check`.
     """
     check(volume, entry)
@@ -69,13 +72,12 @@ def prepare(
     if seen.volume is not turned:
         _check_values(seen.volume, "after its steps ")
     grid = grids.of_model(seen.volume.geometry, entry)
+    scaled = seen.volume
     if _is_filled(entry):
-        parts = [other[seen.region] for other in others]
-        inside = None if labelled is None else turn(replace(volume, array=labelled), entry).array[seen.region]
-        scaled = body.normalised(seen.volume, parts, labelled=inside)
-        array, scaling = _on_grid(scaled, grid, entry, threads=threads)
-    else:
-        array, scaling = _on_grid(seen.volume, grid, entry, threads=threads)
+        if inside is None:
+            inside = body.inside([array[seen.region] for array in (turned.array, *others)])
+        scaled = body.normalised(scaled, _of_body(inside, volume, entry, seen.region, labelled))
+    array, scaling = _on_grid(scaled, grid, entry, threads=threads)
     inner = WHOLE
     if entry.padding is not None:
         array, grid, inner = pad.padded(array, grid, entry.padding)
@@ -86,7 +88,22 @@ def prepare(
         scaling=scaling,
         region=seen.region,
         inner=inner,
+        inside=inside,
     )
+
+
+def _of_body(
+    inside: NDArray[np.bool_],
+    volume: Volume,
+    entry: manifest.Input,
+    region: Region,
+    labelled: NDArray[np.bool_] | None,
+) -> NDArray[np.bool_]:
+    """What is inside, and what of `volume` was labelled before."""
+    if labelled is None:
+        return inside
+    turned: NDArray[np.bool_] = turn(replace(volume, array=labelled), entry).array
+    return inside | turned[region]
 
 
 def _on_grid(

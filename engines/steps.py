@@ -29,16 +29,18 @@ def run(
     beside: Sequence[NDArray[Any]] = (),
     threads: int = 1,
 ) -> Stepped:
-    """Do `steps` in their order to what of the volume is in `region`; without one it stays as it is.
+    """Do `steps` in their order.
 
+    With a `region` it is cropped to that: in place of the crop among the steps, before them where there is none.
     `beside` are further series on the grid of `volume`, as they came: a crop keeps what is foreground in any of them.
     Raises VolumeError where a step is not possible.
     """
-    if region != WHOLE:
-        volume = volume.within(region)
+    given = region if region != WHOLE else None
+    if given is not None and not any(isinstance(step, Crop) for step in steps):
+        volume = volume.within(given)
     for step in steps:
         if isinstance(step, Crop):
-            region = crop.region([volume.array, *beside], step, threads=threads)
+            region = given or crop.region([volume.array, *beside], step, threads=threads)
             volume = volume.within(region)
         else:
             volume = replace(volume, array=_filtered(volume, step, threads=threads))

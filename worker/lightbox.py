@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 #: Nobody comes back to a series after so long: its other models have had their turn. Seconds.
 IDLE_SECONDS = 20.0
 #: What a header without pixels takes, about.
-_HEADER_BYTES = 64 * 2**10
+HEADER_BYTES = 64 * 2**10
 
 #: Exactly which bytes were read, and as what.
 _Key = tuple[bool, str, Frames | None, Moments | None, tuple[tuple[Path, str], ...]]
@@ -100,7 +100,7 @@ class LightBox:
 
 def _size(images: SeriesImages) -> int:
     """Bytes of a series in memory, about."""
-    return sum(array.nbytes for array in _arrays(images)) + len(images.datasets) * _HEADER_BYTES
+    return sum(array.nbytes for array in _arrays(images)) + len(images.datasets) * HEADER_BYTES
 
 
 def _arrays(images: SeriesImages) -> list[NDArray[Any]]:

@@ -67,7 +67,7 @@ def _end(
     about: Mapping[str, Subject],
     now: datetime,
 ) -> _End:
-    """FAILED where an answer that was asked for cannot be given; else CANCELLED, and a successor made if one is due."""
+    """FAILED where somebody can mend something and retry the job; else CANCELLED, with a successor if one is due."""
     if rule is None:
         error = (
             f"there is no usable model {job.model} any more: put its package back "

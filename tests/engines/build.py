@@ -17,6 +17,8 @@ from engines.volume import Geometry, Volume
 
 HU = {"value": "[hnsf'U]", "scheme": "UCUM", "meaning": "Hounsfield unit"}
 ML = {"value": "mL", "scheme": "UCUM", "meaning": "milliliter"}
+#: Of all volumes that are made here.
+FRAME = "1.2.3.4"
 PERCENT = {"value": "%", "scheme": "UCUM", "meaning": "percent"}
 
 
@@ -147,9 +149,10 @@ def volume(
     origin: tuple[float, float, float] = (-30.0, -20.0, 100.0),
     unit: str = "[hnsf'U]",
 ) -> Volume:
-    """An axial volume "HPL"."""
+    """An axial volume "HPL", in the one frame of reference of all."""
     affine = np.eye(4)
     affine[:3, :3] = np.array([[0, 0, spacing[2]], [0, spacing[1], 0], [spacing[0], 0, 0]])
     affine[:3, 3] = origin
     shape = (array.shape[0], array.shape[1], array.shape[2])
-    return Volume(array=array, geometry=Geometry(shape=shape, affine=affine), unit=unit)
+    geometry = Geometry(shape=shape, affine=affine, frame_of_reference_uid=FRAME)
+    return Volume(array=array, geometry=geometry, unit=unit)

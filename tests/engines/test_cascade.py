@@ -335,7 +335,7 @@ def test_a_first_model_of_other_values_is_refused(tmp_path: Path) -> None:
     first = _package(tmp_path / "first")
     later = [build.entry(values="SUVbw")]
     second = _package(tmp_path / "second", _after(first, "crop", "label1"), inputs=later)
-    assert "first looks at values: source, and second at others of the same series" in _problem(second, first)
+    assert "first looks at values: source, and second at others" in _problem(second, first)
 
 
 def test_another_first_model_makes_another_package(tmp_path: Path) -> None:

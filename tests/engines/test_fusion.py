@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -276,12 +277,60 @@ def test_coverage_counts_what_is_inside_the_outer_faces() -> None:
             r"inputs\[1\].spacing_mm: every input is brought to the grid of the first",
         ),
         ({"orientation": "LPH"}, r"inputs\[1\].orientation: every input"),
+        (
+            {"sampling": "nnunet", "splines": {"order": 1, "order_apart": 0}},
+            r"inputs\[1\].sampling: all inputs have nnunet, or none",
+        ),
     ],
 )
 def test_a_manifest_says_of_further_inputs_what_is_its_own(change: dict[str, Any], complaint: str) -> None:
     inputs = [build.entry(role="t1", spacing_mm=[2, 2, 2]), build.entry(role="t2") | change]
     with pytest.raises(pydantic.ValidationError, match=complaint):
         build.validated(inputs=inputs)
+
+
+def test_planar_images_are_not_cropped_together() -> None:
+    entry = build.entry(planar=True, size=[8, 8])
+    inputs = [
+        entry | {"role": "cc", "steps": [{"kind": "crop"}]},
+        entry | {"role": "mlo"},
+    ]
+    with pytest.raises(
+        pydantic.ValidationError, match=r"inputs\[0\].steps: planar images have no place in common"
+    ):
+        build.validated(inputs=inputs, tiling={"patch": [1, 8, 8]})
+
+
+def test_channels_of_an_nnunet_are_of_one_frame_of_reference_too() -> None:
+    array = np.random.default_rng(5).normal(size=(6, 10, 12)).astype(np.float32)
+    first = build.volume(array)
+    second = replace(first, geometry=replace(first.geometry, frame_of_reference_uid="1.9"))
+    entry = {"intensity": {"kind": "none"}, "sampling": "nnunet", "splines": {"order": 1, "order_apart": 0}}
+    manifest = build.validated(inputs=[build.entry(role=role, **entry) for role in "ab"])
+    with pytest.raises(RoleError, match="a and b are not in one Frame of Reference"):
+        fusion.prepare(manifest, first, {"b": second})
+
+
+def test_the_body_is_found_in_all_series_however_they_are_handed_over() -> None:
+    # Given a body that only the second series shows whole, read beforehand or just when it is asked for
+    array = np.zeros((6, 10, 12), np.float32)
+    array[1:5, 2:5, 2:10] = np.random.default_rng(5).normal(100, 9, (4, 3, 8))
+    whole = array.copy()
+    whole[1:5, 5:8, 2:10] = 50
+    entry = {
+        "intensity": {"kind": "z-score", "nonzero": "filled"},
+        "sampling": "nnunet",
+        "splines": {"order": 1, "order_apart": 0},
+    }
+    manifest = build.validated(inputs=[build.entry(role=role, **entry) for role in "ab"])
+    held = {"b": build.volume(whole)}
+    found = [
+        fusion.prepare(manifest, build.volume(array), others).arrays["image"]
+        for others in (held, MappingProxyType(held))
+    ]
+    np.testing.assert_array_equal(*found)
+    values = array[whole != 0]
+    assert found[0][0].min() == pytest.approx((values.min() - values.mean()) / values.std(), abs=1e-4)
 
 
 def test_a_model_of_one_series_prefers_none() -> None:

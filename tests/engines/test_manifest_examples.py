@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +100,7 @@ def _fused(folder: Path) -> None:
         array = np.full(SHAPE, 100, np.int16)
         array[part] = 900
         array[:, :4] = 0
-        volume = build.volume(array, spacing=(1, 1, 1), unit="1")
-        return replace(volume, geometry=replace(volume.geometry, frame_of_reference_uid="1.2.3"))
+        return build.volume(array, spacing=(1, 1, 1), unit="1")
 
     edema = (slice(4, 16), slice(10, 40), slice(8, 32))
     core = (slice(8, 12), slice(20, 30), slice(14, 22))

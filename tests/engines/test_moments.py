@@ -150,10 +150,19 @@ def test_what_takes_up_contrast_is_marked_and_measured_in_the_first_moment(
                 {"kind": "pad", "multiple_of": [8, 8, 8]},
             ]
         },
+        {"steps": [{"kind": "gaussian", "sigma_mm": 2}, {"kind": "crop", "above": 100}]},
         {"sampling": "nnunet", "spacing_mm": [2, 1, 1], "intensity": {"kind": "z-score"}},
         {"sampling": "nnunet", "intensity": {"kind": "z-score", "nonzero": "filled"}},
     ],
-    ids=["plain", "resampled", "turned", "cropped and padded", "splines", "within the body"],
+    ids=[
+        "plain",
+        "resampled",
+        "turned",
+        "cropped and padded",
+        "cropped behind a filter",
+        "splines",
+        "within the body",
+    ],
 )
 def test_a_moment_like_the_first_is_prepared_to_the_digit_like_the_first(changes: dict[str, Any]) -> None:
     entry = build.entry(**{"intensity": WINDOW, "moments": {"by": "time", "count": 2}} | changes)
@@ -268,4 +277,4 @@ def test_models_of_a_cascade_look_at_the_same_moments_or_at_the_first(tmp_path: 
     assert fits("alike", TAKE, enhancing()) == ""
     assert fits("of-the-first", None, build.thresholds((0.25,))) == ""
     said = fits("unlike", {"by": "time", "count": 3}, enhancing())
-    assert "unlike looks at other moments of a series than" in said
+    assert "unlike looks at other moments than" in said

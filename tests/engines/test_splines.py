@@ -9,9 +9,10 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from engines import body, splines
+from engines import body, preprocess, splines
 from engines.errors import VolumeError
 from engines.manifest_entries import Splines
+from engines.manifest_inputs import Input
 from tests.engines import build
 
 SHAPE = (9, 24, 20)
@@ -75,7 +76,7 @@ def test_only_the_body_is_scaled_and_its_holes_are_of_it() -> None:
     values[2, 5, 5] = 0
     beside = np.zeros_like(values)
     beside[2, 0, 0] = 1
-    scaled = body.normalised(build.volume(values), [beside]).array
+    scaled = body.normalised(build.volume(values), body.inside([values, beside])).array
     inside = np.zeros(values.shape, bool)
     inside[1:4, 2:10, 2:10] = True
     inside[2, 0, 0] = True
@@ -90,7 +91,10 @@ def test_what_was_labelled_before_is_of_the_body() -> None:
     values[1, 1:3, 1:3] = [[50, 60], [70, 80]]
     labelled = np.zeros(values.shape, bool)
     labelled[2, 4, 4] = labelled[1, 1, 1] = True
-    scaled = body.normalised(build.volume(values), [], labelled=labelled).array
+    entry = Input.model_validate(
+        build.entry(sampling="nnunet", intensity={"kind": "z-score", "nonzero": "filled"})
+    )
+    scaled = preprocess.prepare(build.volume(values), entry, labelled=labelled).array
     inside = (values != 0) | labelled
     wanted = (values[inside] - values[inside].mean()) / values[inside].std()
     np.testing.assert_allclose(scaled[inside], wanted, rtol=1e-5)
@@ -101,4 +105,4 @@ def test_a_body_of_one_value_is_refused() -> None:
     values = np.zeros((3, 4, 4), np.int16)
     values[1, 1:3, 1:3] = 7
     with pytest.raises(VolumeError, match="all have the same value"):
-        body.normalised(build.volume(values), [])
+        body.normalised(build.volume(values), body.inside([values]))

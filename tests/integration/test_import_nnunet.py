@@ -58,7 +58,9 @@ def _volume(array: np.ndarray, spacing: list[float]) -> Volume:
     """Axes as SimpleITK reads an axial DICOM series: HPL."""
     affine = np.eye(4)
     affine[:3, :3] = np.fliplr(np.diag(spacing)).T
-    return Volume(array=array, geometry=Geometry(shape=array.shape, affine=affine))
+    return Volume(
+        array=array, geometry=Geometry(shape=array.shape, affine=affine, frame_of_reference_uid="1.2")
+    )
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
