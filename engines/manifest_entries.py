@@ -12,7 +12,7 @@ from engines.findings import Code
 class Strict(BaseModel):
     """Unknown keys are errors: a misspelt key must never be a silently ignored one."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def _plain(text: str) -> str:

@@ -49,6 +49,9 @@ def parse(text: bytes, path: Path) -> Manifest:
         raise PackageError(f"{path}: {line}{error.problem}: correct the YAML") from error
     except yaml.YAMLError as error:
         raise PackageError(f"{path}: this is not YAML text: {error}: write the manifest again") from error
+    except (ValueError, OverflowError, RecursionError) as error:
+        # A date without such a day, a number that is none, lists in lists without end.
+        raise PackageError(f"{path}: it holds a value that is none ({error}): put words in quotes") from error
     if not isinstance(content, dict):
         raise PackageError(f"{path}: the manifest must be a mapping of keys: write e.g. `format: 1`")
     _check_format(content.get("format"), path)

@@ -178,10 +178,14 @@ def _refuse_code(folder: Path) -> None:
     """A package is data: anything that could run, or leads out of the folder, is refused."""
     root = folder.resolve()
     for path in sorted(folder.rglob("*")):
-        if not path.resolve().is_relative_to(root):
-            raise PackageError(f"{path}: the link leads out of the package: put the file itself there")
-        if path.is_file() and _is_code(path):
-            raise PackageError(f"{path}: a model package holds no code: remove the file")
+        try:
+            if not path.resolve().is_relative_to(root):
+                raise PackageError(f"{path}: the link leads out of the package: put the file itself there")
+            if path.is_file() and _is_code(path):
+                raise PackageError(f"{path}: a model package holds no code: remove the file")
+        except (OSError, RuntimeError) as error:
+            # A link to itself is a RuntimeError.
+            raise PackageError(f"{path}: it cannot be read ({error}): mend or remove it") from error
 
 
 def _is_code(path: Path) -> bool:

@@ -58,8 +58,8 @@ def parse(words: Sequence[str], manifest: Manifest) -> dict[str, Any]:
             raise ConfigurationError(f"--parameter {name}: it is given twice")
         try:
             given[name] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ConfigurationError(f"--parameter {name}: {value} is no number and no list") from error
+        except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
+            raise ConfigurationError(f"--parameter {name}: {value[:80]} is no number and no list") from error
     said = problem(manifest, given)
     if said:
         raise ConfigurationError(f"--parameter, for {manifest.name}: {said}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -72,11 +73,27 @@ def _check_target(file: str, path: str, target: Any, locator: ComponentLocator) 
     if not isinstance(target, str):
         raise PackageError(f"{file}: {path}: it must be the name of a class")
     full = str(ConfigComponent({"_target_": target}, locator=locator).resolve_module_name())
-    if not full.startswith(_TRUSTED):
+    if not _is_layer(full):
         raise PackageError(
             f"{file}: {path}: {target} is not of {' or '.join(name.strip('.') for name in _TRUSTED)}: "
             "only their networks are imported, never a bundle's own code"
         )
+
+
+def _is_layer(name: str) -> bool:
+    """Whether a module of MONAI's networks or of torch.nn has a layer of this name, and of its own.
+
+    The name alone says little: what a module has imported itself, e.g. os, can be reached through it too.
+    """
+    module, _, last = name.rpartition(".")
+    if not f"{module}.".startswith(_TRUSTED):
+        return False
+    try:
+        found = getattr(importlib.import_module(module), last, None)
+    except ImportError:
+        return False
+    layer = isinstance(found, type) and issubclass(found, torch.nn.Module)
+    return layer and found.__module__.startswith(_TRUSTED)
 
 
 def _weights_path(folder: Path, name: str | None) -> Path:

@@ -152,6 +152,9 @@ def test_all_problems_come_at_once(tmp_path: Path) -> None:
         (b"\x00\xff\xfe", "not YAML"),
         (b"!!python/object/apply:os.system [true]", "could not determine a constructor"),
         (b"? [1, 2]\n: x\n", "unhashable"),
+        (b"version: 2026-13-45\n", "a value that is none (month must be in 1..12)"),
+        (b"format: 0b_\n", "a value that is none"),
+        (b"format: " + b"[" * 3000, "a value that is none"),
     ],
 )
 def test_what_is_not_a_manifest_is_refused(tmp_path: Path, text: bytes, complaint: str) -> None:
@@ -197,6 +200,9 @@ def test_nothing_outside_the_folder_is_used(tmp_path: Path) -> None:
     (build.write(tmp_path / "b", WEIGHTS) / "link.onnx").symlink_to(tmp_path / "outside.onnx")
     with pytest.raises(PackageError, match="leads out of the package"):
         package.open_package(tmp_path / "b")
+    (build.write(tmp_path / "c", WEIGHTS) / "loop").symlink_to("loop")
+    with pytest.raises(PackageError, match=r"loop: it cannot be read .*: mend or remove it"):
+        package.open_package(tmp_path / "c")
 
 
 def test_a_broken_package_does_not_hide_the_good_ones(tmp_path: Path) -> None:

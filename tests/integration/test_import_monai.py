@@ -259,6 +259,12 @@ def scripts(config, bundle):
 def other_class(config, bundle): config["network_def"]["_target_"] = "subprocess.Popen"
 def function(config, bundle): config["network_def"]["_target_"] = "monai.bundle.run"
 def nested(config, bundle): config["network_def"]["act"] = {"_target_": "os.system", "command": "touch ran"}
+def reached(config, bundle):
+    config["network_def"] = {"_target_": "torch.nn.parallel.distributed.os.system", "command": "touch ran"}
+def inside(config, bundle):
+    reached(config, bundle)
+    config["network_def"] = {"_target_": "torch.nn.Sequential", "_args_": [config["network_def"]]}
+def initialiser(config, bundle): config["network_def"] = {"_target_": "torch.nn.init.ones_"}
 def expression(config, bundle): config["network_def"]["out_channels"] = "$__import__('os').system('touch ran')"
 def required(config, bundle): config["network_def"]["_requires_"] = "$print(1)"
 def wrong_key(config, bundle): config["network_def"]["colour"] = 1
@@ -269,7 +275,7 @@ def pickled(config, bundle): torch.save(torch.nn.Linear(2, 2), bundle / "models"
 def no_weights(config, bundle): (bundle / "models" / "model.pt").unlink()
 def rubbish(config, bundle): (bundle / "models" / "model.pt").write_bytes(b"rubbish")
 def window(config, bundle): config["inferer"]["roi_size"] = [33, 33, 33]
-for change in (scripts, other_class, function, nested, expression, required, wrong_key, no_definition,
+for change in (scripts, other_class, function, nested, reached, inside, initialiser, expression, required, wrong_key, no_definition,
                other_weights, other_widths, pickled, no_weights, rubbish, window):
     attempt(change.__name__, change)
 (folder / "said.json").write_text(json.dumps(said))
@@ -287,6 +293,9 @@ def test_code_and_foreign_weights_are_refused_by_name(made: Path, tmp_path: Path
         "other_class": f"configs/inference.json: network_def::_target_: subprocess.Popen is not of monai.networks or torch.nn: {trusted}",
         "function": f"configs/inference.json: network_def::_target_: monai.bundle.run is not of monai.networks or torch.nn: {trusted}",
         "nested": f"configs/inference.json: network_def::act::_target_: os.system is not of monai.networks or torch.nn: {trusted}",
+        "reached": f"configs/inference.json: network_def::_target_: torch.nn.parallel.distributed.os.system is not of monai.networks or torch.nn: {trusted}",
+        "inside": f"configs/inference.json: network_def::_args_::0::_target_: torch.nn.parallel.distributed.os.system is not of monai.networks or torch.nn: {trusted}",
+        "initialiser": f"configs/inference.json: network_def::_target_: torch.nn.init.ones_ is not of monai.networks or torch.nn: {trusted}",
         "expression": "configs/inference.json: network_def::out_channels: $__import__('os').system('touch ran') is code",
         "required": "configs/inference.json: network_def::_requires_: $print(1) is code",
         "wrong_key": "configs/inference.json: network_def: MONAI cannot build it",
