@@ -42,10 +42,7 @@ class OpenVINORunner(Runner):
             core = openvino.Core()
             model = core.read_model(weights)
             _fix_shapes(model, shapes)
-            # Compiling gives a port further names, of what it was merged with.
-            inputs, outputs = (
-                [port.get_any_name() for port in ports] for ports in (model.inputs, model.outputs)
-            )
+            inputs, outputs = ([_name(port) for port in ports] for ports in (model.inputs, model.outputs))
             compiled = core.compile_model(model, "CPU", _properties(threads))
             self._request = compiled.create_infer_request()
         except ERRORS as error:
@@ -85,7 +82,7 @@ def _fix_shapes(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Give the free axes of the inputs their lengths."""
     fixed = {}
     for port in model.inputs:
-        partial, given = port.get_partial_shape(), shapes.get(port.get_any_name())
+        partial, given = port.get_partial_shape(), shapes.get(_name(port))
         if given is None or not partial.is_dynamic or not partial.rank.is_static:
             continue
         wanted = of_rank(given, len(partial))
@@ -96,6 +93,12 @@ def _fix_shapes(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> None:
             ]
     if fixed:
         model.reshape(fixed)
+
+
+def _name(port: Any) -> str:
+    """A port's name in the ONNX graph, among those of what it was merged with."""
+    own = str(port.node.get_friendly_name()).removesuffix("/sink_port_0")
+    return own if own in port.get_names() else str(port.get_any_name())
 
 
 def _spec(port: Any, name: str) -> TensorSpec:

@@ -36,7 +36,8 @@ def check(package: ModelPackage, *, beside: Sequence[Path] = (), threads: int | 
         examples = golden.check(package, beside=beside, threads=threads)
     except EngineError as error:
         said = str(error)
-        return Checked(problems=(said if str(package.folder) in said else f"{package.folder}: {said}",))
+        named = said if str(package.folder) in said else f"{package.folder}: {said}"
+        return Checked(problems=(named, *package_writer.unfinished(package.folder)))
     return Checked(
         verdict=verdict, examples=tuple(examples), problems=tuple(_problems(package, verdict, examples))
     )

@@ -85,4 +85,6 @@ def set_up(role: str, *, level: int = logging.INFO) -> None:
     logging.getLogger("celery").setLevel(logging.WARNING)
     # It puts an error's words into its own message; worker.app says the same without them.
     logging.getLogger("celery.app.trace").setLevel(logging.CRITICAL)
+    # Of a child that was killed the pool and the sweep tell; this one adds a traceback without a trace.
+    logging.getLogger("celery.worker.request").setLevel(logging.CRITICAL)
     logging.getLogger("alembic").setLevel(logging.WARNING)

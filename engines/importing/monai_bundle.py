@@ -76,7 +76,8 @@ def _network(
         from engines.importing import monai_network, onnx_export
     except ModuleNotFoundError as error:
         raise PackageError(
-            f"the Python package {error.name} is not installed: pip install 'secondread[import]'"
+            f"the Python package {error.name} is not installed here: run this in the environment that "
+            "`scripts/environment requirements-import.lock .venv-import` makes, or pip install 'secondread[import]'"
         ) from error
     network = monai_network.network(config, folder, weights=weights)
     shape = (1, len(metadata.channels), *patch)

@@ -107,7 +107,8 @@ def _network_files() -> tuple[Any, Any]:
         from engines.importing import nnunet_network, onnx_export
     except ModuleNotFoundError as error:
         raise PackageError(
-            f"the Python package {error.name} is not installed: pip install 'secondread[import]'"
+            f"the Python package {error.name} is not installed here: run this in the environment that "
+            "`scripts/environment requirements-import.lock .venv-import` makes, or pip install 'secondread[import]'"
         ) from error
     return nnunet_network, onnx_export
 

@@ -191,7 +191,8 @@ def _grid(graph: _Graph, task: str) -> dict[str, Any]:
     if task in ("segmentation", "image"):
         entry |= todo("the spacing that it was trained on, mm; null is as acquired") | {"spacing_mm": None}
     else:
-        entry |= (todo("the size that it was trained on") if graph.free else {}) | {"size": size}
+        what = "whole images are brought to this size; of windows write spacing_mm, and tiling"
+        entry |= todo(what) | {"size": size}
     return entry
 
 

@@ -20,7 +20,7 @@ from engines import loader, ort, ov, package
 from engines.errors import InputMismatch, PackageError, RunnerError
 from engines.runner import Runner
 from engines.testing import ThresholdRunner
-from tests.engines import build
+from tests.engines import build, nets
 
 ENGINES: tuple[loader.Engine, ...] = get_args(loader.Engine)
 PATCH = (1, 1, 8, 16, 16)
@@ -66,6 +66,30 @@ def test_a_runner_says_what_it_is(tmp_path: Path, engine: loader.Engine) -> None
         assert (spec.name, spec.dtype, spec.shape) == ("image", np.dtype(np.float32), PATCH)
         assert runner.outputs[0].name == "logits"
         assert runner.outputs[0].shape[1] == 3
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_port_has_its_name_in_the_graph_whatever_it_is_merged_with(
+    tmp_path: Path, engine: loader.Engine
+) -> None:
+    # Given outputs that are a constant, and another value, under names that sort before theirs
+    nodes = [
+        helper.make_node("Relu", ["image"], ["active"]),
+        helper.make_node("Identity", ["active"], ["out"]),
+        helper.make_node("Identity", ["class"], ["labels"]),
+    ]
+    space = ("n", 1, "d", "h", "w")
+    network = nets.graph(
+        nodes,
+        [nets.tensor("class", np.array([1], np.float32))],
+        [nets.info("image", space)],
+        [nets.info("out", space), nets.info("labels", (1,))],
+    )
+    opened = package.open_package(build.write(tmp_path, network))
+    with loader.open_runner(opened, engine=engine, threads=1) as runner:
+        assert [spec.name for spec in runner.outputs] == ["out", "labels"]
+        answer = runner.infer({"image": np.full((1, 1, 8, 16, 16), 2, np.float32)})
+    assert answer["labels"].tolist() == [1] and (answer["out"] == 2).all()
 
 
 def test_a_free_axis_that_nobody_fixes_stays_free() -> None:

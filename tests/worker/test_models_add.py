@@ -37,8 +37,16 @@ def test_an_onnx_file_becomes_a_package_and_check_says_what_is_left(
     checked = _run("check", "network", "--config", "secondread.yaml", "--data", tmp_path / "storage")
     assert checked.exit_code == 1
     assert "model.yaml: line 4: fill in the licence of the weights" in checked.stderr
-    # And once it is filled in, it passes
+    # So it does where the network does not even fit
     manifest = tmp_path / "made" / "model.yaml"
+    whole = manifest.read_text()
+    manifest.write_text(whole.replace("name: logits", "name: other"))
+    checked = _run("check", "network", "--config", "secondread.yaml", "--data", tmp_path / "storage")
+    assert checked.exit_code == 1 and "nothing" not in checked.stdout
+    assert 'the manifest names "other"' in checked.stderr
+    assert "model.yaml: line 4: fill in the licence of the weights" in checked.stderr
+    # And once it is filled in, it passes
+    manifest.write_text(whole)
     manifest.write_text("\n".join(line for line in manifest.read_text().splitlines() if "# TODO" not in line))
     checked = _run("check", "network", "--config", "secondread.yaml", "--data", tmp_path / "storage")
     assert checked.exit_code == 0, checked.stderr
@@ -90,4 +98,6 @@ def test_without_the_import_extra_it_says_what_to_install(tmp_path: Path) -> Non
     (tmp_path / "configs" / "inference.json").write_text(json.dumps(config))
     refused = _run("import-monai", tmp_path, "--out", tmp_path / "made")
     assert refused.exit_code == 1
-    assert "is not installed: pip install 'secondread[import]'" in refused.stderr
+    assert (
+        "requirements-import.lock .venv-import` makes, or pip install 'secondread[import]'" in refused.stderr
+    )

@@ -99,10 +99,11 @@ def check(
         by_model = {one.model: [each for each in examples if each.model == one.model] for one in verdicts}
         edge.show([{**dict(one), "example": by_model[one.model]} for one in verdicts], as_json=True)
     else:
-        edge.show(verdicts, as_json=False, columns=tuple(parity.Verdict.model_fields))
+        if verdicts or not found:
+            edge.show(verdicts, as_json=False, columns=tuple(parity.Verdict.model_fields))
         if examples:
             edge.show(examples, as_json=False, columns=tuple(golden.ExampleVerdict.model_fields))
-        else:
+        elif verdicts or not found:
             edge.console.print("no example; --record IMAGES makes one")
     for package in packages:
         importing.warn(package)
