@@ -120,6 +120,12 @@ def _told_apart(
     for sign in moment_values.SIGNS[by]:
         values = [sign.read(image.ds) for image in images]
         groups = _grouped(values)
+        if not sign.is_clock and _are_moved(groups, most):
+            raise SeriesError(
+                "unlike-moments",
+                f"The series has {len(groups)} volumes by {sign.name}, and at most {most} images at one place: some "
+                "were moved against the others. Have each volume sent as a series of its own.",
+            )
         if not 2 <= len(groups) <= most:
             groups = _ranked(values, places, most) if sign.is_clock else []
         if len(groups) == most and all(len(set(places[group])) == len(group) for group in groups):
@@ -138,6 +144,12 @@ def _alone(images: Sequence[ImageFile], by: MomentsBy) -> tuple[list[list[int]],
         if groups and by != "time" and not sign.counts:
             return groups, sign
     return [list(range(len(images)))], None
+
+
+def _are_moved(groups: Sequence[Sequence[int]], most: int) -> bool:
+    """Whether these are volumes of equally many slices, some of which do not lie where those of others do."""
+    sizes = {len(group) for group in groups}
+    return most < len(groups) and len(sizes) == 1 and min(sizes) > 1
 
 
 def _grouped(values: Sequence[float | None]) -> list[list[int]]:

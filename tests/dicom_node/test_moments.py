@@ -299,6 +299,20 @@ def test_volumes_that_were_moved_against_each_other_are_refused(tmp_path: Path) 
     assert "moment 2 of 2 (62 s) do not lie where those of moment 1 of 2 (0 s) do" in str(error)
 
 
+@pytest.mark.parametrize("moved", [(1,), (0, 2)])
+def test_volumes_that_lie_between_the_slices_of_others_are_refused(
+    tmp_path: Path, moved: tuple[int, ...]
+) -> None:
+    def change(ds: Dataset, moment: int) -> None:
+        moments.identified(ds, moment)
+        x, y, z = ds.ImagePositionPatient
+        ds.ImagePositionPatient = [x, y, z + 0.5 * (moment in moved)]
+
+    error = refused(moments.series(4, change), tmp_path, by="time", count=2)
+    assert error.reason == "unlike-moments"
+    assert "4 volumes by Temporal Position Identifier, and at most" in str(error)
+
+
 def test_who_asks_for_no_moments_is_refused_and_told_of_them(tmp_path: Path) -> None:
     with pytest.raises(
         SeriesError, match=r"several points in time.*manifest which it looks at \(moments\)"
