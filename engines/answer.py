@@ -10,12 +10,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from engines import tiling
 from engines.findings import Box, Finding, Map, Measurement
 from engines.fusion import Seen
 from engines.package import ModelPackage
 from engines.runner import Runner
 from engines.volume import Volume
+from engines.window_sums import Slab
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,7 +67,7 @@ class Clock:
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
 
-    def each(self, name: str, slabs: Iterator[tiling.Slab]) -> Iterator[tiling.Slab]:
+    def each(self, name: str, slabs: Iterator[Slab]) -> Iterator[Slab]:
         """Time what an iterator does to make its items, not what is done with them."""
         while True:
             with self.stage(name):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines import boxes, probability, tiling
+from engines import boxes, placement, probability, tiling
 from engines.answer import Answer, Case
 from engines.errors import OutputError
 from engines.findings import Box
@@ -88,7 +88,7 @@ def answer(case: Case) -> Answer:
 def _collect(case: Case, output: DetectionOutput, candidates: list[_Candidates]) -> None:
     """Ask the network about every window."""
     windows = case.package.manifest.windows
-    layout = tiling.plan(case.seen.geometry.shape, windows)
+    layout = placement.plan(case.seen.geometry.shape, windows)
     network = tiling.network_for(case.runner, windows, case.prompts)
     padded = tiling.padded_for(case.seen.arrays, layout, windows)
     padding = np.array([before for before, _ in layout.padding], dtype=np.float64)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from engines import postprocess, tiling
 from engines.answer import Case
 from engines.manifest_outputs import SegmentationOutput
+from engines.window_sums import Slab
 
 #: The smallest probability that is told apart from 0: its logarithm is finite.
 _LEAST = np.float32(1e-30)
@@ -17,7 +18,7 @@ _LEAST = np.float32(1e-30)
 
 def sweep(
     case: Case, output: SegmentationOutput, *, classes: int, background: Sequence[float]
-) -> Iterator[tiling.Slab]:
+) -> Iterator[Slab]:
     """The slabs of `case`'s network; of an ensemble, those whose activation is the members' average.
 
     All members see the same grid through the same windows, so that their slabs run in step: one patch's depth of
@@ -41,7 +42,7 @@ def sweep(
     if not case.members:
         return members[0]
     return (
-        tiling.Slab(start=slabs[0].start, logits=average([slab.logits for slab in slabs], output.activation))
+        Slab(start=slabs[0].start, logits=average([slab.logits for slab in slabs], output.activation))
         for slabs in zip(*members, strict=True)
     )
 

@@ -60,6 +60,8 @@ class SegmentationOutput(Strict):
     interpolate: Literal["probabilities", "logits", "labels"] = "probabilities"
     #: How, where that is nnU-Net's way; null: linearly along all axes.
     splines: Annotated[Splines, AfterValidator(_stays_in_range)] | None = None
+    #: What interpolated logits are rounded to before the largest is looked for, as nnU-Net's float16 is.
+    precision: Literal["float32", "float16"] = "float32"
     labels: Annotated[tuple[Label, ...], Field(min_length=1)]
 
 

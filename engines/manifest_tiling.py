@@ -17,7 +17,7 @@ class Tiling(Strict):
     patch: Shape
     #: Fraction of a patch shared with its neighbour.
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    #: "nnunet": the same gaussian about the voxel behind the middle, as nnU-Net has it.
+    #: "nnunet": the same gaussian about the voxel behind the middle, and sums rounded to float16, as nnU-Net has it.
     weighting: Literal["gaussian", "uniform", "nnunet"] = "gaussian"
     #: Smallest weight in a window, whose largest is 1.
     least_weight: Annotated[float, Field(ge=0, lt=1)] = 0.0

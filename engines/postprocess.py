@@ -27,6 +27,9 @@ _TILE = 128
 #: Interpolation along one axis; None where nothing changes.
 Weights = scipy.sparse.csr_matrix | None
 
+#: What interpolated values are rounded with.
+Rounding = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
 
 def mask_dtype(classes: int) -> type[np.uint8] | type[np.uint16]:
     """The smallest unsigned type that `classes` (background included) fit in."""
@@ -52,6 +55,7 @@ class Backward:
         matrices: Sequence[Weights] | None = None,
         numbers: Sequence[int] = (),
         probabilities: Mapping[int, NDArray[np.float32]] = MappingProxyType({}),
+        halves: bool = False,
         threads: int = 1,
     ) -> None:
         """`mask` is the label map to fill, `shape` the model grid; both in the model's axes.
@@ -59,12 +63,14 @@ class Backward:
         `probabilities` are arrays like the mask to fill with those of their class; of no other class is there
         ever more than a plane on the source grid. Along an axis that has a step, in voxels of the source, the
         grids share their first voxel instead of their outer faces; `matrices` are for each axis what else
-        interpolates. `numbers` are what each channel stands for in the mask, which sigmoid needs.
+        interpolates. `numbers` are what each channel stands for in the mask, which sigmoid needs. With `halves`
+        interpolated values are rounded to float16 before they are compared.
         """
         self._mask = mask
         self._probabilities = probabilities
         self._shape = shape
         self._threads = threads
+        self._rounded = _to_half if halves else _as_it_is
         # No anti-aliasing: a label belongs to a voxel's centre, and a thin structure must not fade.
         self._along, self._rows, self._columns = matrices or [
             _weights(own, wanted, step, nearest=interpolate == "labels")
@@ -153,11 +159,12 @@ class Backward:
             if self._regions:
                 self._inside(tile, rows.weights, columns.weights, out)
                 continue
-            kept = candidates(tile)
+            kept = candidates(tile, self._rounded)
             if len(kept) == 1:
                 out[...] = kept[0]
                 continue
-            found = winners(_enlarged(tile[kept], rows.weights, columns.weights), labels.dtype).T
+            between = self._rounded(_enlarged(tile[kept], rows.weights, columns.weights))
+            found = winners(between, labels.dtype).T
             out[...] = found if len(kept) == kept[-1] + 1 else kept.astype(labels.dtype)[found]
 
     def _inside(
@@ -240,14 +247,23 @@ def _between(
     return plane
 
 
-def candidates(values: NDArray[np.float32]) -> NDArray[np.intp]:
-    """The classes of (classes, ...) that can win anywhere between the given values.
+def _as_it_is(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    return values
+
+
+def _to_half(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rounded to what float16 holds."""
+    return values.astype(np.float16).astype(np.float32)
+
+
+def candidates(values: NDArray[np.float32], rounded: Rounding = _as_it_is) -> NDArray[np.intp]:
+    """The classes of (classes, ...) that can win anywhere between the given values, each rounded.
 
     Interpolated values stay within the range of what they come from, so a class that never reaches
     the smallest value of another one can be left out: the answer is the same.
     """
     flat = values.reshape(len(values), -1)
-    return np.flatnonzero(flat.max(axis=1) >= flat.min(axis=1).max())
+    return np.flatnonzero(rounded(flat.max(axis=1)) >= rounded(flat.min(axis=1)).max())
 
 
 def _enlarged(

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from engines import tiling
+from engines import placement, tiling
 from engines.answer import Case
 from engines.errors import OutputError
 from engines.windows import Answers
@@ -28,7 +28,7 @@ def of_image(
     shape or with NaN.
     """
     windows = case.package.manifest.windows
-    layout = tiling.plan(case.seen.geometry.shape, windows)
+    layout = placement.plan(case.seen.geometry.shape, windows)
     network = tiling.network_for(case.runner, windows, case.prompts)
     padded = tiling.padded_for(case.seen.arrays, layout, windows)
     rows: list[NDArray[np.float64]] = []

@@ -41,6 +41,7 @@ def answer(case: Case) -> Answer:
         matrices=_matrices(case, output, turned(mask).shape),
         numbers=[label.index for label in output.labels],
         probabilities={number: turned(share) for number, share in shares.items()},
+        halves=output.precision == "float16",
         threads=case.threads,
     )
     slabs = ensemble.sweep(case, output, classes=fit.channels(output), background=_background(output))

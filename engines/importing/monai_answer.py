@@ -21,7 +21,7 @@ _NEUTRAL = frozenset(
     }
 )
 
-#: The same as the engine's gaussian (tiling.SIGMA).
+#: The same as the engine's gaussian (window_sums.SIGMA).
 _SIGMA = 0.125
 
 #: The least weight in MONAI's gaussian (monai.data.utils.compute_importance_map).

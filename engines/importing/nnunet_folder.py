@@ -163,7 +163,7 @@ def _card(plans: nnunet_plans.Plans, first: Mapping[str, Any], paths: Sequence[P
         f"# {plans.dataset}, {plans.configuration}",
         "",
         f"Imported from nnU-Net v2: trainer {first['trainer_name']}, folds {folds} of {paths[0].name}.",
-        "The label map is that of nnUNetPredictor with its defaults on the same image, up to float16 rounding there.",
+        "The label map is that of nnUNetPredictor with its defaults on the same image.",
         "",
         *("## Intended use", "", "TODO", "", "## Training data", "", "TODO", ""),
         *("## Evaluation", "", "TODO", "", "## Limits", "", "TODO"),

@@ -134,6 +134,8 @@ def _output(plans: Plans, classes: Classes, choices: Choices) -> dict[str, Any]:
         "interpolate": "logits",
         "splines": Flow(nnunet_plans.splines(plans, "probabilities")),
     }
+    if nnunet_plans.keeps_halves(plans):
+        output["precision"] = "float16"
     return output | {"labels": list(_labels(classes, choices.codes))}
 
 

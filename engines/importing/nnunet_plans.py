@@ -174,6 +174,11 @@ def splines(plans: Plans, kind: str) -> dict[str, Any]:
     return {"order": given["order"], "order_apart": given["order_z"], "apart": given["force_separate_z"]}
 
 
+def keeps_halves(plans: Plans) -> bool:
+    """Whether the logits are float16 once they are resampled, as nnU-Net added them up: PyTorch makes float32."""
+    return bool(plans.content["resampling_fn_probabilities"] == "resample_data_or_seg_to_shape")
+
+
 def _architecture(content: Mapping[str, Any], refusals: Refusals, name: str) -> dict[str, Any]:
     """The architecture of plans that were written before nnU-Net 2.4, in the words of newer ones."""
     wanted = ("UNet_class_name", "n_conv_per_stage_encoder", "n_conv_per_stage_decoder", "conv_kernel_sizes",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engines import tiling
+from engines import placement, tiling
 from engines.errors import OutputError
 from engines.manifest_tiling import Tiling
 from engines.runner import Runner, TensorSpec
@@ -77,7 +78,7 @@ def test_a_network_that_changes_nothing_gives_the_image_back(
 
 
 def test_windows_share_what_is_asked_and_end_at_the_edge() -> None:
-    layout = tiling.plan((100, 64, 10), Tiling(patch=(32, 64, 16), overlap=0.5))
+    layout = placement.plan((100, 64, 10), Tiling(patch=(32, 64, 16), overlap=0.5))
     assert layout.starts == ((0, 14, 27, 41, 54, 68), (0,), (0,))
     assert layout.padding == ((0, 0), (0, 0), (3, 3))
     assert layout.inferences == 6
@@ -160,3 +161,57 @@ def test_an_answer_that_cannot_be_used_is_refused(function: Any, complaint: str)
                 classes=2,
             )
         )
+
+
+@pytest.mark.parametrize("mirror_axes", [(), (1, 2)])
+@pytest.mark.parametrize("shape", [(20, 30, 40), (9, 17, 16), (3, 40, 16)])
+def test_windows_are_added_up_in_float16_as_nnunet_does(
+    shape: tuple[int, int, int], mirror_axes: tuple[Any, ...]
+) -> None:
+    # Given a network that says something else of each place in its window, and of mirror images
+    array, patch = _array(*shape), (8, 16, 16)
+    pattern = np.random.default_rng(4).normal(0, 30, (2, *patch)).astype(np.float32)
+
+    def network(stack: NDArray[Any]) -> NDArray[Any]:
+        return np.asarray(stack * pattern, np.float32)
+
+    settings = Tiling(patch=patch, weighting="nnunet", mirror_axes=mirror_axes)
+    # When it is swept, then every sum has been rounded as a whole volume of float16 would be
+    found = _swept(_Function(network), array, settings)
+    np.testing.assert_array_equal(found, _as_nnunet(array, network, settings))
+
+
+def _as_nnunet(array: NDArray[np.float32], network: Any, settings: Tiling) -> NDArray[np.float32]:
+    """The whole volume at once."""
+    layout = placement.plan(array.shape, settings)
+    padded = np.pad(array, layout.padding)
+    axes = [np.exp(-0.5 * ((np.arange(n) - n // 2) / (n / 8)) ** 2) for n in settings.patch]
+    weights = (10 * np.einsum("i,j,k->ijk", *axes)).astype(np.float16)
+    weights[weights == 0] = weights[weights > 0].min()
+    sums = np.zeros((2, *padded.shape), np.float16)
+    counts = np.zeros(padded.shape, np.float16)
+    for corner in itertools.product(*layout.starts):
+        place = tuple(slice(first, first + n) for first, n in zip(corner, settings.patch, strict=True))
+        answers = [
+            np.flip(network(np.flip(padded[place], m)[None, None])[0], [a + 1 for a in m])
+            for m in layout.mirrors
+        ]
+        mean = sum(answers[1:], answers[0]) / np.float32(len(answers))
+        sums[(slice(None), *place)] = sums[(slice(None), *place)] + mean * weights.astype(np.float32)
+        counts[place] = counts[place] + weights
+    averages = (sums.astype(np.float32) / counts.astype(np.float32)).astype(np.float16)
+    inside = tuple(slice(a, n - b) for (a, b), n in zip(layout.padding, padded.shape, strict=True))
+    return averages[(slice(None), *inside)].astype(np.float32)
+
+
+def test_logits_that_float16_cannot_hold_are_refused() -> None:
+    def network(stack: NDArray[Any]) -> NDArray[Any]:
+        return np.repeat(stack * 0 + np.float32(1e5), 2, axis=1)
+
+    settings = Tiling(patch=(8, 16, 16), weighting="nnunet")
+    with _Function(network) as runner:
+        swept = tiling.sweep(
+            runner, {"image": _array(1, 8, 16, 16)}, settings, output_name="logits", classes=2
+        )
+        with pytest.raises(OutputError, match="too large for float16, in which nnU-Net adds them up"):
+            list(swept)

@@ -24,7 +24,7 @@ from tests.support import peers
 pytestmark = pytest.mark.peer("nnunet")
 
 #: nnU-Net adds logits up in float16; where two classes are that close, either is right.
-AGREEMENT = 0.999
+AGREEMENT = 0.9995
 
 CASES = (
     "plain",

@@ -1,0 +1,209 @@
+"""The logits of overlapping windows added up, each weighted, until nothing more is added to a slice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.errors import OutputError
+from engines.manifest_tiling import Tiling
+from engines.placement import Plan
+from engines.windows import Window
+
+#: Width of the gaussian as a fraction of the patch (Isensee et al., nnU-Net, Nature Methods 2021).
+SIGMA = 1 / 8
+
+#: nnU-Net's largest weight in a window.
+_HIGHEST = 10.0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Slab:
+    """Logits that nothing will be added to any more."""
+
+    #: First slice of the grid that `logits` covers.
+    start: int
+    #: float32 (classes, slices, rows, columns).
+    logits: NDArray[np.float32]
+
+
+class Sums:
+    """Weighted sums of logits over one patch's depth of slices."""
+
+    def __init__(
+        self,
+        *,
+        classes: int,
+        shape: tuple[int, int, int],
+        layout: Plan,
+        tiling: Tiling,
+        background: Sequence[float],
+    ) -> None:
+        self._layout = layout
+        self._profile = [_profile(length, tiling.weighting) for length in layout.patch]
+        # The weights of all windows form a grid, so their sum is a product of one sum per axis.
+        self._total = [
+            _total(n, starts, profile)
+            for n, starts, profile in zip(shape, layout.starts, self._profile, strict=True)
+        ]
+        depth, rows, columns = self._profile
+        self._weights = depth[:, None, None] * rows[:, None] * columns / np.float32(len(layout.mirrors))
+        self._weighted = np.empty_like(self._weights)
+        self._sums: NDArray[np.floating] = np.zeros((classes, layout.patch[0], *shape[1:]), np.float32)
+        # Weights that are kept from falling, or are missing, are no product: their sum is kept voxel by voxel.
+        self._counts: NDArray[np.floating] | None = None
+        if tiling.least_weight:
+            np.maximum(self._weights, tiling.least_weight / len(layout.mirrors), out=self._weights)
+        if tiling.least_weight or tiling.skip_at_most is not None:
+            self._counts = np.zeros(self._sums.shape[1:], dtype=np.float32)
+        given = np.array(background or [0.0] * classes, dtype=np.float32)
+        self._background = given[:, None, None, None]
+
+    def add(self, window: Window, logits: NDArray[np.float32]) -> None:
+        """Add the logits of a window of the current layer."""
+        place = self._place(window)
+        # Class by class: what is in between then stays in the processor's cache.
+        for total, values in zip(self._sums, logits, strict=True):
+            np.multiply(values, self._weights, out=self._weighted)
+            total[place] += self._weighted
+        if self._counts is not None:
+            self._counts[place] += self._weights
+
+    def _place(self, window: Window) -> tuple[slice, slice, slice]:
+        """Where a window of the current layer lies in the sums."""
+        (_, row, column), (_, rows, columns) = window.corner, self._layout.patch
+        return (slice(None), slice(row, row + rows), slice(column, column + columns))
+
+    def take(self, first: int, end: int) -> Iterator[Slab]:
+        """The averages of slices [first, end), without padding; what remains moves up to the front."""
+        (front, _), *sides = self._layout.padding
+        limit = len(self._total[0]) - self._layout.padding[0][1]
+        low, high = max(first, front), min(end, limit)
+        cut = tuple(
+            slice(before, len(total) - after)
+            for (before, after), total in zip(sides, self._total[1:], strict=True)
+        )
+        if low < high:
+            yield Slab(start=low - front, logits=self._averages(slice(low, high), first, cut))
+        self._advance(end - first)
+
+    def _averages(self, slices: slice, first: int, cut: tuple[slice, ...]) -> NDArray[np.float32]:
+        """The sums of `slices`, held from `first` on, divided by the weights of their windows."""
+        place = (slice(slices.start - first, slices.stop - first), *cut)
+        logits = np.array(self._sums[(slice(None), *place)], np.float32)
+        if self._counts is None:
+            depth, rows, columns = self._total[0][slices], self._total[1][cut[0]], self._total[2][cut[1]]
+            logits /= depth[:, None, None]
+            logits /= rows[:, None] * columns
+            return logits
+        weights = self._counts[place].astype(np.float32)
+        np.divide(logits, weights, out=logits, where=weights > 0)
+        np.copyto(logits, self._background, where=weights == 0)
+        return logits
+
+    def _advance(self, slices: int) -> None:
+        """Make slice `slices` of the window its first, and the freed end zero."""
+        held = [*self._sums] if self._counts is None else [*self._sums, self._counts]
+        for array in held:
+            remaining = len(array) - slices
+            array[:remaining] = array[slices:].copy()
+            array[remaining:] = 0
+
+
+class HalfSums(Sums):
+    """The same as nnU-Net adds up: in float16, mirror images averaged before (predict_from_raw_data.py of 2.8).
+
+    Each addition is made in float32 and rounded, so that the labels are nnU-Net's own where two classes are close.
+    """
+
+    def __init__(
+        self,
+        *,
+        classes: int,
+        shape: tuple[int, int, int],
+        layout: Plan,
+        tiling: Tiling,
+        background: Sequence[float],
+    ) -> None:
+        super().__init__(classes=classes, shape=shape, layout=layout, tiling=tiling, background=background)
+        self._weights = _rounded(layout.patch, tiling)
+        self._sums = np.zeros(self._sums.shape, np.float16)
+        self._counts = self._halves = np.zeros(self._sums.shape[1:], np.float16)
+        self._mirrored = np.empty((classes if len(layout.mirrors) > 1 else 0, *layout.patch), np.float32)
+
+    def add(self, window: Window, logits: NDArray[np.float32]) -> None:
+        """Add the logits of a window of the current layer, once all its mirror images are there."""
+        mirrors = self._layout.mirrors
+        if len(mirrors) > 1:
+            if window.mirror == mirrors[0]:
+                self._mirrored[...] = logits
+            else:
+                self._mirrored += logits
+            if window.mirror != mirrors[-1]:
+                return
+            self._mirrored /= np.float32(len(mirrors))
+            logits = self._mirrored
+        place = self._place(window)
+        # What does not fit is infinite, and `_averages` says so.
+        with np.errstate(over="ignore"):
+            for total, values in zip(self._sums, logits, strict=True):
+                np.multiply(values, self._weights, out=self._weighted)
+                np.add(total[place], self._weighted, out=self._weighted)
+                total[place] = self._weighted
+        self._halves[place] = np.add(self._halves[place], self._weights)
+
+    def _averages(self, slices: slice, first: int, cut: tuple[slice, ...]) -> NDArray[np.float32]:
+        """Raises OutputError where float16 cannot hold the logits."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            averages = super()._averages(slices, first, cut).astype(np.float16).astype(np.float32)
+        if not np.isfinite(averages).all():
+            raise OutputError(
+                "the logits are too large for float16, in which nnU-Net adds them up; write weighting: gaussian in "
+                "the manifest's tiling to add them up in float32"
+            )
+        return averages
+
+
+def sums_for(
+    *,
+    classes: int,
+    shape: tuple[int, int, int],
+    layout: Plan,
+    tiling: Tiling,
+    background: Sequence[float],
+) -> Sums:
+    """Those that the manifest's weighting asks for."""
+    kind = HalfSums if tiling.weighting == "nnunet" else Sums
+    return kind(classes=classes, shape=shape, layout=layout, tiling=tiling, background=background)
+
+
+def _rounded(patch: tuple[int, int, int], tiling: Tiling) -> NDArray[np.float32]:
+    """nnU-Net's weights of a window, as float16 holds them; those that it cannot hold are its smallest."""
+    depth, rows, columns = (_gaussian(length, length // 2) for length in patch)
+    weights = (_HIGHEST * (depth[:, None, None] * rows[:, None] * columns)).astype(np.float16)
+    weights[weights == 0] = weights[weights > 0].min()
+    return np.maximum(weights.astype(np.float32), np.float32(_HIGHEST * tiling.least_weight))
+
+
+def _gaussian(length: int, middle: float) -> NDArray[np.float64]:
+    """1 in the middle."""
+    distance = (np.arange(length) - middle) / (SIGMA * length)
+    return np.asarray(np.exp(-0.5 * np.square(distance)))
+
+
+def _profile(length: int, weighting: str) -> NDArray[np.float32]:
+    """A window's weights along one axis: trust in the middle, little at the edge."""
+    if weighting == "uniform":
+        return np.ones(length, dtype=np.float32)
+    return _gaussian(length, length // 2 if weighting == "nnunet" else (length - 1) / 2).astype(np.float32)
+
+
+def _total(length: int, starts: Sequence[int], profile: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The sum of all windows' weights along one axis."""
+    total = np.zeros(length, dtype=np.float32)
+    for start in starts:
+        total[start : start + len(profile)] += profile
+    return total
