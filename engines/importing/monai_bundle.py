@@ -48,7 +48,7 @@ def import_bundle(folder: Path, out: Path, *, weights: str | None = None) -> Mod
     manifest = _manifest(folder, metadata, seen, answered, tiling)
     manifest["weights"] = package_writer.weights(content)
     manifest["outputs"] = [_output(metadata, answered, channels, config.name)]
-    return package_writer.write(out, content, manifest, _card(folder, metadata))
+    return package_writer.write(out, content, manifest, _card(folder, metadata), source=folder)
 
 
 def _inference(folder: Path) -> BundleConfig:
