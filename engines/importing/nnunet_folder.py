@@ -154,7 +154,13 @@ def _exported(plans: nnunet_plans.Plans, states: Mapping[Path, Any], *, channels
     network_file, onnx_export = _network_files()
     network = network_file.network(plans, states, channels=channels, classes=classes)
     shape = (1, channels, *plans.patch)
-    content, answer = onnx_export.export(network, {INPUT: shape}, output_name=OUTPUT, where=str(plans.folder))
+    content, answer = onnx_export.export(
+        network,
+        {INPUT: shape},
+        output_name=OUTPUT,
+        where=str(plans.folder / "plans.json"),
+        sized_by=plans.key("patch_size"),
+    )
     if answer != (1, classes, *plans.patch):
         raise PackageError(
             f"{plans.folder}: the network makes {answer} of {shape}: this is no nnU-Net segmentation"
