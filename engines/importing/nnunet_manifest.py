@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -132,7 +132,7 @@ def _intensity(plans: Plans, number: int, refusals: Refusals) -> dict[str, Any]:
 
 def _finite(value: object) -> bool:
     """Whether it is a number that intensities can be compared with."""
-    return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, int | float) and abs(value) <= sys.float_info.max
 
 
 def _output(plans: Plans, classes: Classes, choices: Choices) -> dict[str, Any]:

@@ -135,8 +135,8 @@ def test_a_wrong_value_of_the_dataset_is_named(tmp_path: Path, changes: dict[str
     [
         (_of_base(use_mask_for_norm=[]), "configurations.test.use_mask_for_norm: []: dataset.json has 1 channels"),
         (
-            _of_plans(foreground_intensity_properties_per_channel={"0": {"mean": "x", "std": float("nan"), "percentile_00_5": 0, "percentile_99_5": 9}}),
-            "foreground_intensity_properties_per_channel: ['mean', 'std']: of channel 0 they are missing, or no finite numbers",
+            _of_plans(foreground_intensity_properties_per_channel={"0": {"mean": "x", "std": float("nan"), "percentile_00_5": 0, "percentile_99_5": 10**400}}),
+            "foreground_intensity_properties_per_channel: ['percentile_99_5', 'mean', 'std']: of channel 0 they are missing, or no finite numbers",
         ),
     ],
 )  # fmt: skip
