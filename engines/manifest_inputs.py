@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from engines.manifest_entries import Splines, Strict
 from engines.manifest_steps import Pad, SourceStep, Step, check_order
@@ -140,6 +140,18 @@ class Moments(Strict):
         return highest + ("last" in self.take)
 
 
+#: A direction's axis of the patient.
+_AXES = str.maketrans("LRAPHF", "xxyyzz")
+
+
+def of_three_axes(orientation: str) -> str:
+    """The directions. Raises ValueError unless each lies along another axis of the patient."""
+    along = sorted(orientation.translate(_AXES))
+    if along != ["x", "y", "z"]:
+        raise ValueError("it must name one of L and R, one of A and P, and one of H and F")
+    return orientation
+
+
 class Input(Strict):
     """One series that the network looks at, and how it becomes an input or a channel of one."""
 
@@ -163,7 +175,7 @@ class Input(Strict):
     #: The series holds several volumes at one place (over time, b-values, echo times), and the model looks at these.
     moments: Moments | None = None
     #: Patient directions of the (slice, row, column) axes that the network was trained on.
-    orientation: Annotated[str, Field(pattern=r"^[LRAPHF]{3}$")] = "HPL"
+    orientation: Annotated[str, Field(pattern=r"^[LRAPHF]{3}$"), AfterValidator(of_three_axes)] = "HPL"
     #: Voxel spacing the network was trained on, mm along (slice, row, column), or (row, column) where
     #: `planar`; null: as acquired, all of it or the slices alone.
     spacing_mm: Spacing | tuple[_Length, _Length] | None = None

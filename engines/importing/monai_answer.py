@@ -66,7 +66,7 @@ def _sliding(step: Step, arguments: Arguments, unsupported: Unsupported) -> dict
     """A sliding window's."""
     patch, overlap = arguments.take("roi_size"), arguments.take("overlap", 0.25)
     patch = [patch] * 3 if isinstance(patch, int) else patch
-    if isinstance(overlap, list) and len(set(overlap)) == 1:
+    if isinstance(overlap, list) and overlap and all(one == overlap[0] for one in overlap):
         overlap = overlap[0]
     mode = arguments.take("mode", "constant")
     arguments.refuse("sigma_scale", (_SIGMA,), _SIGMA)
@@ -80,8 +80,10 @@ def _sliding(step: Step, arguments: Arguments, unsupported: Unsupported) -> dict
     arguments.finish()
     if not (isinstance(patch, list) and len(patch) == 3 and all(isinstance(n, int) and n > 0 for n in patch)):
         unsupported.add(step.where, f"roi_size: {patch} is not supported; three numbers of voxels are")
-    elif not isinstance(overlap, int | float):
-        unsupported.add(step.where, f"overlap: {overlap} is not supported; one number for all axes is")
+    elif not isinstance(overlap, int | float) or not 0 <= overlap < 1:
+        unsupported.add(
+            step.where, f"overlap: {overlap} is not supported; one number for all axes, from 0 to below 1, is"
+        )
     elif mode not in ("constant", "gaussian"):
         unsupported.add(step.where, f"mode: {mode} is not supported; constant and gaussian are")
     else:

@@ -44,11 +44,14 @@ def import_bundle(folder: Path, out: Path, *, weights: str | None = None) -> Mod
         )
     unsupported.settle()
     assert tiling is not None
-    content, channels = _network(config, folder, metadata, tiling["patch"], weights)
+    sized_by = "inferer::roi_size" if seen.size is None else "spatial_size of Resize"
+    content, channels = _network(
+        config, folder, metadata, tiling["patch"], sized_by=sized_by, weights=weights
+    )
     manifest = _manifest(folder, metadata, seen, answered, tiling)
     manifest["weights"] = package_writer.weights(content)
     manifest["outputs"] = [_output(metadata, answered, channels, config.name)]
-    return package_writer.write(out, content, manifest, _card(folder, metadata))
+    return package_writer.write(out, content, manifest, _card(folder, metadata), source=folder)
 
 
 def _inference(folder: Path) -> BundleConfig:
@@ -68,9 +71,15 @@ def _read(folder: Path, name: str) -> BundleConfig:
 
 
 def _network(
-    config: BundleConfig, folder: Path, metadata: Metadata, patch: list[int], weights: str | None
+    config: BundleConfig,
+    folder: Path,
+    metadata: Metadata,
+    patch: list[int],
+    *,
+    sized_by: str,
+    weights: str | None,
 ) -> tuple[bytes, int]:
-    """The ONNX file, and how many channels its output has."""
+    """The ONNX file, and how many channels its output has; the key `sized_by` asks for the patch."""
     # Imported here: PyTorch is heavy, and a bundle that cannot be imported does not need it.
     try:
         from engines.importing import monai_network, onnx_export
@@ -81,7 +90,9 @@ def _network(
         ) from error
     network = monai_network.network(config, folder, weights=weights)
     shape = (1, len(metadata.channels), *patch)
-    content, answer = onnx_export.export(network, {_INPUT: shape}, output_name=_OUTPUT, where=config.name)
+    content, answer = onnx_export.export(
+        network, {_INPUT: shape}, output_name=_OUTPUT, where=config.name, sized_by=sized_by
+    )
     if len(answer) != 5 or answer[2:] != tuple(patch):
         raise PackageError(
             f"{config.name}: network_def: of an input of {shape} it makes {answer}: "

@@ -23,6 +23,12 @@ _REFERENCE = re.compile(r"@([A-Za-z_][\w]*(?:(?:::|#)\w+)*)")
 #: References within references, at most: beyond it one of them goes round in a circle.
 _DEPTH = 32
 
+#: No size, spacing or intensity is as large; numbers beyond cannot be relied on in later arithmetic.
+_LARGEST = 1e15
+
+#: Powers beyond are numbers of so many digits that they take minutes.
+_EXPONENT = 64
+
 _OPERATORS: dict[type[Any], Any] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -51,7 +57,8 @@ class BundleConfig:
         try:
             text = path.read_text(encoding="utf-8")
             content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-        except (ValueError, yaml.YAMLError) as error:
+        # What is nested too deeply is a RecursionError.
+        except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
             raise PackageError(
                 f"{path}: it cannot be read: {error}: write it again as the bundle had it"
             ) from error
@@ -66,10 +73,13 @@ class BundleConfig:
     def value(self, key: str) -> Any:
         """What stands under `key`, e.g. "preprocessing::transforms", without references and expressions left.
 
-        Raises PackageError, which names the key, where it is missing, or where it is an expression whose value
-        only running it would tell.
+        Raises PackageError, which names the key, where it is missing, where it is an expression whose value only
+        running it would tell, or where it is no number that a network's configuration has.
         """
-        return self._resolved(self._raw(key, key), key, 0)
+        try:
+            return self._resolved(self._raw(key, key), key, 0)
+        except RecursionError:
+            raise PackageError(f"{self.name}: {key}: it is nested too deeply: write it flatter") from None
 
     def raw(self, key: str) -> Any:
         """What stands under `key`, as it is written; references from the top are followed."""
@@ -103,6 +113,8 @@ class BundleConfig:
         if isinstance(value, list):
             return [self._resolved(item, f"{key}::{at}", depth) for at, item in enumerate(value)]
         if not isinstance(value, str):
+            if _beyond(value):
+                raise PackageError(f"{self.name}: {key}: it is too large, or no number: correct it")
             return value
         if whole := _REFERENCE.fullmatch(value):
             return self._resolved(self._raw(whole.group(1), key), key, depth + 1)
@@ -125,7 +137,8 @@ class BundleConfig:
 
         try:
             return _evaluated(ast.parse(_REFERENCE.sub(named, text).strip(), mode="eval").body, known)
-        except (SyntaxError, ValueError, TypeError, ArithmeticError):
+        # Of an expression that is nested too deeply, Python's parser says so in the last two ways.
+        except (SyntaxError, ValueError, TypeError, ArithmeticError, MemoryError, RecursionError):
             raise PackageError(
                 f"{self.name}: {key}: ${text} is code, and a bundle's code is not run: write its value there"
             ) from None
@@ -134,7 +147,7 @@ class BundleConfig:
 def _evaluated(node: ast.expr, known: Mapping[str, Any]) -> Any:
     """The value of a node of literals, arithmetic and known names. Raises ValueError for any other."""
     match node:
-        case ast.Constant(value=value):
+        case ast.Constant(value=value) if not _beyond(value):
             return value
         case ast.Name(id=name) if name in known:
             return known[name]
@@ -143,8 +156,23 @@ def _evaluated(node: ast.expr, known: Mapping[str, Any]) -> Any:
         case ast.UnaryOp(op=op, operand=operand) if type(op) in _OPERATORS:
             return _OPERATORS[type(op)](_evaluated(operand, known))
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
-            ends = _evaluated(left, known), _evaluated(right, known)
-            if not all(isinstance(end, int | float) and abs(end) < 1e6 for end in ends):
-                raise ValueError("arithmetic is of plain numbers")
-            return _OPERATORS[type(op)](*ends)
+            return _calculated(_OPERATORS[type(op)], _evaluated(left, known), _evaluated(right, known))
     raise ValueError("not a plain value")
+
+
+def _calculated(operation: Any, left: Any, right: Any) -> int | float:
+    """What two numbers make. Raises ValueError where one of the three is no plain number of a usual size."""
+    if not all(isinstance(end, int | float) and abs(end) < 1e6 for end in (left, right)):
+        raise ValueError("arithmetic is of plain numbers")
+    if operation is operator.pow and abs(right) > _EXPONENT:
+        raise ValueError("the exponent is too large")
+    result = operation(left, right)
+    # A negative number's root is complex.
+    if not isinstance(result, int | float) or _beyond(result):
+        raise ValueError("the result is too large, or no number")
+    return result
+
+
+def _beyond(value: Any) -> bool:
+    """Whether it is a number that is too large, infinite or NaN."""
+    return isinstance(value, int | float) and not abs(value) <= _LARGEST

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from engines.errors import PackageError
 from engines.importing.monai_config import BundleConfig
 
 #: Modality as bundles write it, in DICOM's words (PS3.3 C.7.3.1.1.1).
@@ -40,7 +41,7 @@ class Metadata:
 
 
 def read(config: BundleConfig) -> Metadata:
-    """The metadata in `config`; what is missing is left empty."""
+    """The metadata in `config`; what is missing is left empty. Raises PackageError where it is damaged."""
     inputs, outputs = _format(config, "inputs"), _format(config, "outputs")
     count = inputs.get("num_channels")
     names, classes = _mapping(inputs, "channel_def"), _mapping(outputs, "channel_def")
@@ -62,7 +63,10 @@ def read(config: BundleConfig) -> Metadata:
 
 def _format(config: BundleConfig, side: str) -> Mapping[str, Any]:
     """The first tensor's description of one side of the network."""
-    tensors = config.value("network_data_format").get(side) if config.has("network_data_format") else None
+    described = config.value("network_data_format") if config.has("network_data_format") else {}
+    if not isinstance(described, dict):
+        raise PackageError(f"{config.name}: network_data_format: it must be a mapping of inputs and outputs")
+    tensors = described.get(side)
     first = next(iter(tensors.values()), None) if isinstance(tensors, dict) else None
     return first if isinstance(first, dict) else {}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pickle
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,10 @@ def _state(path: Path) -> Mapping[str, torch.Tensor]:
             "save network.state_dict() alone"
         ) from error
     # A damaged pickle fails in any of these ways.
-    except (RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, OSError) as error:
+    except (
+        *(RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError),
+        struct.error,
+    ) as error:
         reason = package_writer.first_line(error)
         raise PackageError(
             f"{path}: these are no weights of PyTorch: {reason}: fetch the file again"

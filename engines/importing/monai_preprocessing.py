@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from engines.importing.monai_chain import Arguments, Step, Unsupported, taken
+from engines.manifest_inputs import of_three_axes
 
 #: Steps that change nothing but types, shapes of arrays and where they lie.
 _NEUTRAL = frozenset(
@@ -16,8 +17,8 @@ _NEUTRAL = frozenset(
     }
 )  # fmt: skip
 
-#: MONAI's letters for the head and the feet.
-_LETTERS = str.maketrans("SI", "HF")
+#: MONAI's letters for the head and the feet; ours are none of its.
+_LETTERS = str.maketrans("SI", "HF", "HF")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,19 +70,21 @@ def _orientation(found: Seen, step: Step, arguments: Arguments, unsupported: Uns
     arguments.refuse("lazy", (False, True), False)
     if found.resampled:
         unsupported.add(step.where, "it comes after resampling: put Orientation before Spacing")
-    if len(axcodes) != 3 or {*axcodes} - {*"LRAPSI"}:
+    try:
+        return replace(found, orientation=of_three_axes(axcodes.translate(_LETTERS)))
+    except ValueError:
         unsupported.add(
-            step.where, f"axcodes: {axcodes} is not supported; three letters of L, R, A, P, S, I are"
+            step.where,
+            f"axcodes: {axcodes} is not supported; one of L and R, one of A and P, one of S and I are",
         )
         return found
-    return replace(found, orientation=axcodes.translate(_LETTERS))
 
 
 def _spacing(found: Seen, step: Step, arguments: Arguments, unsupported: Unsupported) -> Seen:
     """Spacing(d): a grid of exactly that spacing from the first voxel on."""
     pixdim = arguments.take("pixdim", 1.0)
     pixdim = list(pixdim) if isinstance(pixdim, list | tuple) else [pixdim]
-    pixdim = [*pixdim, *[pixdim[-1]] * (3 - len(pixdim))]
+    pixdim = [*pixdim, *pixdim[-1:] * (3 - len(pixdim))]
     arguments.refuse("mode", ("bilinear",), "bilinear")
     arguments.refuse("padding_mode", ("border",), "border")
     for key in ("diagonal", "scale_extent"):
@@ -92,7 +95,7 @@ def _spacing(found: Seen, step: Step, arguments: Arguments, unsupported: Unsuppo
     for key in ("align_corners", "recompute_affine", "dtype", "image_only", "ensure_same_shape", "lazy"):
         arguments.take(key)
     _once(found, step, unsupported)
-    if not all(isinstance(one, int | float) and one > 0 for one in pixdim):
+    if not pixdim or not all(isinstance(one, int | float) and one > 0 for one in pixdim):
         unsupported.add(step.where, f"pixdim: {pixdim} is not supported; a length in mm for each axis is")
         return found
     return replace(found, spacing_mm=tuple(float(one) for one in pixdim[:3]), sampling="first-voxel")
@@ -151,8 +154,12 @@ def _range(found: Seen, step: Step, arguments: Arguments, unsupported: Unsupport
     if not all(isinstance(one, int | float) for one in (low, high)) or low == high:
         unsupported.add(step.where, "a_min and a_max must be two numbers that differ")
         return found
-    target = [0.0, 1.0] if None in to else [float(to[0]), float(to[1])]
-    entry = {"kind": "linear", "low": float(low), "high": float(high), "to": target, "clip": clip}
+    target = (0.0, 1.0) if None in to else to
+    if not all(isinstance(one, int | float) for one in target) or target[0] == target[1]:
+        unsupported.add(step.where, "b_min and b_max must be two numbers that differ")
+        return found
+    ends = [float(one) for one in target]
+    entry = {"kind": "linear", "low": float(low), "high": float(high), "to": ends, "clip": clip}
     return _scaled(found, step, entry, unsupported)
 
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import yaml
 
+from engines import manifest_inputs
 from engines.errors import PackageError
-from engines.importing import nnunet_cascade, nnunet_manifest, nnunet_plans, package_writer
+from engines.importing import nnunet_cascade, nnunet_files, nnunet_manifest, nnunet_plans, package_writer
 from engines.importing.nnunet_manifest import INPUT, OUTPUT, Choices
 from engines.package import ModelPackage
 
@@ -42,18 +43,20 @@ def import_folder(
     Raises PackageError: what is missing, and each key of the plans that no package can say, with its value.
     """
     _require_results(folder)
-    dataset = nnunet_plans.read(folder, "dataset.json")
-    nnunet_plans.read(folder, "plans.json")
+    if orientation is not None:
+        _require_axes(orientation)
+    dataset = nnunet_files.read(folder, "dataset.json")
+    nnunet_files.read(folder, "plans.json")
     classes = nnunet_plans.classes(folder, dataset)
     given = _codes(codes, [label for _, label in classes.labels])
     states, first = _checkpoints(_paths(folder, folds, checkpoint))
     plans = nnunet_plans.plans(folder, str(first["init_args"].get("configuration")))
     before = nnunet_cascade.first_stage(plans, after)
-    axes = first.get("inference_allowed_mirroring_axes") or ()
+    axes = mirrored(first, next(iter(states)), plans) if mirroring else ()
     choices = Choices(
         name=name or package_writer.slug(f"{plans.dataset}-{plans.configuration}", "nnunet"),
         orientation=orientation or plans.orientation or nnunet_cascade.orientation(plans, before) or "HPL",
-        mirrored=tuple(axes) if mirroring else (),
+        mirrored=axes,
         codes=given,
     )
     manifest = nnunet_manifest.manifest(plans, dataset, classes, choices)
@@ -63,7 +66,7 @@ def import_folder(
         channels += len(classes.foreground)
     content = _exported(plans, states, channels=channels, classes=classes.channels)
     manifest["weights"] = package_writer.weights(content)
-    return package_writer.write(out, content, manifest, _card(plans, first, list(states)))
+    return package_writer.write(out, content, manifest, _card(plans, first, list(states)), source=folder)
 
 
 def _require_results(folder: Path) -> None:
@@ -86,6 +89,14 @@ def _near(folder: Path) -> list[Path]:
     above = [parent for parent in folder.parents[:2] if (parent / _FILES[0]).is_file()]
     within = sorted(found.parent for depth in ("*/", "*/*/") for found in folder.glob(depth + _FILES[0]))
     return (above or within)[:_FEW]
+
+
+def _require_axes(orientation: str) -> None:
+    """Raise PackageError unless it says of each axis where it ran to."""
+    try:
+        manifest_inputs.of_three_axes(orientation)
+    except ValueError as error:
+        raise PackageError(f"--orientation {orientation}: {error}, e.g. HPL") from None
 
 
 def _paths(folder: Path, folds: Sequence[str], checkpoint: str) -> list[Path]:
@@ -127,12 +138,30 @@ def _checkpoints(paths: Sequence[Path]) -> tuple[dict[Path, Any], dict[str, Any]
     return states, first
 
 
+def mirrored(first: Mapping[str, Any], file: Path, plans: nnunet_plans.Plans) -> tuple[int, ...]:
+    """Axes that training mirrored along. Raises PackageError where the patch has no such axes."""
+    axes = tuple(first.get("inference_allowed_mirroring_axes") or ())
+    dimensions = len(plans.patch)
+    if len({*axes} & {*range(dimensions)}) != len(axes):
+        raise PackageError(
+            f"{file}: inference_allowed_mirroring_axes: {list(axes)}: they must be axes of the patch, 0 to "
+            f"{dimensions - 1}, each once: import without, with --no-mirroring, or copy the file again"
+        )
+    return axes
+
+
 def _exported(plans: nnunet_plans.Plans, states: Mapping[Path, Any], *, channels: int, classes: int) -> bytes:
     """The ONNX file."""
     network_file, onnx_export = _network_files()
     network = network_file.network(plans, states, channels=channels, classes=classes)
     shape = (1, channels, *plans.patch)
-    content, answer = onnx_export.export(network, {INPUT: shape}, output_name=OUTPUT, where=str(plans.folder))
+    content, answer = onnx_export.export(
+        network,
+        {INPUT: shape},
+        output_name=OUTPUT,
+        where=str(plans.folder / "plans.json"),
+        sized_by=plans.key("patch_size"),
+    )
     if answer != (1, classes, *plans.patch):
         raise PackageError(
             f"{plans.folder}: the network makes {answer} of {shape}: this is no nnU-Net segmentation"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from engines.importing import nnunet_plans, package_writer
-from engines.importing.nnunet_plans import Classes, Plans, Refusals
+from engines.importing.nnunet_files import Refusals
+from engines.importing.nnunet_plans import Classes, Plans
 from engines.importing.package_writer import Flow, todo
 
 #: The names of the graph's input and output.
@@ -66,9 +68,9 @@ def manifest(plans: Plans, dataset: Mapping[str, Any], classes: Classes, choices
 def _inputs(plans: Plans, names: list[str], choices: Choices) -> list[dict[str, Any]]:
     """One for each channel of the image."""
     refusals = Refusals(file=plans.folder / "plans.json")
-    schemes = plans.content["normalization_schemes"]
-    if len(schemes) != len(names):
-        refusals.add(plans.key("normalization_schemes"), schemes, f"dataset.json has {len(names)} channels")
+    for key in ("normalization_schemes", "use_mask_for_norm"):
+        if len(plans.content[key]) != len(names):
+            refusals.add(plans.key(key), plans.content[key], f"dataset.json has {len(names)} channels")
     refusals.settle()
     entries = [_input(plans, number, name, choices, refusals) for number, name in enumerate(names)]
     refusals.settle()
@@ -106,10 +108,12 @@ def _intensity(plans: Plans, number: int, refusals: Refusals) -> dict[str, Any]:
         case "CTNormalization":
             of = plans.intensities.get(str(number), {})
             bounds = {"low": "percentile_00_5", "high": "percentile_99_5", "mean": "mean", "std": "std"}
-            lacking = [key for key in bounds.values() if key not in of]
+            lacking = [key for key in bounds.values() if not _finite(of.get(key))]
             if lacking:
                 refusals.add(
-                    "foreground_intensity_properties_per_channel", lacking, f"channel {number} lacks them"
+                    "foreground_intensity_properties_per_channel",
+                    lacking,
+                    f"of channel {number} they are missing, or no finite numbers",
                 )
                 return {}
             values = {key: float(of[name]) for key, name in bounds.items()}
@@ -124,6 +128,11 @@ def _intensity(plans: Plans, number: int, refusals: Refusals) -> dict[str, Any]:
             return {"kind": "none"}
     refusals.add(plans.key(f"normalization_schemes[{number}]"), scheme, "this normalisation is not supported")
     return {}
+
+
+def _finite(value: object) -> bool:
+    """Whether it is a number that intensities can be compared with."""
+    return isinstance(value, int | float) and abs(value) <= sys.float_info.max
 
 
 def _output(plans: Plans, classes: Classes, choices: Choices) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _codecs
 import pickle
+import struct
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,8 +15,9 @@ import torch
 from dynamic_network_architectures.architectures import unet
 
 from engines.errors import PackageError
-from engines.importing import package_writer, steady_norms
-from engines.importing.nnunet_plans import Plans, Refusals
+from engines.importing import nnunet_files, package_writer, steady_norms
+from engines.importing.nnunet_files import Refusals
+from engines.importing.nnunet_plans import Plans
 
 _ARCHITECTURES = {
     "PlainConvUNet": unet.PlainConvUNet,
@@ -65,7 +67,11 @@ def checkpoint(path: Path) -> dict[str, Any]:
             f"{path}: it holds more than numbers, and code in it is not run: {telling[:300]}: "
             "save the checkpoint anew with nnU-Net"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    # A damaged pickle fails in any of these ways.
+    except (
+        *(RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError),
+        *(struct.error, zipfile.BadZipFile),
+    ) as error:
         raise PackageError(
             f"{path}: it is damaged: copy it again ({package_writer.first_line(error)})"
         ) from error
@@ -74,6 +80,7 @@ def checkpoint(path: Path) -> dict[str, Any]:
     )
     if lacking:
         raise PackageError(f"{path}: it lacks {', '.join(sorted(lacking))}: give a checkpoint of nnU-Net v2")
+    nnunet_files.require(nnunet_files.Checkpoint, content, path)
     return dict(content)
 
 
@@ -126,7 +133,7 @@ def _built(plans: Plans, channels: int, classes: int) -> torch.nn.Module:
         return _ARCHITECTURES[name.rsplit(".", 1)[-1]](
             input_channels=channels, num_classes=classes, deep_supervision=False, **arguments
         )
-    except (TypeError, ValueError, AssertionError, KeyError, RuntimeError) as error:
+    except (TypeError, ValueError, AssertionError, LookupError, AttributeError, RuntimeError) as error:
         raise PackageError(
             f"{refusals.file}: {plans.key('architecture')}: no network can be built: {error}"
         ) from error

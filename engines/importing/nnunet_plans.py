@@ -1,14 +1,15 @@
-"""What an nnU-Net v2 results folder says of a model: plans.json and dataset.json, read and never run."""
+"""What plans.json and dataset.json of an nnU-Net v2 results folder say of a model."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from engines.errors import PackageError
+from engines.importing import nnunet_files
+from engines.importing.nnunet_files import Refusals
 
 #: The way the axes of training images ran (slice, row, column), where the reader fixes it: Nibabel's "RAS".
 _READERS = {"SimpleITKIO": None, "NibabelIO": None, "NibabelIOWithReorient": "HAR"}
@@ -29,23 +30,6 @@ _FURTHER = {
 
 #: nnU-Net's own threshold of anisotropy (nnunetv2.configuration.ANISO_THRESHOLD).
 _ANISOTROPY = 3
-
-
-@dataclass(kw_only=True)
-class Refusals:
-    """What no package can say, collected, so that all of it is told at once."""
-
-    file: Path
-    problems: list[str] = field(default_factory=list)
-
-    def add(self, key: str, value: object, why: str) -> None:
-        """Note that `key` has a `value` that is not supported, and why."""
-        self.problems.append(f"{self.file}: {key}: {value}: {why}")
-
-    def settle(self) -> None:
-        """Raise PackageError with every problem, a line each, where there are any."""
-        if self.problems:
-            raise PackageError("\n".join(self.problems))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,23 +61,12 @@ class Plans:
         return f"configurations.{self.configuration}.{name}"
 
 
-def read(folder: Path, name: str) -> dict[str, Any]:
-    """One of the folder's JSON files. Raises PackageError where it cannot be read or is no mapping."""
-    path = folder / name
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise PackageError(f"{path}: it cannot be read as JSON: {error}: copy it again") from error
-    if not isinstance(content, dict):
-        raise PackageError(f"{path}: it must be a mapping of keys: copy it again")
-    return content
-
-
 def plans(folder: Path, configuration: str) -> Plans:
     """The plans of `configuration`. Raises PackageError: every key of it that no package can say, by name."""
     path = folder / "plans.json"
-    content = read(folder, path.name)
+    content = nnunet_files.read(folder, path.name)
     found = _inherited(content.get("configurations", {}), configuration, path)
+    nnunet_files.require(nnunet_files.Configuration, found, path, f"configurations.{configuration}")
     refusals = Refusals(file=path)
     reader = str(content.get("image_reader_writer"))
     if reader not in _READERS:
@@ -113,7 +86,7 @@ def plans(folder: Path, configuration: str) -> Plans:
         configuration=configuration,
         content=found,
         transpose=tuple(content.get("transpose_forward", (0, 1, 2))),
-        intensities=intensities or content.get("foreground_intensity_properties_by_modality", {}),
+        intensities=intensities or content.get("foreground_intensity_properties_by_modality") or {},
         orientation=_READERS[reader],
     )
 
@@ -127,16 +100,13 @@ def _inherited(configurations: Mapping[str, Any], name: str, path: Path) -> dict
             raise PackageError(f"{path}: configurations.{name}: it is not there, or inherits from itself")
         seen.append(name)
         content = {**configurations[name], **content}
-        name = configurations[name].get("inherits_from", "")
+        name = configurations[name].get("inherits_from") or ""
     return content
 
 
 def _check(content: Mapping[str, Any], name: str, refusals: Refusals) -> None:
     """Note each key whose value no package can say."""
     where = f"configurations.{name}"
-    for key in ("patch_size", "spacing", "normalization_schemes", "use_mask_for_norm"):
-        if not isinstance(content.get(key), list):
-            refusals.add(f"{where}.{key}", content.get(key), "it must be a list")
     preprocessor = content.get("preprocessor_name", "DefaultPreprocessor")
     if preprocessor != "DefaultPreprocessor":
         refusals.add(f"{where}.preprocessor_name", preprocessor, "supported is DefaultPreprocessor")

@@ -45,25 +45,28 @@ def export(
     *,
     output_name: str,
     where: str,
+    sized_by: str = "",
     outputs: Sequence[str] = (),
 ) -> tuple[bytes, tuple[int, ...]]:
     """The network as ONNX bytes, and its output's shape, for inputs of these fixed shapes.
 
     Its first output is called `output_name`; a network with several to keep names all of them in `outputs`.
-    Raises PackageError, which begins with `where`, where the network cannot run at these shapes, has an operation
-    that ONNX lacks, is too large for one file, or answers differently there.
+    Raises PackageError, which begins with `where`, where the network cannot run at these shapes, which the key
+    `sized_by` asks for, has an operation that ONNX lacks, is too large for one file, or answers differently there.
     """
     whole = (network if outputs else _First(network)).eval()
     generator = torch.Generator().manual_seed(0)
-    feeds = {name: torch.rand(shape, generator=generator) for name, shape in shapes.items()}
     try:
+        # Of what a damaged file asks for, even the input can be more than fits into memory.
+        feeds = {name: torch.rand(shape, generator=generator) for name, shape in shapes.items()}
         with torch.inference_mode():
             expected = whole(*feeds.values())
         content = _exported(whole, feeds, list(outputs) or [output_name])
     except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
+        asked = f"{list(shapes.values())}{f' ({sized_by})' if sized_by else ''}"
         raise PackageError(
-            f"{where}: the network cannot be exported for inputs of {list(shapes.values())}: {reason[0]}"
+            f"{where}: the network cannot be exported for inputs of {asked}: {reason[0]}"
         ) from error
     first = expected[0] if outputs else expected
     _check(content, {name: feed.numpy() for name, feed in feeds.items()}, first.numpy(), where)

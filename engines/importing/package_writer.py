@@ -181,13 +181,18 @@ def parsed(out: Path, manifest: Mapping[str, Any]) -> Manifest:
     return manifest_file.parse(text(manifest).encode(), out / package.MANIFEST)
 
 
-def write(out: Path, network: bytes, manifest: Mapping[str, Any], card: str) -> ModelPackage:
+def write(
+    out: Path, network: bytes, manifest: Mapping[str, Any], card: str, *, source: Path | None = None
+) -> ModelPackage:
     """The package in the new folder `out`, opened as every package is.
 
     Raises PackageError, and writes nothing, where the folder holds something already, or the manifest says what it
-    must not.
+    must not: then `source` is named, what the manifest was made of.
     """
-    parsed(out, manifest)
+    if source is None:
+        parsed(out, manifest)
+    else:
+        manifest_file.parse(text(manifest).encode(), Path(f"{source}: what its {package.MANIFEST} would say"))
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise PackageError(f"{out}: there is something already: name a new folder")
     try:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from engines.errors import PackageError
-from engines.importing import monai_bundle, monai_chain, monai_preprocessing
+from engines.importing import monai_bundle, monai_chain, monai_preprocessing, package_writer
 from engines.importing.monai_config import BundleConfig
 
 
@@ -55,6 +55,15 @@ PRE, POST = "preprocessing::transforms", "postprocessing::transforms"
             f"{PRE}::1 (Orientationd): it comes after resampling: put Orientation before Spacing",
         ),
         ("preprocessing", [_step("Orientationd", axcodes="XYZ")], f"{PRE}::0 (Orientationd): axcodes: XYZ is not supported"),
+        ("preprocessing", [_step("Orientationd", axcodes="RAR")], f"{PRE}::0 (Orientationd): axcodes: RAR is not supported"),
+        ("preprocessing", [_step("Orientationd", axcodes="RAH")], f"{PRE}::0 (Orientationd): axcodes: RAH is not supported"),
+        ("preprocessing", [_step("Spacingd", pixdim=[])], f"{PRE}::0 (Spacingd): pixdim: [] is not supported"),
+        ("preprocessing", [_step("Spacingd", pixdim=[1, 1, float("nan")])], f"{PRE}::0 (Spacingd): {PRE}::0::pixdim::2: it is too large, or no number"),
+        (
+            "preprocessing",
+            [_step("ScaleIntensityRanged", a_min=0, a_max=1, b_min=0, b_max="x")],
+            f"{PRE}::0 (ScaleIntensityRanged): b_min and b_max must be two numbers that differ",
+        ),
         (
             "preprocessing",
             [_step("ScaleIntensityd"), _step("NormalizeIntensityd")],
@@ -81,6 +90,16 @@ PRE, POST = "preprocessing::transforms", "postprocessing::transforms"
             "inferer",
             {"_target_": "SlidingWindowInferer", "roi_size": [32, 32, -1]},
             "inferer (SlidingWindowInferer): roi_size: [32, 32, -1] is not supported",
+        ),
+        (
+            "inferer",
+            {"_target_": "SlidingWindowInferer", "roi_size": 32, "overlap": 1.0},
+            "inferer (SlidingWindowInferer): overlap: 1.0 is not supported",
+        ),
+        (
+            "inferer",
+            {"_target_": "SlidingWindowInferer", "roi_size": 32, "overlap": [[1], [1], [2]]},
+            "inferer (SlidingWindowInferer): overlap: [[1], [1], [2]] is not supported",
         ),
         (
             "inferer",
@@ -125,6 +144,33 @@ def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:
         monai_bundle.import_bundle(bundle, tmp_path / "out")
 
 
+@pytest.mark.parametrize(("name", "depth"), [("inference.json", 3_000), ("inference.yaml", 500)])
+def test_what_is_nested_too_deeply_is_refused(tmp_path: Path, name: str, depth: int) -> None:
+    (tmp_path / name).write_text("[" * depth + "]" * depth)
+    with pytest.raises(PackageError, match=r"inference\.\w+: it cannot be read: maximum recursion depth"):
+        BundleConfig.read(tmp_path / name)
+    nested: list[Any] = []
+    for _ in range(3_000):
+        nested = [nested]
+    with pytest.raises(PackageError, match=r"configs/inference\.json: nested: it is nested too deeply"):
+        _config(nested=nested).value("nested")
+
+
+def test_metadata_that_describe_no_tensors_are_refused(tmp_path: Path) -> None:
+    bundle = _bundle(tmp_path / "bundle")
+    (bundle / "configs" / "metadata.json").write_text('{"network_data_format": []}')
+    with pytest.raises(PackageError, match=r"metadata\.json: network_data_format: it must be a mapping"):
+        monai_bundle.import_bundle(bundle, tmp_path / "out")
+
+
+def test_what_only_the_manifest_refuses_names_the_bundle(tmp_path: Path) -> None:
+    with pytest.raises(PackageError) as refused:
+        package_writer.write(tmp_path / "out", b"", {"format": 1}, "", source=tmp_path / "bundle")
+    for line in str(refused.value).splitlines():
+        assert line.startswith(f"{tmp_path / 'bundle'}: what its model.yaml would say: ")
+    assert not (tmp_path / "out").exists()
+
+
 def test_references_and_arithmetic_are_followed_and_code_is_not_run(tmp_path: Path) -> None:
     config = _config(
         size="$[@edge] * 1",
@@ -139,15 +185,27 @@ def test_references_and_arithmetic_are_followed_and_code_is_not_run(tmp_path: Pa
         circle="@round",
         round="@circle",
         large="$9 ** 9 ** 9",
+        endless="$999999 ** 999999",
+        larger="$999999 ** 9",
+        imaginary="$(-8) ** 0.5",
+        stacked="$" + "-" * 10_000 + "1",
+        infinite=float("inf"),
+        root="$64 ** 0.5 + 2 ** -1",
         copied="%other.json::key",
     )
     assert config.value("half") == 49
     assert config.value("whole") == {"list": [49, {"deep": 96}]}
     assert (config.value("deep"), config.value("old"), config.value("off")) == (96, 49, False)
+    assert config.value("root") == 8.5
     for key, said in {
         "code": "code: .* is code, and a bundle's code is not run",
         "size": "is code",
         "large": "is code",
+        "endless": "is code",
+        "larger": "is code",
+        "imaginary": "is code",
+        "stacked": "is code",
+        "infinite": "infinite: it is too large, or no number: correct it",
         "circle": "go round in a circle",
         "copied": "copies from elsewhere",
         "missing": "there is no missing",

@@ -77,6 +77,10 @@ def _probable(count: int) -> dict[str, Any]:
             "model.yaml: inputs[0].intensity: Input tag 'windw'",
         ),
         (
+            {"inputs": [build.entry(orientation="HHL")]},
+            "model.yaml: inputs[0].orientation: Value error, it must name one of L and R, one of A and P",
+        ),
+        (
             {"format": 2},
             "model.yaml: format: 2 is newer than this secondread understands (1): update secondread",
         ),

@@ -274,9 +274,11 @@ def other_widths(config, bundle): config["network_def"]["channels"] = [6, 8]
 def pickled(config, bundle): torch.save(torch.nn.Linear(2, 2), bundle / "models" / "model.pt")
 def no_weights(config, bundle): (bundle / "models" / "model.pt").unlink()
 def rubbish(config, bundle): (bundle / "models" / "model.pt").write_bytes(b"rubbish")
+def broken(config, bundle): (bundle / "models" / "model.pt").write_bytes(b"\\x80\\x02}q\\0junk")
 def window(config, bundle): config["inferer"]["roi_size"] = [33, 33, 33]
-for change in (scripts, other_class, function, nested, reached, inside, initialiser, expression, required, wrong_key, no_definition,
-               other_weights, other_widths, pickled, no_weights, rubbish, window):
+def endless(config, bundle): config["inferer"]["roi_size"] = [10**6, 10**6, 10**6]
+for change in (scripts, other_class, function, nested, reached, inside, initialiser, expression, required, wrong_key,
+               no_definition, other_weights, other_widths, pickled, no_weights, rubbish, broken, window, endless):
     attempt(change.__name__, change)
 (folder / "said.json").write_text(json.dumps(said))
 """
@@ -305,6 +307,8 @@ def test_code_and_foreign_weights_are_refused_by_name(made: Path, tmp_path: Path
         "pickled": "models/model.pt: it holds more than tensors, which only running its code would load",
         "no_weights": "models: there is no model.pt or model.pth or model.ts: fetch the bundle's weights",
         "rubbish": "models/model.pt: these are no weights of PyTorch: ",
+        "broken": "models/model.pt: these are no weights of PyTorch: ",
+        "endless": "configs/inference.json: the network cannot be exported for inputs of [(1, 1, 1000000, 1000000, 1000000)] (inferer::roi_size)",
         "window": "configs/inference.json: network_def: of an input of (1, 1, 33, 33, 33) it makes (1, 1, 34, 34, 34)",
     }
     whole = {name: f"{tmp_path / name}/bundle/{text}" for name, text in expected.items()}

@@ -15,7 +15,7 @@ import pytest
 from engines import cascade, fusion, given, lineage, loader, package, predict
 from engines.cascade import Stage
 from engines.errors import PackageError
-from engines.importing import nnunet_cascade, nnunet_manifest, nnunet_plans
+from engines.importing import nnunet_cascade, nnunet_files, nnunet_manifest, nnunet_plans
 from engines.manifest_stages import LabelChannels
 from engines.package import ModelPackage
 from engines.volume import Geometry, Volume
@@ -207,6 +207,10 @@ def _truncated(model: Path) -> None:
     path.write_bytes(path.read_bytes()[:5000])
 
 
+def _damaged_as_a_pickle(model: Path) -> None:
+    (model / "fold_0" / "checkpoint_final.pth").write_bytes(b"\x80\x02}q\0junk")
+
+
 class _Malicious:
     """Unpickling it would make a file."""
 
@@ -247,6 +251,7 @@ def _with_code(model: Path) -> None:
         (_of_another_architecture, ["network_class_name: mine.TransformerUNet", "nonlin: os.system"]),
         (_normalised_otherwise, ["normalization_schemes[0]: HistogramMatching"]),
         (_truncated, ["checkpoint_final.pth: it is damaged"]),
+        (_damaged_as_a_pickle, ["checkpoint_final.pth: it is damaged"]),
         (_with_code, ["checkpoint_final.pth: it holds more than numbers"]),
     ],
 )
@@ -272,7 +277,7 @@ def _renamed(dataset: Path) -> None:
 
 def _refusal(model: Path, first: Path, name: str = "second") -> str:
     """What is said of the package `first` as the first stage of `model`, before anything is exported."""
-    dataset = nnunet_plans.read(model, "dataset.json")
+    dataset = nnunet_files.read(model, "dataset.json")
     plans, classes = nnunet_plans.plans(model, "test"), nnunet_plans.classes(model, dataset)
     choices = nnunet_manifest.Choices(name=name, orientation="HPL", mirrored=(), codes={})
     manifest = nnunet_manifest.manifest(plans, dataset, classes, choices)
