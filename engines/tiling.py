@@ -13,7 +13,7 @@ from engines import placement
 from engines.errors import OutputError
 from engines.manifest_tiling import Tiling
 from engines.runner import Runner
-from engines.window_sums import Slab, sums_for
+from engines.window_sums import Slab, kind_for
 from engines.windows import Answers, Network, flipped
 
 
@@ -41,7 +41,7 @@ def sweep(
     padded = padded_for(feeds, layout, tiling)
     whole = _shape3(padded, tiling.context)
     network = network_for(runner, tiling, constants)
-    sums = sums_for(classes=classes, shape=whole, layout=layout, tiling=tiling, background=background)
+    sums = kind_for(tiling)(classes=classes, shape=whole, layout=layout, tiling=tiling, background=background)
     layers = zip(layout.starts[0], (*layout.starts[0][1:], whole[0]), strict=True)
     first, end = next(layers)
     for answers in network.answers(padded, layout.windows, progress=progress):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,9 @@ class Slab:
 class Sums:
     """Weighted sums of logits over one patch's depth of slices."""
 
+    #: What the sums are held in.
+    kind: ClassVar[type[np.floating]] = np.float32
+
     def __init__(
         self,
         *,
@@ -49,18 +53,25 @@ class Sums:
             _total(n, starts, profile)
             for n, starts, profile in zip(shape, layout.starts, self._profile, strict=True)
         ]
-        depth, rows, columns = self._profile
-        self._weights = depth[:, None, None] * rows[:, None] * columns / np.float32(len(layout.mirrors))
+        self._weights = self._of_a_window(tiling)
         self._weighted = np.empty_like(self._weights)
-        self._sums: NDArray[np.floating] = np.zeros((classes, layout.patch[0], *shape[1:]), np.float32)
-        # Weights that are kept from falling, or are missing, are no product: their sum is kept voxel by voxel.
+        self._sums: NDArray[np.floating] = np.zeros((classes, layout.patch[0], *shape[1:]), self.kind)
         self._counts: NDArray[np.floating] | None = None
-        if tiling.least_weight:
-            np.maximum(self._weights, tiling.least_weight / len(layout.mirrors), out=self._weights)
-        if tiling.least_weight or tiling.skip_at_most is not None:
-            self._counts = np.zeros(self._sums.shape[1:], dtype=np.float32)
+        if self._are_counted(tiling):
+            self._counts = np.zeros(self._sums.shape[1:], self.kind)
         given = np.array(background or [0.0] * classes, dtype=np.float32)
         self._background = given[:, None, None, None]
+
+    def _of_a_window(self, tiling: Tiling) -> NDArray[np.float32]:
+        """The weights of a window's voxels."""
+        depth, rows, columns = self._profile
+        passes = len(self._layout.mirrors)
+        weights: NDArray[np.float32] = depth[:, None, None] * rows[:, None] * columns / np.float32(passes)
+        return np.asarray(np.maximum(weights, np.float32(tiling.least_weight / passes)))
+
+    def _are_counted(self, tiling: Tiling) -> bool:
+        """Whether weights are added up voxel by voxel: kept from falling, or missing, they are no product."""
+        return bool(tiling.least_weight) or tiling.skip_at_most is not None
 
     def add(self, window: Window, logits: NDArray[np.float32]) -> None:
         """Add the logits of a window of the current layer."""
@@ -119,27 +130,28 @@ class HalfSums(Sums):
     Each addition is made in float32 and rounded, so that the labels are nnU-Net's own where two classes are close.
     """
 
-    def __init__(
-        self,
-        *,
-        classes: int,
-        shape: tuple[int, int, int],
-        layout: Plan,
-        tiling: Tiling,
-        background: Sequence[float],
-    ) -> None:
-        super().__init__(classes=classes, shape=shape, layout=layout, tiling=tiling, background=background)
-        self._weights = _rounded(layout.patch, tiling)
-        self._sums = np.zeros(self._sums.shape, np.float16)
-        self._counts = self._halves = np.zeros(self._sums.shape[1:], np.float16)
-        self._mirrored = np.empty((classes if len(layout.mirrors) > 1 else 0, *layout.patch), np.float32)
+    kind = np.float16
+
+    #: The mirror images of the window that is being inferred, added up.
+    _mirrored: NDArray[np.float32]
+
+    def _of_a_window(self, tiling: Tiling) -> NDArray[np.float32]:
+        """nnU-Net's, as float16 holds them; those that it cannot hold are its smallest."""
+        depth, rows, columns = (_gaussian(length, length // 2) for length in self._layout.patch)
+        weights = (_HIGHEST * (depth[:, None, None] * rows[:, None] * columns)).astype(np.float16)
+        weights[weights == 0] = weights[weights > 0].min()
+        return np.maximum(weights.astype(np.float32), np.float32(_HIGHEST * tiling.least_weight))
+
+    def _are_counted(self, tiling: Tiling) -> bool:
+        """Rounded, they never are a product."""
+        return True
 
     def add(self, window: Window, logits: NDArray[np.float32]) -> None:
         """Add the logits of a window of the current layer, once all its mirror images are there."""
         mirrors = self._layout.mirrors
         if len(mirrors) > 1:
             if window.mirror == mirrors[0]:
-                self._mirrored[...] = logits
+                self._mirrored = logits.copy()
             else:
                 self._mirrored += logits
             if window.mirror != mirrors[-1]:
@@ -153,7 +165,8 @@ class HalfSums(Sums):
                 np.multiply(values, self._weights, out=self._weighted)
                 np.add(total[place], self._weighted, out=self._weighted)
                 total[place] = self._weighted
-        self._halves[place] = np.add(self._halves[place], self._weights)
+        assert self._counts is not None
+        self._counts[place] = np.add(self._counts[place], self._weights)
 
     def _averages(self, slices: slice, first: int, cut: tuple[slice, ...]) -> NDArray[np.float32]:
         """Raises OutputError where float16 cannot hold the logits."""
@@ -167,25 +180,9 @@ class HalfSums(Sums):
         return averages
 
 
-def sums_for(
-    *,
-    classes: int,
-    shape: tuple[int, int, int],
-    layout: Plan,
-    tiling: Tiling,
-    background: Sequence[float],
-) -> Sums:
-    """Those that the manifest's weighting asks for."""
-    kind = HalfSums if tiling.weighting == "nnunet" else Sums
-    return kind(classes=classes, shape=shape, layout=layout, tiling=tiling, background=background)
-
-
-def _rounded(patch: tuple[int, int, int], tiling: Tiling) -> NDArray[np.float32]:
-    """nnU-Net's weights of a window, as float16 holds them; those that it cannot hold are its smallest."""
-    depth, rows, columns = (_gaussian(length, length // 2) for length in patch)
-    weights = (_HIGHEST * (depth[:, None, None] * rows[:, None] * columns)).astype(np.float16)
-    weights[weights == 0] = weights[weights > 0].min()
-    return np.maximum(weights.astype(np.float32), np.float32(_HIGHEST * tiling.least_weight))
+def kind_for(tiling: Tiling) -> type[Sums]:
+    """The one that the manifest's weighting asks for."""
+    return HalfSums if tiling.weighting == "nnunet" else Sums
 
 
 def _gaussian(length: int, middle: float) -> NDArray[np.float64]:
