@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from engines.errors import PackageError
-from engines.importing import monai_answer, monai_chain, monai_metadata, monai_preprocessing, package_writer
+from engines.importing import (
+    checkpoints,
+    monai_answer,
+    monai_chain,
+    monai_metadata,
+    monai_preprocessing,
+    package_writer,
+)
 from engines.importing.monai_answer import Answered
 from engines.importing.monai_config import INFERENCE, BundleConfig
 from engines.importing.monai_metadata import Metadata
@@ -84,10 +91,7 @@ def _network(
     try:
         from engines.importing import monai_network, onnx_export
     except ModuleNotFoundError as error:
-        raise PackageError(
-            f"the Python package {error.name} is not installed here: run this in the environment that "
-            "`scripts/environment requirements-import.lock .venv-import` makes, or pip install 'secondread[import]'"
-        ) from error
+        raise checkpoints.not_installed(error) from error
     network = monai_network.network(config, folder, weights=weights)
     shape = (1, len(metadata.channels), *patch)
     content, answer = onnx_export.export(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import pickle
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 from monai.bundle import ComponentLocator, ConfigComponent, ConfigParser
 
 from engines.errors import PackageError
-from engines.importing import package_writer, steady_norms
+from engines.importing import checkpoints, package_writer, steady_norms
 from engines.importing.monai_config import BundleConfig
 
 #: Where what a network is built of may come from.
@@ -119,11 +118,7 @@ def _state(path: Path) -> Mapping[str, torch.Tensor]:
             f"{path}: it holds more than tensors, which only running its code would load: "
             "save network.state_dict() alone"
         ) from error
-    # A damaged pickle fails in any of these ways.
-    except (
-        *(RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError),
-        struct.error,
-    ) as error:
+    except checkpoints.DAMAGED as error:
         reason = package_writer.first_line(error)
         raise PackageError(
             f"{path}: these are no weights of PyTorch: {reason}: fetch the file again"

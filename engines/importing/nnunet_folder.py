@@ -11,7 +11,14 @@ import yaml
 
 from engines import manifest_inputs
 from engines.errors import PackageError
-from engines.importing import nnunet_cascade, nnunet_files, nnunet_manifest, nnunet_plans, package_writer
+from engines.importing import (
+    checkpoints,
+    nnunet_cascade,
+    nnunet_files,
+    nnunet_manifest,
+    nnunet_plans,
+    package_writer,
+)
 from engines.importing.nnunet_manifest import INPUT, OUTPUT, Choices
 from engines.package import ModelPackage
 
@@ -117,10 +124,7 @@ def _network_files() -> tuple[Any, Any]:
     try:
         from engines.importing import nnunet_network, onnx_export
     except ModuleNotFoundError as error:
-        raise PackageError(
-            f"the Python package {error.name} is not installed here: run this in the environment that "
-            "`scripts/environment requirements-import.lock .venv-import` makes, or pip install 'secondread[import]'"
-        ) from error
+        raise checkpoints.not_installed(error) from error
     return nnunet_network, onnx_export
 
 

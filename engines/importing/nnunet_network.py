@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import _codecs
 import pickle
-import struct
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ import torch
 from dynamic_network_architectures.architectures import unet
 
 from engines.errors import PackageError
-from engines.importing import nnunet_files, package_writer, steady_norms
+from engines.importing import checkpoints, nnunet_files, package_writer, steady_norms
 from engines.importing.nnunet_files import Refusals
 from engines.importing.nnunet_plans import Plans
 
@@ -67,11 +65,7 @@ def checkpoint(path: Path) -> dict[str, Any]:
             f"{path}: it holds more than numbers, and code in it is not run: {telling[:300]}: "
             "save the checkpoint anew with nnU-Net"
         ) from error
-    # A damaged pickle fails in any of these ways.
-    except (
-        *(RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError),
-        *(struct.error, zipfile.BadZipFile),
-    ) as error:
+    except checkpoints.DAMAGED as error:
         raise PackageError(
             f"{path}: it is damaged: copy it again ({package_writer.first_line(error)})"
         ) from error
