@@ -21,7 +21,7 @@ from sqlalchemy.exc import OperationalError as DatabaseAway
 from db import associations, jobs, leases, models, troubles
 from tests.worker import journey as journeys
 from tests.worker.journey import Journey
-from worker import broker, enqueue, machine, sections, settings, steps, sweep
+from worker import broker, enqueue, machine, nudges, sections, settings, steps, sweep
 from worker.heartbeat import Heartbeat
 from worker.station import Station
 
@@ -75,8 +75,11 @@ def test_a_complete_study_s_jobs_are_nudged(
     sweep.close_studies(here, _now(seconds=1))
     assert sent == [("analyse", journey.job().id)]
     # It was sent a moment ago, and may be on its way to a worker: not again
-    sweep.care(here, _now())
+    just_sent = journey.rows(models.Job)[0].nudged_at
+    sweep.care(here, just_sent + nudges.IN_FLIGHT)
     assert len(sent) == 1
+    sweep.care(here, just_sent + nudges.IN_FLIGHT + timedelta(milliseconds=1))
+    assert len(sent) == 2
 
 
 def test_a_lost_message_is_sent_again(journey: Journey, here: Station, sent: list[tuple[str, int]]) -> None:
