@@ -12,7 +12,7 @@ from engines.package import ModelPackage
 from engines.runner import Runner, usable_cores
 
 #: The backends that can run a package, the default first.
-Engine = Literal["openvino", "onnxruntime"]
+Engine = Literal["openvino", "onnxruntime", "tensorrt", "onnxruntime-cuda", "onnxruntime-tensorrt"]
 
 #: Pixels of slices that go into one call, and the most slices. A call of one slice of 28 x 28 costs 2.4 times its
 #: share of a call of eight, of 128 x 128 a third more; of 256 x 256 nothing is gained any more.
