@@ -16,14 +16,15 @@ from engines import plans
 from engines.errors import DeviceFull, PlanError
 from engines.package import ModelPackage
 from engines.plans import Plans, Target, Verdict
-from tests.engines import build, nets
+from tests.engines import build as packages
+from tests.engines import nets
 
 H200 = Target(gpu="NVIDIA H200", compute_capability="9.0", compiler="tensorrt 11.4.0.106")
 
 
 @pytest.fixture
 def package(tmp_path: Path) -> ModelPackage:
-    return model_package.open_package(build.write(tmp_path / "model", nets.affine(channels=3)))
+    return model_package.open_package(packages.write(tmp_path / "model", nets.affine(channels=3)))
 
 
 @pytest.fixture
