@@ -11,6 +11,7 @@ from tests.support import ohif_build, peers
 
 #: What each peer is known by on the PATH; the Debian package is in scripts/test.
 PEER_PROGRAMS = {
+    "c++": ("g++",),
     "dcmtk": ("storescu", "storescp", "dcmsend", "dsrdump", "dcmdump", "echoscu", "dcmqrscp"),
     "dicom3tools": ("dciodvfy", "dcentvfy"),
     "dcmqi": ("segimage2itkimage",),
