@@ -246,3 +246,19 @@ def test_the_test_pacs_and_the_example_configuration_know_each_other() -> None:
     shared = set(recipes.services()["orthanc"]["networks"])
     for role in ("listen", "deliver", "sweep"):
         assert shared & set(recipes.services()[role]["networks"])
+
+
+def test_the_guide_lists_every_service_with_its_ports_and_the_versions_of_the_lock() -> None:
+    guide = (recipes.ROOT / "docs" / "docker.md").read_text(encoding="utf-8")
+    rows = {cells[1].strip(" `"): line for line in guide.splitlines() if len(cells := line.split("|")) > 5}
+    for name, each in recipes.services().items():
+        row = next(line for first, line in rows.items() if first.split("`")[0] == name)
+        for port in each.get("ports", ()):
+            assert port.rpartition(":")[0] in row, f"{name}: {port}"
+        if "command" in each and each["image"].startswith(recipes.OURS):
+            assert f"`secondread {' '.join(each['command'][:3])}`" in row, name
+    lock = (recipes.ROOT / "requirements-gpu.lock").read_text(encoding="utf-8")
+    for package in ("tensorrt", "tensorrt-cu13-libs", "pycuda", "cuda-bindings"):
+        version = re.search(rf"^{package}==(\S+)", lock, re.MULTILINE)
+        assert version is not None
+        assert re.search(rf"\| .*{package}\b.* \| {re.escape(version.group(1))} \|", guide), package
