@@ -394,8 +394,7 @@ def test_bodies_of_loops_and_branches_are_looked_at_each_by_itself(precision: Pr
         [
             _node("Relu", ["begun"], ["shallow"]),
             _node("Conv", ["shallow", "inner"], ["deep"], pads=[1] * 4),
-            _node("Conv", ["image", "inner"], ["deep too"], pads=[1] * 4),
-            _node("Exp", ["image"], ["powers"]),
+            _node("Conv", ["powers", "inner"], ["deep too"], pads=[1] * 4),
             _node("Sum", ["deep", "deep too", "powers"], ["deeper"]),
         ],
         "deeper",
@@ -417,6 +416,7 @@ def test_bodies_of_loops_and_branches_are_looked_at_each_by_itself(precision: Pr
     nodes = [
         _node("ReduceMax", ["begun"], ["top"], keepdims=0),
         _node("Less", ["top", "limit"], ["small"]),
+        _node("Exp", ["begun"], ["powers"]),
         _node("If", ["small"], ["chosen"], then_branch=one, else_branch=other),
         _node("Loop", ["turns", "", "chosen"], ["middle"], body=body),
     ]
