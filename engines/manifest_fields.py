@@ -10,6 +10,7 @@ from pydantic import Field
 
 from engines.manifest_entries import LongText, ResultKind, Strict, WordsEntry
 from engines.manifest_findings import FindingRule, MeasurementEntry
+from engines.manifest_gpu import Gpu
 from engines.manifest_inputs import Input
 from engines.manifest_outputs import (
     Class,
@@ -52,6 +53,8 @@ class Fields(Strict):
     prompts: Annotated[tuple[Prompt, ...], Field(max_length=16)] = ()
     #: Null: the network sees the whole image at once, at the first input's `size`.
     tiling: Tiling | None = None
+    #: How it runs on a GPU, where there is one.
+    gpu: Gpu = Gpu()
     outputs: Annotated[tuple[Output, ...], Field(min_length=1, max_length=1)]
     measurements: tuple[MeasurementEntry, ...] = ()
     findings: tuple[FindingRule, ...] = ()

@@ -1,0 +1,269 @@
+"""Compiled plans on disk: each for one GPU, one compiler, one model and one precision.
+
+    NAME-SHA256.plan   the compiler's bytes
+    NAME.json          what they are of, when they were built, what the parity gate said of them; or why there are none
+    NAME.lock          held while one process builds
+    timing-NAME.cache  what the compiler measured on a GPU, which makes the next build faster
+
+NAME is a digest of the key, so that a plan of another GPU, another compiler or other weights is never found. The
+record is written last and names the plan by its digest: what is found is whole, whoever died when.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ConfigDict, ValidationError
+
+from engines.errors import PlanError
+from engines.manifest_entries import Strict
+from engines.manifest_gpu import Precision
+from engines.package import ModelPackage
+
+#: What a reader of a message is to do.
+REBUILD = "run `secondread engines build {model}`"
+
+
+class Target(Strict):
+    """Where a plan runs: another GPU, or another compiler, needs another plan."""
+
+    #: The GPU's name, e.g. "NVIDIA H200".
+    gpu: str
+    #: E.g. "9.0".
+    compute_capability: str
+    #: E.g. "tensorrt 11.4.0.106".
+    compiler: str
+
+    def __str__(self) -> str:
+        return f"{self.gpu} ({self.compute_capability}), {self.compiler}"
+
+
+class Key(Strict):
+    """What a plan is a plan of."""
+
+    target: Target
+    #: Of manifest and weights: `ModelPackage.digest`.
+    model_digest: str
+    precision: Precision
+
+    @property
+    def name(self) -> str:
+        """A digest of all that, for files."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:24]
+
+
+def key_for(package: ModelPackage, target: Target, precision: Precision | None = None) -> Key:
+    """The key of a package's plan, in the precision of its manifest where no other is asked for."""
+    wanted = precision or package.manifest.gpu.precision
+    return Key(target=target, model_digest=package.digest, precision=wanted)
+
+
+class Verdict(Strict):
+    """What the parity gate said: the plan's answer beside the float32 reference's."""
+
+    # A label map of another shape differs without bound.
+    model_config = ConfigDict(allow_inf_nan=True, ser_json_inf_nan="strings")
+
+    agrees: bool
+    #: What was answered about: the package's own example, or a patch of noise with smooth shapes.
+    case: Literal["example", "patch"]
+    engine: str
+    reference: str
+    #: Of a network output, as a fraction of the reference's range.
+    largest_difference: float
+    tolerance: float
+    #: Of the label that overlaps least; None where there are none.
+    dice: float | None
+    min_dice: float
+    #: Each in words; none where the answers agree.
+    differences: tuple[str, ...] = ()
+    #: Reference's time for a patch, divided by the plan's.
+    speed_up: float
+    judged_at: datetime
+
+
+class Record(Strict):
+    """What stands beside a plan, or in its place."""
+
+    format: Literal[1] = 1
+    key: Key
+    model: str
+    version: str
+    built_at: datetime
+    #: How long the compiler took.
+    seconds: float = 0.0
+    #: Of the plan; "" where there is none.
+    sha256: str = ""
+    size: int = 0
+    #: Why there is none; "" where there is one.
+    failure: str = ""
+    #: Device memory that it took when it was judged.
+    megabytes: float | None = None
+    verdict: Verdict | None = None
+
+    @property
+    def serves(self) -> bool:
+        """Whether jobs may run on it."""
+        return not self.failure and self.verdict is not None and self.verdict.agrees
+
+    @property
+    def state(self) -> str:
+        """In a word or a sentence: what keeps it from serving, or that nothing does."""
+        if self.failure:
+            return f"not built: {self.failure}"
+        if self.verdict is None:
+            return "built, not compared with the reference yet"
+        if not self.verdict.agrees:
+            return f"differs from the reference: {'; '.join(self.verdict.differences)}"
+        return "verified"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plans:
+    """The folder of plans. Several processes may use it at once."""
+
+    folder: Path
+
+    def find(self, key: Key) -> Record | None:
+        """What is known of a plan; None where nobody built it. Raises PlanError where its record is damaged."""
+        return self._read(self.folder / f"{key.name}.json")
+
+    def records(self) -> Iterator[Record]:
+        """All of them, whatever GPU they are for; those that are damaged are left out."""
+        for path in sorted(self.folder.glob("*.json")):
+            try:
+                found = self._read(path)
+            except PlanError:
+                continue
+            if found is not None:
+                yield found
+
+    def read(self, record: Record) -> bytes:
+        """The plan. Raises PlanError where there is none, or other bytes than were built."""
+        again = REBUILD.format(model=record.model)
+        if record.failure:
+            raise PlanError(f"{record.model} has no plan: {record.failure}")
+        path = self._plan(record)
+        try:
+            plan = path.read_bytes()
+        except OSError as error:
+            raise PlanError(f"{path}: cannot be read ({error.strerror}): {again}") from error
+        if hashlib.sha256(plan).hexdigest() != record.sha256:
+            raise PlanError(f"{path}: its {len(plan)} bytes are not those that were built: {again}")
+        return plan
+
+    def build_once(
+        self, package: ModelPackage, key: Key, build: Callable[[], bytes], *, again: bool = False
+    ) -> Record:
+        """The record of the plan, built by `build` where there is none; of processes that ask at once, one builds.
+
+        What the compiler refused is remembered, and refused without it until somebody asks `again`.
+        Raises PlanError where there is no plan; what `build` raises beside it (no device, no memory) passes on, and
+        is not remembered.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        asked_at = datetime.now(UTC)
+        with self._alone(key):
+            found = self._usable(key)
+            # Somebody may have built it while we waited for the lock.
+            if found is None or (again and found.built_at < asked_at):
+                found = self._built(package, key, build)
+        if found.failure:
+            raise PlanError(found.failure)
+        return found
+
+    def judge(self, record: Record, verdict: Verdict, *, megabytes: float | None) -> Record:
+        """Write down what the parity gate said of a plan."""
+        judged = record.model_copy(update={"verdict": verdict, "megabytes": megabytes})
+        with self._alone(record.key):
+            if self.find(record.key) == record:
+                self._write(judged)
+        return judged
+
+    def timing_cache(self, target: Target) -> Path:
+        """Where the compiler's measurements on a GPU are kept."""
+        digest = hashlib.sha256(target.model_dump_json().encode()).hexdigest()[:24]
+        return self.folder / f"timing-{digest}.cache"
+
+    def _usable(self, key: Key) -> Record | None:
+        """The record that is there, where its plan is whole or known to be impossible."""
+        try:
+            found = self.find(key)
+            if found is not None and not found.failure:
+                self.read(found)
+        except PlanError:
+            return None
+        return found
+
+    def _built(self, package: ModelPackage, key: Key, build: Callable[[], bytes]) -> Record:
+        """Build it, and write plan and record."""
+        for left in self.folder.glob(f"{key.name}*.partial"):
+            # Of a process that was killed: we hold the lock.
+            left.unlink(missing_ok=True)
+        began = datetime.now(UTC)
+        manifest = package.manifest
+        record = Record(key=key, model=manifest.name, version=manifest.version, built_at=began)
+        try:
+            plan = build()
+        except PlanError as error:
+            return self._write(
+                record.model_copy(update={"built_at": datetime.now(UTC), "failure": str(error)})
+            )
+        done = datetime.now(UTC)
+        about = {"sha256": hashlib.sha256(plan).hexdigest(), "size": len(plan)}
+        record = record.model_copy(
+            update={"built_at": done, "seconds": (done - began).total_seconds(), **about}
+        )
+        write_whole(self._plan(record), plan)
+        self._write(record)
+        for path in self.folder.glob(f"{key.name}-*.plan"):
+            # Of earlier builds: nobody finds them any more.
+            if path != self._plan(record):
+                path.unlink(missing_ok=True)
+        return record
+
+    @contextmanager
+    def _alone(self, key: Key) -> Iterator[None]:
+        """Hold the plan's lock; the kernel gives it back where this process is killed."""
+        with (self.folder / f"{key.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _plan(self, record: Record) -> Path:
+        return self.folder / f"{record.key.name}-{record.sha256[:24]}.plan"
+
+    def _write(self, record: Record) -> Record:
+        text = record.model_dump_json(indent=1) + "\n"
+        write_whole(self.folder / f"{record.key.name}.json", text.encode())
+        return record
+
+    def _read(self, path: Path) -> Record | None:
+        try:
+            return Record.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValidationError) as error:
+            raise PlanError(f"{path}: is damaged: run `secondread engines build` again") from error
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is there as a whole, after a crash too, or as it was before."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    with partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
