@@ -151,11 +151,12 @@ def test_what_is_said_beyond_the_signatures_is_said_of_names_that_are_there() ->
 
 
 @needs_libraries
-@pytest.mark.parametrize("module", ["pycuda", "pycuda.driver"])
-def test_the_typings_of_pycuda_are_in_the_real_one(module: str) -> None:
+@pytest.mark.parametrize("module", ["pycuda", "pycuda.driver", "cuda.bindings.driver"])
+def test_the_typings_of_cuda_are_in_the_real_ones(module: str) -> None:
     stub = typings.of(module)
+    real = environment.pycuda(module) if module.startswith("pycuda") else environment.cuda_bindings(module)
     assert stub
-    assert surface.lacking(stub, environment.pycuda(module)) == []
+    assert surface.lacking(stub, real) == []
 
 
 @needs_libraries
@@ -175,20 +176,23 @@ def test_a_driver_s_errors_become_these_classes_of_pycuda() -> None:
 
 
 @needs_libraries
+@pytest.mark.parametrize("what", ["absent", "full", "lost", "used"])
+def test_the_device_s_code_runs_on_the_real_pycuda_and_a_driver_without_a_gpu(what: str) -> None:
+    environment.run_pycuda("-m", "tests.support.contract.device_probe", what)
+
+
+@needs_libraries
 def test_every_name_that_the_engines_use_is_in_the_real_libraries() -> None:
     files = uses.importing(uses.ROOT / "engines")
-    if not files:
-        pytest.skip("no file of engines/ imports TensorRT or pycuda")
+    assert files
     names = report.used(files)
     wrong = report.missing(names, report.known())
     sys.stdout.write("\n".join(report.sentences(files, names, wrong)))
     assert wrong == []
 
 
-@pytest.mark.parametrize("module", ["tensorrt", "pycuda", "pycuda.driver"])
+@pytest.mark.parametrize("module", list(typings.FILES))
 def test_the_double_offers_nothing_that_the_real_one_does_not(module: str) -> None:
-    if not doubles.FOLDER.exists():
-        pytest.skip("there is no tests/double")
     assert doubles.invented(doubles.offered(module), typings.of(module)) == []
 
 

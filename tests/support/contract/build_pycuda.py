@@ -32,12 +32,6 @@ _STRUCT = "src/wrapper/_pvt_struct_v3.cpp"
 _BOOST = "bpl-subset/bpl_subset/libs"
 _UNUSED = ("tss_null.cpp", "future.cpp")
 
-#: CUDA_ERROR_NO_DEVICE, from every function of the driver until a test says otherwise: the answer of an installed
-#: driver on a machine without a GPU.
-_NO_DEVICE = 100
-#: Its pointer is read whatever it returns.
-_ERROR_STRING = 'int cuGetErrorString(int code, const char **text) { *text = "said the stub"; return 0; }'
-
 
 def main(source: Path, target: Path) -> None:
     """Build `source` (pycuda's sdist, unpacked) as an importable package in the folder `target`."""
@@ -90,15 +84,15 @@ def _cuda_headers() -> Path:
 
 
 def _driver_library(target: Path) -> None:
-    """A libcuda of exactly the functions that pycuda calls, each of which returns `answer`."""
+    """A libcuda of exactly the functions that pycuda calls; those that driver.c has are left to it."""
     undefined = _output("nm", "--undefined-only", str(target / "driver.o"))
     names = {word for line in undefined.splitlines() if (word := line.split()[-1]).startswith("cu")}
-    code = [f"int answer = {_NO_DEVICE};", _ERROR_STRING]
-    code += [f"int {name}(void) {{ return answer; }}" for name in sorted(names - {"cuGetErrorString"})]
-    source = target / "libcuda.c"
-    source.write_text("\n".join(code))
+    refused = [f"__attribute__((weak)) int {name}(void) {{ return answer; }}" for name in sorted(names)]
+    source = target / "refused.c"
+    source.write_text("\n".join(["extern int answer;", *refused]))
+    driver = Path(__file__).with_name("driver.c")
     to = str(target / "libcuda.so.1")
-    _output("gcc", "-shared", "-fPIC", "-w", "-Wl,-soname,libcuda.so.1", str(source), "-o", to)
+    _output("gcc", "-shared", "-fPIC", "-w", "-Wl,-soname,libcuda.so.1", str(source), str(driver), "-o", to)
 
 
 def _link(to: Path, *parts: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.support.contract.surface import Surface, lacking
 
 FOLDER = Path(__file__).resolve().parents[2] / "double"
-_SCRIPT = Path(__file__).resolve().parent / "double_surface.py"
+_SCRIPT = Path(__file__).resolve().parent / "python_surface.py"
 
 
 def offered(module: str, folder: Path = FOLDER) -> Surface:

@@ -63,15 +63,26 @@ def pycuda(module: str) -> Surface:
 
 
 @functools.cache
+def cuda_bindings(module: str) -> Surface:
+    """What a module of NVIDIA's own bindings offers."""
+    surface: Surface = json.loads(_run(str(_HERE / "python_surface.py"), module))
+    return surface
+
+
+@functools.cache
 def pycuda_errors() -> dict[int, str]:
     """The class of pycuda's that each error code of the driver becomes."""
     return {int(code): name for code, name in _pycuda("errors").items()}
 
 
-def _pycuda(argument: str) -> Any:
-    script = str(_HERE / "pycuda_surface.py")
+def run_pycuda(*arguments: str) -> str:
+    """Standard output of the environment's Python, with pycuda, this checkout, and a driver that has no GPU."""
     folder = str(FOLDER / "beside/pycuda")
-    return json.loads(_run(script, argument, PYTHONPATH=folder, LD_LIBRARY_PATH=folder))
+    return _run(*arguments, PYTHONPATH=os.pathsep.join([folder, str(_ROOT)]), LD_LIBRARY_PATH=folder)
+
+
+def _pycuda(argument: str) -> Any:
+    return json.loads(run_pycuda(str(_HERE / "pycuda_surface.py"), argument))
 
 
 def _run(*arguments: str, **variables: str) -> str:

@@ -12,7 +12,9 @@ from tests.support.contract.surface import Surface, holds
 
 def known() -> dict[str, dict[str, Surface]]:
     """By module: what the typings say, and what each real one offers."""
+    graphs = "cuda.bindings.driver"
     real = {
+        graphs: {"cuda-bindings 13": environment.cuda_bindings(graphs)},
         "pycuda": {"pycuda 2026.1": environment.pycuda("pycuda")},
         "pycuda.driver": {"pycuda 2026.1": environment.pycuda("pycuda.driver")},
         "tensorrt": {"TensorRT 10": environment.tensorrt(10), "TensorRT 11": environment.tensorrt(11)},

@@ -152,9 +152,11 @@ NAMES: dict[str, tuple[str, ...]] = {
         "set_input_consumed_event",
         "set_input_shape",
         "set_optimization_profile_async",
+        "set_output_allocator",
         "set_tensor_address",
     ),
     "IHostMemory": ("__buffer__", "dtype", "nbytes"),
+    "IOutputAllocator": ("__init__", "notify_shape", "reallocate_output", "reallocate_output_async"),
     "ILayer": ("name", "num_inputs", "num_outputs", "type"),
     "ILogger": ("ERROR", "INFO", "INTERNAL_ERROR", "VERBOSE", "WARNING", "__init__", "log"),
     "ILogger.Severity": ("ERROR", "INFO", "INTERNAL_ERROR", "VERBOSE", "WARNING"),
@@ -188,7 +190,11 @@ NAMES: dict[str, tuple[str, ...]] = {
     "LayerType": (),
     "Logger": ("__init__", "log", "min_severity"),
     "MemoryPoolType": ("TACTIC_DRAM", "TACTIC_SHARED_MEMORY", "WORKSPACE"),
-    "NetworkDefinitionCreationFlag": ("STRONGLY_TYPED",),
+    "NetworkDefinitionCreationFlag": (
+        "PREFER_AOT_PYTHON_PLUGINS",
+        "PREFER_JIT_PYTHON_PLUGINS",
+        "STRONGLY_TYPED",
+    ),
     "OnnxParser": (
         "__init__",
         "clear_errors",
@@ -224,12 +230,10 @@ NAMES: dict[str, tuple[str, ...]] = {
     "TensorLocation": ("DEVICE", "HOST"),
 }
 
-#: Where TensorRT's C++ gives a null pointer, and so Python None, though the signature does not say so.
+#: Where a call that is right may still give a null pointer, and so Python None, though the signature does not say so.
+#: An index out of range gives None too; nobody asks for one.
 MAY_BE_NONE = (
     "Builder.build_serialized_network",
-    "Builder.create_builder_config",
-    "Builder.create_network",
-    "Builder.create_optimization_profile",
     "Builder.error_recorder",
     "IBuilderConfig.create_timing_cache",
     "IBuilderConfig.get_timing_cache",
@@ -238,11 +242,7 @@ MAY_BE_NONE = (
     "ICudaEngine.error_recorder",
     "ICudaEngine.serialize",
     "IExecutionContext.error_recorder",
-    "INetworkDefinition.get_input",
-    "INetworkDefinition.get_layer",
-    "INetworkDefinition.get_output",
     "ITimingCache.serialize",
-    "OnnxParser.get_error",
     "Runtime.deserialize_cuda_engine",
     "Runtime.error_recorder",
 )
@@ -252,6 +252,20 @@ MAY_BE_NONE = (
 PARAMETERS: dict[str, dict[str, str]] = {
     "IErrorRecorder.get_error_code": {"arg0": "int"},
     "IErrorRecorder.get_error_desc": {"arg0": "int"},
+    "IOutputAllocator.notify_shape": {"tensor_name": "str", "shape": "Dims"},
+    "IOutputAllocator.reallocate_output": {
+        "tensor_name": "str",
+        "memory": "int",
+        "size": "int",
+        "alignment": "int",
+    },
+    "IOutputAllocator.reallocate_output_async": {
+        "tensor_name": "str",
+        "memory": "int",
+        "size": "int",
+        "alignment": "int",
+        "stream": "int",
+    },
     "IProgressMonitor.phase_start": {"parent_phase": "str | None", "num_steps": "int"},
     "IProgressMonitor.step_complete": {"step": "int"},
     "init_libnvinfer_plugins": {"logger": "ILogger"},
@@ -260,6 +274,9 @@ PARAMETERS: dict[str, dict[str, str]] = {
 }
 RETURNS = {
     "DataType.itemsize": "float",
+    "IOutputAllocator.notify_shape": "None",
+    "IOutputAllocator.reallocate_output": "int | None",
+    "IOutputAllocator.reallocate_output_async": "int | None",
     "OnnxParser.get_error": "ParserError",
     "nptype": "type[np.generic]",
     "volume": "int",

@@ -17,6 +17,7 @@ import tensorrt_bindings
 
 #: Py_bf_getbuffer in CPython's typeslots.h: whether memoryview() takes an object of the class.
 _BUFFER_SLOT = 1
+_CALLED = re.compile(r"^ +def (\w+)\(self, ([\w, ]+)\):", re.MULTILINE)
 _PREFIXES = re.compile(
     r"tensorrt_bindings\.tensorrt\.|nvinfer1::(v_\d_\d::)?|nvonnxparser::|typing_extensions\.|typing\.|"
     r"collections\.abc\."
@@ -56,6 +57,11 @@ def _class(path: str, value: type) -> dict[str, Any]:
             entries[f"{path}.{name}"] = {"kind": "member", "type": value.__qualname__}
         elif not name.startswith("_") or name in ("__init__", "__len__", "__getitem__", "__int__"):
             entries |= _described(f"{path}.{name}", member)
+    for method, names in _CALLED.findall(value.__doc__ or ""):
+        # TensorRT looks these up in a class of ours; only the text of its own tells of some.
+        parameters = [{"name": name, "type": "object", "required": True} for name in names.split(", ")]
+        called = {"kind": "function", "overloads": [{"parameters": parameters, "returns": "object"}]}
+        entries.setdefault(f"{path}.{method}", called)
     if f"{path}.__getitem__" in entries and f"{path}.__len__" in entries:
         item = entries[f"{path}.__getitem__"]["overloads"][0]["returns"]
         iteration = {"parameters": [], "returns": f"Iterator[{item}]"}

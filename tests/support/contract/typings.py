@@ -10,6 +10,7 @@ from tests.support.contract.surface import Entry, Surface
 #: The stub of each module.
 FOLDER = Path(__file__).resolve().parents[3] / "typings"
 FILES = {
+    "cuda.bindings.driver": FOLDER / "cuda/bindings/driver.pyi",
     "pycuda": FOLDER / "pycuda/__init__.pyi",
     "pycuda.driver": FOLDER / "pycuda/driver.pyi",
     "tensorrt": FOLDER / "tensorrt/__init__.pyi",
@@ -47,7 +48,7 @@ def _body(nodes: list[ast.stmt], prefix: str) -> Surface:
 
 
 #: Base classes that the module's own compiled classes have under other names.
-_PYTHONS = ("int", "Exception")
+_PYTHONS = ("int", "IntEnum", "Exception")
 
 
 def _add_function(node: ast.FunctionDef, prefix: str, found: Surface) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from mypy import build, main, nodes, types
 
 ROOT = Path(__file__).resolve().parents[3]
-MODULES = ("tensorrt", "pycuda", "pycuda.driver")
+MODULES = ("tensorrt", "pycuda", "pycuda.driver", "cuda", "cuda.bindings", "cuda.bindings.driver")
 
 
 def importing(folder: Path) -> list[Path]:

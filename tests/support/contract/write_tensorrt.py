@@ -96,8 +96,9 @@ def _signature(path: str, overload: Entry, indent: str) -> str:
     parameters = ["self"] if indent else []
     unnamed = 0
     for parameter in overload["parameters"]:
-        kind = selection.PARAMETERS.get(path, {}).get(parameter["name"], parameter["type"])
-        kind = _GIVEN.get(kind, _type(kind))
+        # What is called by TensorRT is given what it says; what calls it may give more.
+        said = selection.PARAMETERS.get(path, {}).get(parameter["name"])
+        kind = said or _GIVEN.get(parameter["type"], _type(parameter["type"]))
         parameters.append(f"{parameter['name']}: {kind}{'' if parameter['required'] else ' = ...'}")
         unnamed += parameter["name"] in UNNAMED
     if unnamed or path.endswith("__buffer__"):

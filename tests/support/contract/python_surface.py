@@ -1,6 +1,6 @@
-"""Run by Python itself: what a module that is written in Python offers, as JSON on standard output.
+"""Run by Python itself: what a module that is written in Python, or Cython, offers, as JSON on standard output.
 
-`double_surface.py MODULE`; the form is surface.py's. Only what the module's own package defines counts: not what it
+`python_surface.py MODULE`; the form is surface.py's. Only what the module's own package defines counts: not what it
 imports for itself. A constructor counts where it is part of the real one's surface, which is asked elsewhere.
 """
 
@@ -52,7 +52,7 @@ def _described(path: str, value: Any) -> dict[str, Any]:
     if isinstance(value, staticmethod | classmethod):
         parameters = _parameters(value.__func__)[isinstance(value, classmethod) :]
         return {path: {"kind": "static", "overloads": [{"parameters": parameters, "returns": "object"}]}}
-    if inspect.isfunction(value):
+    if inspect.isroutine(value):
         parameters = _parameters(value)["." in path :]
         return {path: {"kind": "function", "overloads": [{"parameters": parameters, "returns": "object"}]}}
     return {path: {"kind": "value", "type": type(value).__qualname__}}
