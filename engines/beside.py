@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,7 +78,9 @@ class Beside(Runner):
         self._runner, self._reference = runner, reference
         #: By the names of the outputs that the manifest has; empty where the network was never asked.
         self.differences: dict[str, Difference] = {}
-        self._seconds, self._reference_seconds = 0.0, 0.0
+        #: For a window, in each call.
+        self._seconds: list[float] = []
+        self._reference_seconds: list[float] = []
         super().__init__(inputs=runner.inputs, outputs=runner.outputs, description=runner.description)
 
     @property
@@ -107,37 +110,59 @@ class Beside(Runner):
 
     @property
     def speed_up(self) -> float:
-        """The reference's time for the same windows, divided by the network's; 0 where it was never asked."""
-        return self._reference_seconds / self._seconds if self._seconds else 0.0
+        """The reference's time for a window, divided by the network's; 0 where it was never asked."""
+        if not self._seconds:
+            return 0.0
+        return statistics.median(self._reference_seconds) / statistics.median(self._seconds)
 
     def _infer(self, feeds: _Outputs) -> dict[str, NDArray[Any]]:
+        windows = self._windows(feeds)
         if not self.differences:
             # The first call of a network is slower than all others.
             self._runner.infer(feeds)
-            self._asked(feeds)
-        expected, slow = _timed(self._asked, feeds)
-        got, fast = _timed(self._runner.infer, feeds)
-        self._seconds += fast
-        self._reference_seconds += slow
+            self._reference.infer(windows[0])
+        expected = self._asked(windows)
+        began = time.perf_counter()
+        got = self._runner.infer(feeds)
+        self._seconds.append((time.perf_counter() - began) / self._count(feeds))
         for name in fit.names(self._output):
             found = difference(self._output, name, expected[name], got[name])
             self.differences[name] = self.differences[name] + found if name in self.differences else found
         return dict(got)
 
-    def _asked(self, feeds: _Outputs) -> _Outputs:
+    def _asked(self, windows: Sequence[_Outputs]) -> _Outputs:
         """The reference's answer."""
-        images = [spec for spec in self._reference.inputs if spec.name not in self._prompts]
-        size, count = images[0].shape[0], len(feeds[images[0].name])
-        if size in (None, count):
-            return self._reference.infer(feeds)
-        assert size is not None
-        rest = {name: array for name, array in feeds.items() if name in self._prompts}
-        parts = []
-        for first in range(0, count, size):
-            own = {spec.name: feeds[spec.name][first : first + size] for spec in images}
-            answer = self._reference.infer({**own, **rest})
-            parts.append({name: array.copy() for name, array in answer.items()})
+        if len(windows) == 1:
+            return self._timed(windows[0])
+        parts: list[_Outputs] = []
+        for number, window in enumerate(windows):
+            # A call is filled up with empty windows.
+            if number and _are_equal(window, windows[number - 1]):
+                parts.append(parts[-1])
+            else:
+                parts.append({name: array.copy() for name, array in self._timed(window).items()})
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _timed(self, feeds: _Outputs) -> _Outputs:
+        began = time.perf_counter()
+        answer = self._reference.infer(feeds)
+        self._reference_seconds.append((time.perf_counter() - began) / self._count(feeds))
+        return answer
+
+    def _windows(self, feeds: _Outputs) -> list[_Outputs]:
+        """The feeds in calls of as many windows as the reference takes."""
+        size = next(spec.shape[0] for spec in self._reference.inputs if spec.name not in self._prompts)
+        count = self._count(feeds)
+        if size in (None, count):
+            return [feeds]
+        return [
+            {name: array if name in self._prompts else array[at : at + size] for name, array in feeds.items()}
+            for at in range(0, count, size or 1)
+        ]
+
+    def _count(self, feeds: _Outputs) -> int:
+        """How many windows there are in a call."""
+        return next(len(array) for name, array in feeds.items() if name not in self._prompts)
 
     def _close(self) -> None:
         pass
@@ -195,8 +220,5 @@ def _is_finite(array: NDArray[Any]) -> bool:
     return not array.size or bool(np.isfinite(array.min()) and np.isfinite(array.max()))
 
 
-def _timed(ask: Callable[[_Outputs], _Outputs], feeds: _Outputs) -> tuple[_Outputs, float]:
-    """An answer, and the seconds that it took."""
-    began = time.perf_counter()
-    answer = ask(feeds)
-    return answer, time.perf_counter() - began
+def _are_equal(first: _Outputs, second: _Outputs) -> bool:
+    return all(np.array_equal(array, second[name]) for name, array in first.items())

@@ -6,21 +6,22 @@ On the package's own example two things must hold: each number that the network 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from engines import example, golden
+from engines import example, golden, gpu, loader
 from engines.beside import Beside
 from engines.cascade import Stage
 from engines.errors import DeviceError, OutputError, RunnerError
 from engines.example import Example
+from engines.manifest_gpu import Precision
 from engines.manifest_outputs import SegmentationOutput
 from engines.package import ModelPackage
-from engines.plans import Verdict
+from engines.plans import Plans, Record, Verdict
 from engines.runner import Runner
 from worker import golden as package_example
 from worker import parity, shelf
@@ -34,6 +35,52 @@ class _Outcome:
     #: Of the label that overlaps least.
     dice: float | None = None
     differences: tuple[str, ...] = ()
+
+
+def prepare(
+    package: ModelPackage,
+    kept: Plans,
+    *,
+    precision: Precision | None = None,
+    again: bool = False,
+    beside: Sequence[Path] = (),
+    threads: int | None = None,
+    progress: Callable[[str, float], None] | None = None,
+) -> Record:
+    """The package's plan for this process' GPU, compiled and judged where it is not yet, or `again`.
+
+    Raises EngineError as `gpu.build` and `judge` do; a plan that does not agree is no error.
+    """
+    record = gpu.build(package, kept, precision=precision, again=again, progress=progress)
+    if record.verdict is not None:
+        return record
+    return judge(package, kept, record, beside=beside, threads=threads)
+
+
+def judge(
+    package: ModelPackage,
+    kept: Plans,
+    record: Record,
+    *,
+    beside: Sequence[Path] = (),
+    threads: int | None = None,
+) -> Record:
+    """Compare the plan of `record` with the reference, and write the verdict down beside it.
+
+    The plan must be of this process' GPU. Raises EngineError as `compare` does; PlanError where it cannot be opened.
+    """
+    runner = loader.open_runner(
+        package,
+        engine="tensorrt",
+        threads=threads,
+        kept=kept,
+        precision=record.key.precision,
+        unverified=True,
+    )
+    with closing(runner):
+        verdict = compare(package, runner, beside=beside, threads=threads)
+        megabytes = runner.device_bytes / 2**20 if runner.device_bytes else None
+    return kept.judge(record, verdict, megabytes=megabytes)
 
 
 def compare(
