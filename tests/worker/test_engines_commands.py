@@ -9,9 +9,11 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from click.testing import Result
+from PIL import Image
 from typer.testing import CliRunner
 
 from engines import package as model_package
@@ -197,3 +199,36 @@ def test_where_nothing_is_compiled_there_is_nothing_to_verify(run: Run, machine:
 def test_a_precision_that_there_is_not_is_bad_usage(run: Run) -> None:
     refused = run("build", "tiny", "--precision", "int8")
     assert refused.exit_code == 2 and "no precision 'int8'" in refused.stderr
+
+
+def test_a_plan_is_measured_beside_the_fallback_and_the_reference(
+    run: Run, machine: Machine, tmp_path: Path
+) -> None:
+    assert run("build", "tiny").exit_code == 0
+    plot = tmp_path / "plot.svg"
+    measured = run("bench", "tiny", "--rounds", "3", "--json", "--plot", str(plot))
+    assert measured.exit_code == 0, measured.stderr
+    found = json.loads(measured.stdout)
+    assert (found["model"], found["patch"], found["rounds"]) == ("tiny", "8 x 16 x 16", 3)
+    plan, fallback, reference = found["engines"]
+    assert plan["engine"] == "tensorrt 11.4.0.106 Pretended GPU float16" and plan["megabytes"] > 0
+    assert list(plan["stages"]) == ["stage", "copy in", "compute", "copy out"]
+    assert all(0 < each["p50"] <= each["p90"] <= each["p99"] for each in found["engines"])
+    assert (fallback["asked"], fallback["stages"], fallback["megabytes"]) == ("openvino", {}, None)
+    assert reference["engine"].startswith("onnxruntime") and reference["speed_up"] == 1.0
+    assert plan["speed_up"] == pytest.approx(plan["per_second"] / reference["per_second"])
+    drawn = ElementTree.parse(plot).getroot()
+    words = [each.text or "" for each in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert "tensorrt 11.4.0.106 Pretended GPU float16" in words and len(list(drawn)) > 15
+
+
+def test_without_a_gpu_the_others_are_measured_and_it_is_said(run: Run, tmp_path: Path) -> None:
+    plot = tmp_path / "plot.png"
+    measured = run("bench", "tiny", "--rounds", "1", "--plot", str(plot))
+    assert measured.exit_code == 0, measured.stderr
+    assert "tensorrt is missing: " in measured.stdout and "openvino" in measured.stdout
+    with Image.open(plot) as picture:
+        colours = {colour for _, colour in picture.getcolors(1 << 20) or []}
+        assert {(0, 114, 178), (230, 159, 0)} <= colours
+    refused = run("bench", "tiny", "--rounds", "1", "--plot", "plot.gif")
+    assert refused.exit_code == 1 and "--plot plot.gif: write a name that ends with" in refused.stderr
