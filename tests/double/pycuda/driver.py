@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pycuda import condition, kernels
 
-VERSION = (13, 0, 0)
+_VERSION = (13, 0, 0)
 
 
 class Error(Exception):
@@ -51,7 +51,7 @@ _streams: dict[int, Stream] = {}
 
 
 def get_version() -> tuple[int, int, int]:
-    return VERSION
+    return _VERSION
 
 
 def get_driver_version() -> int:
@@ -60,7 +60,7 @@ def get_driver_version() -> int:
 
 def init(flags: int = 0) -> None:
     global _process
-    if get_driver_version() // 1000 < VERSION[0]:
+    if get_driver_version() // 1000 < _VERSION[0]:
         raise RuntimeError("cuInit failed: CUDA driver version is insufficient for CUDA runtime version")
     if not condition.get("devices"):
         raise RuntimeError("cuInit failed: no CUDA-capable device is detected")
@@ -68,7 +68,7 @@ def init(flags: int = 0) -> None:
         _process = os.getpid()
 
 
-def broken() -> str:
+def _why_broken() -> str:
     """Why nothing works any more."""
     return _broken
 
@@ -105,12 +105,12 @@ class Context:
     def synchronize() -> None:
         _called("cuCtxSynchronize")
         for stream in list(_streams.values()):
-            stream.drain()
+            stream._drain()
         _called("cuCtxSynchronize")
 
 
 class Device:
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, /) -> None:
         _called("cuDeviceGet", context=False)
         if number >= condition.get("devices"):
             raise LogicError("cuDeviceGet failed: invalid device ordinal")
@@ -153,31 +153,31 @@ class DeviceAllocation:
             raise LogicError("device_allocation::free failed: invalid device context")
         # cuMemFree waits for what is under way.
         for stream in list(_streams.values()):
-            stream.drain()
+            stream._drain()
         del _memory[self._address]
 
     def __del__(self) -> None:
         _memory.pop(self._address, None)
 
 
-def mem_alloc(bytes: int) -> DeviceAllocation:
+def mem_alloc(bytes: int, /) -> DeviceAllocation:
     _called("cuMemAlloc")
     if bytes <= 0:
         raise LogicError("cuMemAlloc failed: invalid argument")
-    reserve(bytes)
+    _reserve(bytes)
     # 256 bytes apart, as CUDA aligns them; never at 0.
     address = next(_numbers) * _APART
     _memory[address] = np.full(bytes + 2 * _GUARD, 0xFF, np.uint8)[_GUARD : _GUARD + bytes]
     return DeviceAllocation(address)
 
 
-def reserve(size: int) -> None:
+def _reserve(size: int) -> None:
     """Raise MemoryError where so many bytes are not free."""
     if size > mem_get_info()[0]:
         raise MemoryError("cuMemAlloc failed: out of memory")
 
 
-def on_device(address: int, size: int) -> NDArray[np.uint8]:
+def _on_device(address: int, size: int) -> NDArray[np.uint8]:
     """So many bytes of the pretended device's memory; what is not there breaks the context, as on a real one."""
     global _broken
     begin = address % _APART
@@ -210,11 +210,11 @@ class Stream:
         self.recording: list[Callable[[], None]] | None = None
         _streams[self.handle] = self
 
-    def queue(self, work: Callable[[], None]) -> None:
+    def _put(self, work: Callable[[], None]) -> None:
         """Have it run when somebody waits."""
         (self._queue if self.recording is None else self.recording).append(work)
 
-    def drain(self) -> None:
+    def _drain(self) -> None:
         """Run what is queued."""
         while self._queue and not _broken:
             self._queue.pop(0)()
@@ -223,11 +223,11 @@ class Stream:
         """For what the event was recorded behind last, not for what it will be."""
         _called("cuStreamWaitEvent")
         assert self.recording is None
-        mark = evt.mark
+        mark = evt._mark
         if mark is not None:
-            self.queue(mark.reach)
+            self._put(mark.reach)
 
-    def drain_to(self, mark: Mark) -> None:
+    def _drain_to(self, mark: _Mark) -> None:
         """Run what is queued before a mark, and it."""
         while not mark.at and self._queue and not _broken:
             self._queue.pop(0)()
@@ -236,11 +236,11 @@ class Stream:
         _called("cuStreamSynchronize")
         if self.recording is not None:
             raise LogicError("cuStreamSynchronize failed: operation not permitted when stream is capturing")
-        self.drain()
+        self._drain()
         _called("cuStreamSynchronize")
 
 
-def stream_of(handle: int) -> Stream:
+def _stream_of(handle: int) -> Stream:
     """By its handle."""
     return _streams[handle]
 
@@ -250,9 +250,9 @@ def memset_d8_async(dest: Any, data: int, size: int, stream: Stream) -> None:
     address = int(dest)
 
     def fill() -> None:
-        on_device(address, size)[...] = data
+        _on_device(address, size)[...] = data
 
-    stream.queue(fill)
+    stream._put(fill)
 
 
 def memcpy_htod_async(dest: Any, src: NDArray[Any], stream: Stream) -> None:
@@ -261,9 +261,9 @@ def memcpy_htod_async(dest: Any, src: NDArray[Any], stream: Stream) -> None:
     address, size = int(dest), src.nbytes
 
     def copy() -> None:
-        on_device(address, size)[...] = np.frombuffer(src.tobytes(), np.uint8)
+        _on_device(address, size)[...] = np.frombuffer(src.tobytes(), np.uint8)
 
-    stream.queue(copy)
+    stream._put(copy)
 
 
 def memcpy_dtoh_async(dest: NDArray[Any], src: Any, stream: Stream) -> None:
@@ -272,12 +272,12 @@ def memcpy_dtoh_async(dest: NDArray[Any], src: Any, stream: Stream) -> None:
     address, size = int(src), dest.nbytes
 
     def copy() -> None:
-        dest.reshape(-1).view(np.uint8)[...] = on_device(address, size)
+        dest.reshape(-1).view(np.uint8)[...] = _on_device(address, size)
 
-    stream.queue(copy)
+    stream._put(copy)
 
 
-class Mark:
+class _Mark:
     """A place in a stream's queue."""
 
     def __init__(self, stream: Stream) -> None:
@@ -289,34 +289,34 @@ class Mark:
         self.at = time.perf_counter()
 
     def reach(self) -> None:
-        self._stream.drain_to(self)
+        self._stream._drain_to(self)
 
 
 class Event:
     def __init__(self, flags: int = 0) -> None:
         _called("cuEventCreate")
         #: Where it was recorded last.
-        self.mark: Mark | None = None
+        self._mark: _Mark | None = None
 
     def record(self, stream: Stream) -> Event:
         _called("cuEventRecord")
         assert stream.recording is None, "an event that is recorded into a graph has no time"
-        self.mark = Mark(stream)
-        stream.queue(self.mark.pass_by)
+        self._mark = _Mark(stream)
+        stream._put(self._mark.pass_by)
         return self
 
     def synchronize(self) -> Event:
         _called("cuEventSynchronize")
-        if self.mark is not None:
-            self.mark.reach()
+        if self._mark is not None:
+            self._mark.reach()
         _called("cuEventSynchronize")
         return self
 
-    def time_since(self, begin: Event) -> float:
+    def time_since(self, begin: Event, /) -> float:
         _called("cuEventElapsedTime")
-        if self.mark is None or begin.mark is None or not (self.mark.at and begin.mark.at):
+        if self._mark is None or begin._mark is None or not (self._mark.at and begin._mark.at):
             raise LogicError("cuEventElapsedTime failed: device not ready")
-        return (self.mark.at - begin.mark.at) * 1000
+        return (self._mark.at - begin._mark.at) * 1000
 
 
 class Function:
@@ -345,7 +345,7 @@ class Function:
                 self._kernel.run(sizes, values)
                 _look_around()
 
-        stream.queue(run)
+        stream._put(run)
 
 
 class Module:
@@ -371,7 +371,7 @@ def module_from_buffer(buffer: bytes, options: Any = (), message_handler: Any = 
 
 def _real(address: int) -> int:
     """Where the pretended device's memory is on this machine."""
-    return int(on_device(address, 1).__array_interface__["data"][0]) if address else 0
+    return int(_on_device(address, 1).__array_interface__["data"][0]) if address else 0
 
 
 def _look_around() -> None:
@@ -383,7 +383,7 @@ def _look_around() -> None:
         assert (around == 0xFF).all(), "written out of bounds"
 
 
-def launched() -> bool:
+def _launched() -> bool:
     """One patch more; False where the device breaks on it."""
     global _broken, _launches
     _launches += 1
