@@ -219,7 +219,7 @@ class Stream:
         while self._queue and not _broken:
             self._queue.pop(0)()
 
-    def wait_for_event(self, evt: Event) -> None:
+    def wait_for_event(self, evt: Event, /) -> None:
         """For what the event was recorded behind last, not for what it will be."""
         _called("cuStreamWaitEvent")
         assert self.recording is None
