@@ -21,6 +21,8 @@ PEER_PROGRAMS = {
     "redis": ("redis-server",),
     "postgresql": ("initdb", "postgres"),
     "chromium": ("chromium",),
+    "docker-compose": ("docker-compose",),
+    "hadolint": ("hadolint",),
 }
 
 #: Peers that are libraries of the import environment, run in processes of its own Python.

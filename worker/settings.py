@@ -117,6 +117,11 @@ class Settings(BaseSettings):
         """Where result objects and pictures are."""
         return self.storage / "results"
 
+    @property
+    def plans(self) -> Path:
+        """Where models compiled for GPUs are."""
+        return self.storage / "plans"
+
 
 def load(config: Path | None = None, *, storage: Path | None = None) -> Settings:
     """Read the configuration: `config`, else the file that SECONDREAD_CONFIG names, else defaults.

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from worker import alive as living
 from worker import edge, heartbeat, logs, supervise
 from worker.edge import ConfigOption, DataOption
 from worker.logs import ROLE_VARIABLE
@@ -16,7 +17,7 @@ from worker.logs import ROLE_VARIABLE
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
-    for command in (up, listen, work, sweep, web):
+    for command in (up, listen, work, sweep, web, alive):
         app.command()(command)
 
 
@@ -103,3 +104,9 @@ def web(config: ConfigOption = None, data: DataOption = None) -> None:
             log_config=None,
             access_log=False,
         )
+
+
+def alive(role: living.Role, config: ConfigOption = None, data: DataOption = None) -> None:
+    """Ask whether a role works on this machine, or in this container; for health checks."""
+    living.check(edge.load(config, data), role)
+    edge.console.print(f"{role} is alive")
