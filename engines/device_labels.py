@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +23,13 @@ from engines.device_memory import Memory, ptx
 from engines.device_sums import DeviceSums
 from engines.errors import OutputError
 from engines.manifest_tiling import Tiling
-from engines.trt import TensorRTRunner
 from engines.volume import Region
 from engines.way_back import WayBack, Weights
 from engines.window_sums import TOO_LARGE, background_of, weights_for, without_padding
 from engines.windows import Network, Window
+
+if TYPE_CHECKING:
+    from engines.trt import TensorRTRunner
 
 #: Slices of labels that are copied to the host at a time.
 _MOST_SLICES = 32
@@ -88,7 +90,7 @@ def fill(
             weights=weights_for(shape, layout, wanted.tiling),
             background=background_of(wanted.classes, wanted.background),
         )
-        labels = _Labels(wanted, sums)
+        labels = DeviceLabels(wanted, sums)
         memory = Memory(kernels, {**sums.sizes, **labels.sizes}, {**sums.constants, **labels.constants})
         try:
             if memory.nbytes > _SHARE * driver.mem_get_info()[0]:
@@ -105,7 +107,7 @@ def fill(
 
 def _run(
     runner: TensorRTRunner,
-    labels: _Labels,
+    labels: DeviceLabels,
     network: Network,
     arrays: Mapping[str, NDArray[np.float32]],
     windows: Sequence[Window],
@@ -140,7 +142,7 @@ class _Layer:
     ready: range
 
 
-class _Labels:
+class DeviceLabels:
     """Sums become labels, and labels come to the host."""
 
     def __init__(self, wanted: Wanted, sums: DeviceSums) -> None:

@@ -37,8 +37,8 @@ class RuntimeError(Error):
     """No device, and the like."""
 
 
-#: Bytes between pretended addresses, and around what is allocated.
-_APART, _GUARD = 2**40, 4096
+#: Bytes between pretended addresses, and around what is allocated; a sanitiser wants none.
+_APART, _GUARD = 2**40, 0 if kernels.OPTIONS in os.environ else 4096
 _ILLEGAL = "an illegal memory access was encountered"
 _here = threading.local()
 _numbers = itertools.count(1)
@@ -167,7 +167,7 @@ def mem_alloc(bytes: int, /) -> DeviceAllocation:
     _reserve(bytes)
     # 256 bytes apart, as CUDA aligns them; never at 0.
     address = next(_numbers) * _APART
-    _memory[address] = np.full(bytes + 2 * _GUARD, 0xFF, np.uint8)[_GUARD:-_GUARD]
+    _memory[address] = np.full(bytes + 2 * _GUARD, 0xFF, np.uint8)[_GUARD : _GUARD + bytes]
     return DeviceAllocation(address)
 
 
@@ -379,7 +379,8 @@ def _look_around() -> None:
     for memory in _memory.values():
         whole = memory.base
         assert isinstance(whole, np.ndarray)
-        assert (whole[:_GUARD] == 0xFF).all() and (whole[-_GUARD:] == 0xFF).all(), "written out of bounds"
+        around = np.concatenate([whole[:_GUARD], whole[_GUARD + len(memory) :]])
+        assert (around == 0xFF).all(), "written out of bounds"
 
 
 def _launched() -> bool:
