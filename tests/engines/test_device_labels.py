@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engines import gpu, loader, predict
+from engines import example, gpu, loader, predict
 from engines import package as model_package
 from engines.errors import DeviceLost, OutputError
 from engines.package import ModelPackage
@@ -22,6 +22,7 @@ from tests.support.double import Machine
 
 pytestmark = pytest.mark.peer("c++")
 
+ROOT = Path(__file__).resolve().parents[2]
 PATCH = {"patch": [6, 12, 10]}
 #: Another grid than the volume's along every axis.
 ELSEWHERE = {"inputs": [packages.entry(spacing_mm=[1.9, 1.1, 0.9])]}
@@ -124,6 +125,20 @@ def test_labels_are_the_host_s_to_the_bit(machine: Machine, tmp_path: Path, chan
     on_device, on_host = _both(opened(tmp_path, changes), volume(), tmp_path)
     assert on_device.dtype == on_host.dtype and np.array_equal(on_device, on_host)
     assert np.bincount(on_host.ravel(), minlength=3).max() < 0.98 * on_host.size
+
+
+def test_the_shipped_model_finds_the_same(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Nothing is inferred that only fills a batch up
+    monkeypatch.setattr(gpu, "_MOST_WINDOWS", 1)
+    package = model_package.open_package(ROOT / "models" / "chest-ct")
+    (whole,) = example.read_input(package.folder / "example" / "input.npz", package.manifest).values()
+    part = (slice(8, 34), slice(4, 60), slice(4, 60))
+    piece = Volume(array=whole.array[part], geometry=whole.geometry.within(part), unit=whole.unit)
+    on_device, on_host = _both(package, piece, tmp_path)
+    # Its probabilities are interpolated: see the next test
+    assert (on_device != on_host).sum() <= 2 and set(np.unique(on_host)) == {0, 1, 2, 3}
 
 
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])

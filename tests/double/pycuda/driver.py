@@ -223,7 +223,7 @@ class Stream:
         """For what the event was recorded behind last, not for what it will be."""
         _called("cuStreamWaitEvent")
         assert self.recording is None
-        mark = evt.mark
+        mark = evt._mark
         if mark is not None:
             self._put(mark.reach)
 
@@ -296,27 +296,27 @@ class Event:
     def __init__(self, flags: int = 0) -> None:
         _called("cuEventCreate")
         #: Where it was recorded last.
-        self.mark: _Mark | None = None
+        self._mark: _Mark | None = None
 
     def record(self, stream: Stream) -> Event:
         _called("cuEventRecord")
         assert stream.recording is None, "an event that is recorded into a graph has no time"
-        self.mark = _Mark(stream)
-        stream._put(self.mark.pass_by)
+        self._mark = _Mark(stream)
+        stream._put(self._mark.pass_by)
         return self
 
     def synchronize(self) -> Event:
         _called("cuEventSynchronize")
-        if self.mark is not None:
-            self.mark.reach()
+        if self._mark is not None:
+            self._mark.reach()
         _called("cuEventSynchronize")
         return self
 
     def time_since(self, begin: Event, /) -> float:
         _called("cuEventElapsedTime")
-        if self.mark is None or begin.mark is None or not (self.mark.at and begin.mark.at):
+        if self._mark is None or begin._mark is None or not (self._mark.at and begin._mark.at):
             raise LogicError("cuEventElapsedTime failed: device not ready")
-        return (self.mark.at - begin.mark.at) * 1000
+        return (self._mark.at - begin._mark.at) * 1000
 
 
 class Function:
