@@ -42,7 +42,8 @@ def work(
     config: ConfigOption = None,
     data: DataOption = None,
     queue: Annotated[
-        list[str] | None, typer.Option(help="A queue to take: cpu, deliver. Default: both.")
+        list[str] | None,
+        typer.Option(help="A queue to take: cpu, gpu, deliver. Default: that of work.engine, and deliver."),
     ] = None,
     concurrency: Annotated[
         int | None, typer.Option(min=1, help="Worker processes. Default: work.jobs_at_once.")
@@ -62,7 +63,7 @@ def work(
         "--quiet",
         "worker",
         "--queues",
-        ",".join(queue or QUEUES),
+        ",".join(queue or (settings.work.queue, "deliver")),
         "--concurrency",
         str(concurrency or settings.work.jobs_at_once),
     ]
