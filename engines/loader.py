@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from engines import fit
-from engines.errors import RunnerError
+from engines import fit, gpu
+from engines.errors import PlanError, RunnerError
 from engines.manifest import Manifest
+from engines.manifest_gpu import Precision
 from engines.package import ModelPackage
+from engines.plans import Plans
 from engines.runner import Runner, usable_cores
 
 #: The backends that can run a package, the default first.
@@ -19,15 +21,28 @@ Engine = Literal["openvino", "onnxruntime", "tensorrt", "onnxruntime-cuda", "onn
 _PIXELS, _MOST_SLICES = 2**17, 8
 
 
-def open_runner(package: ModelPackage, *, engine: Engine = "openvino", threads: int | None = None) -> Runner:
+def open_runner(
+    package: ModelPackage,
+    *,
+    engine: Engine = "openvino",
+    threads: int | None = None,
+    kept: Plans | None = None,
+    precision: Precision | None = None,
+    unverified: bool = False,
+) -> Runner:
     """Open the package's network; close it, or use it as a context manager.
 
     The network's input is fixed to the manifest's patch: a static shape is what CPU backends are fastest and
     leanest with. `threads` is how many CPU threads inference may use; None means all that this process may
-    run on.
+    run on. "tensorrt" runs on the plan that is in `kept`: in the `precision` of the manifest where no other is asked
+    for, and accepted by the parity gate unless it may be `unverified`.
     Raises PackageError where the weights changed since the package was opened, RunnerError, with their file, where
-    the runtime refuses the network.
+    the runtime refuses the network; PlanError, DeviceError.
     """
+    if engine == "tensorrt":
+        if kept is None:
+            raise PlanError(f"{package.manifest.name}: no folder of plans was given")
+        return gpu.open_runner(package, kept, precision=precision, unverified=unverified)
     weights = package.read_weights()
     try:
         return _opened(package.manifest, weights, engine=engine, threads=threads or usable_cores())

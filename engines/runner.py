@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -38,6 +38,8 @@ class Runner(ABC):
     """
 
     _open = False
+    #: Device memory that the open network holds, in bytes; none on a CPU.
+    device_bytes = 0
 
     def __init__(
         self, *, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], description: str
@@ -55,10 +57,15 @@ class Runner(ABC):
         Raises InputMismatch where a name, dtype or shape is not the declared one, RunnerError where
         the runner is closed or the runtime fails.
         """
-        if not self._open:
-            raise RunnerError(f"{self.description}: the runner is closed")
-        self._check(feeds)
-        return self._infer(feeds)
+        return self._infer(self._checked(feeds))
+
+    def infer_each(self, feeds: Iterable[Mapping[str, NDArray[Any]]]) -> Iterator[dict[str, NDArray[Any]]]:
+        """Run the network on each of `feeds`; yield the answers in their order.
+
+        A device may take the next feeds before it yields the first answer. What is yielded may be reused as soon as
+        the next answer is asked for. Raises as `infer` does.
+        """
+        return self._infer_each(self._checked(feed) for feed in feeds)
 
     def close(self) -> None:
         """Free the network; a second call does nothing."""
@@ -79,6 +86,13 @@ class Runner(ABC):
             warnings.warn(f"{self.description}: the runner was never closed", ResourceWarning, stacklevel=2)
             self.close()
 
+    def _checked(self, feeds: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
+        """The feeds, where the runner is open and they fit."""
+        if not self._open:
+            raise RunnerError(f"{self.description}: the runner is closed")
+        self._check(feeds)
+        return feeds
+
     def _check(self, feeds: Mapping[str, NDArray[Any]]) -> None:
         """Compare the feeds with the declared inputs."""
         expected = {spec.name for spec in self.inputs}
@@ -86,6 +100,10 @@ class Runner(ABC):
             raise InputMismatch(f"expected inputs {sorted(expected)}, got {sorted(feeds)}")
         for spec in self.inputs:
             _check_array(spec, feeds[spec.name])
+
+    def _infer_each(self, feeds: Iterable[Mapping[str, NDArray[Any]]]) -> Iterator[dict[str, NDArray[Any]]]:
+        """Run the network on feeds that are known to fit, one after the other."""
+        return map(self._infer, feeds)
 
     @abstractmethod
     def _infer(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -62,6 +63,25 @@ class Network:
         `context` around them. What is skipped is missing from the answers.
         """
         done = 0
+        # A device may be several batches ahead of its answers.
+        asked: deque[tuple[list[Window], int, int]] = deque()
+        for outputs in self.runner.infer_each(self._batches(arrays, windows, asked)):
+            chosen, count, done = asked.popleft()
+            yield Answers(windows=chosen, outputs=outputs, count=count)
+            if progress is not None:
+                progress(done / len(windows))
+        if progress is not None and done < len(windows):
+            progress(1.0)
+
+    def _batches(
+        self,
+        arrays: Mapping[str, NDArray[np.float32]],
+        windows: Sequence[Window],
+        asked: deque[tuple[list[Window], int, int]],
+    ) -> Iterator[dict[str, NDArray[Any]]]:
+        """What the network is given, batch by batch; of each, `asked` gets its windows, their number in the call, and
+        how far it reaches into all of them.
+        """
         kept = (numbered for numbered in enumerate(windows, start=1) if self._worthwhile(arrays, numbered[1]))
         while batch := list(itertools.islice(kept, self.batch)):
             chosen = [window for _, window in batch]
@@ -69,13 +89,8 @@ class Network:
                 spec.name: self._stack(spec, [self.tile(arrays[spec.name], window) for window in chosen])
                 for spec in self._images
             }
-            outputs = self.runner.infer({**stacks, **self.constants})
-            yield Answers(windows=chosen, outputs=outputs, count=len(next(iter(stacks.values()))))
-            done = batch[-1][0]
-            if progress is not None:
-                progress(done / len(windows))
-        if progress is not None and done < len(windows):
-            progress(1.0)
+            asked.append((chosen, len(next(iter(stacks.values()))), batch[-1][0]))
+            yield {**stacks, **self.constants}
 
     @property
     def batch(self) -> int:

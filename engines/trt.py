@@ -1,0 +1,257 @@
+"""TensorRT on a GPU: copies and compute overlap, and nothing is allocated or set up for a patch."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+import tensorrt as trt
+from numpy.typing import NDArray
+from pycuda import driver
+
+from engines.build import COMPILER, Listener
+from engines.cuda import Buffer, Device, Graph
+from engines.errors import DeviceError, DeviceFull, InputMismatch, PlanError, RunnerError
+from engines.manifest_gpu import Precision
+from engines.runner import Runner, TensorSpec
+
+#: How many patches are under way: while one computes, the next goes in and the last comes out.
+LANES = 2
+
+
+class TensorRTRunner(Runner):
+    """A plan on a GPU."""
+
+    def __init__(self, plan: bytes, device: Device, *, precision: Precision, lanes: int = LANES) -> None:
+        """Load the plan. Raises PlanError where it is not one of this GPU and TensorRT, DeviceError, DeviceFull."""
+        self._device = device
+        self._held = ExitStack()
+        with device.current(), ExitStack() as undone:
+            before = driver.mem_get_info()[0]
+            self._engine = _engine(plan)
+            self._lanes = [_Lane(self._engine, undone) for _ in range(lanes)]
+            self.device_bytes = max(before - driver.mem_get_info()[0], len(plan))
+            self._held = undone.pop_all()
+        #: What the last patches took, in seconds by stage, and how many they were.
+        self.seconds: dict[str, float] = dict.fromkeys(("stage", "copy in", "compute", "copy out"), 0.0)
+        self.patches = 0
+        lane = self._lanes[0]
+        super().__init__(
+            inputs=[lane.spec(name) for name in lane.inputs],
+            outputs=[lane.spec(name) for name in lane.outputs],
+            description=f"{COMPILER} {device.name} {precision}",
+        )
+
+    def _check(self, feeds: Mapping[str, NDArray[Any]]) -> None:
+        """Another shape than the plan's profile may still be one of the network's: another engine decides that."""
+        try:
+            super()._check(feeds)
+        except InputMismatch as error:
+            raise PlanError(
+                f"{self.description}: the plan was compiled for another shape: {error}"
+            ) from error
+
+    def _infer_each(self, feeds: Iterable[Mapping[str, NDArray[Any]]]) -> Iterator[dict[str, NDArray[Any]]]:
+        """While a patch computes, the next one is taken from `feeds` and sent."""
+        under_way: deque[_Lane] = deque()
+        lanes = itertools.cycle(self._lanes)
+        try:
+            for feed in feeds:
+                lane = next(lanes)
+                self._send(lane, feed)
+                under_way.append(lane)
+                if len(under_way) == len(self._lanes):
+                    yield self._taken(under_way.popleft())
+            while under_way:
+                yield self._taken(under_way.popleft())
+        finally:
+            # Who stops in the middle leaves patches under way, whose memory is used again.
+            if under_way:
+                with self._device.current():
+                    for lane in under_way:
+                        lane.wait()
+
+    def _infer(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        self._send(self._lanes[0], feeds)
+        return self._taken(self._lanes[0])
+
+    def _send(self, lane: _Lane, feeds: Mapping[str, NDArray[Any]]) -> None:
+        """Have a lane begin."""
+        with self._device.current():
+            began = time.perf_counter()
+            lane.put(feeds)
+            self.seconds["stage"] += time.perf_counter() - began
+            lane.start()
+
+    def _taken(self, lane: _Lane) -> dict[str, NDArray[Any]]:
+        """A lane's answer, once it is there."""
+        with self._device.current():
+            lane.wait()
+            for stage, seconds in lane.seconds().items():
+                self.seconds[stage] += seconds
+        self.patches += 1
+        return lane.answers()
+
+    def _close(self) -> None:
+        try:
+            with self._device.current():
+                self._held.close()
+                self._lanes.clear()
+                del self._engine
+        except DeviceError:
+            # A lost device has given everything back already.
+            self._held.pop_all()
+
+
+class _Lane:
+    """One patch's way: buffers for each input and output, a stream, and an execution context of its own."""
+
+    def __init__(self, engine: trt.ICudaEngine, held: ExitStack) -> None:
+        """What it allocates is given back by `held`."""
+        self._context = _context(engine)
+        self._stream = driver.Stream()
+        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+        modes = {name: engine.get_tensor_mode(name) for name in names}
+        self.inputs = [name for name in names if modes[name] == trt.TensorIOMode.INPUT]
+        self.outputs = [name for name in names if modes[name] == trt.TensorIOMode.OUTPUT]
+        self._dtypes = {name: np.dtype(trt.nptype(engine.get_tensor_dtype(name))) for name in names}
+        self._buffers: dict[str, Buffer] = {}
+        self._growing: dict[str, _Growing] = {}
+        for name in self.inputs:
+            # (least, best, most) of the only profile: all the same.
+            shape = tuple(engine.get_tensor_profile_shape(name, 0)[2])
+            self._context.set_input_shape(name, shape)
+            self._bind(name, shape, held)
+        for name in self.outputs:
+            self._bind_output(name, held)
+        # Before, between and behind the three stages.
+        self._events = [driver.Event() for _ in range(4)]
+        self._graph: Graph | None = None
+        self._held = held
+        self._warm = False
+
+    def spec(self, name: str) -> TensorSpec:
+        """What a runner declares."""
+        shape: tuple[int | None, ...] = self._buffers[name].host.shape
+        if name in self._growing:
+            shape = self._growing[name].declared
+        return TensorSpec(name=name, dtype=self._dtypes[name], shape=shape)
+
+    def put(self, feeds: Mapping[str, NDArray[Any]]) -> None:
+        """Copy a patch to where the device can fetch it by itself."""
+        for name in self.inputs:
+            np.copyto(self._buffers[name].host, feeds[name])
+
+    def start(self) -> None:
+        """Queue everything: in, compute, out. Raises RunnerError, pycuda's errors."""
+        if self._warm and self._graph is None and not self._growing:
+            # TensorRT settles what it needs in its first run, which cannot be recorded.
+            self._graph = Graph(self._stream, self._compute)
+            self._held.callback(self._graph.free)
+        self._events[0].record(self._stream)
+        for name in self.inputs:
+            self._buffers[name].to_device(self._stream)
+        self._events[1].record(self._stream)
+        if self._graph is not None:
+            self._graph.launch(self._stream)
+        else:
+            self._compute()
+        self._events[2].record(self._stream)
+        for name in self.outputs:
+            self._buffers[name].to_host(self._stream)
+        self._events[3].record(self._stream)
+        self._warm = True
+
+    def _compute(self) -> None:
+        if not self._context.execute_async_v3(self._stream.handle):
+            raise RunnerError("TensorRT cannot run the plan")
+
+    def wait(self) -> None:
+        """Until all that is queued is done."""
+        self._stream.synchronize()
+
+    def seconds(self) -> dict[str, float]:
+        """What the last patch took, by stage."""
+        pairs = zip(("copy in", "compute", "copy out"), itertools.pairwise(self._events), strict=True)
+        return {stage: end.time_since(begin) / 1000 for stage, (begin, end) in pairs}
+
+    def answers(self) -> dict[str, NDArray[Any]]:
+        """The outputs, on the host; the lane's next patch overwrites them."""
+        found = {}
+        for name in self.outputs:
+            host = self._buffers[name].host
+            if name in self._growing:
+                shape = self._growing[name].shape
+                host = host[: int(np.prod(shape))].reshape(shape)
+            found[name] = host
+        return found
+
+    def _bind_output(self, name: str, held: ExitStack) -> None:
+        """A buffer for an output; for one whose length depends on the values, the largest that it may have."""
+        shape = tuple(self._context.get_tensor_shape(name))
+        if all(length >= 0 for length in shape):
+            self._bind(name, shape, held)
+            return
+        most = self._context.get_max_output_size(name) // self._dtypes[name].itemsize
+        self._bind(name, (most,), held)
+        declared = tuple(None if length < 0 else length for length in shape)
+        self._growing[name] = _Growing(self._buffers[name].address, declared)
+        self._context.set_output_allocator(name, self._growing[name])
+
+    def _bind(self, name: str, shape: tuple[int, ...], held: ExitStack) -> None:
+        buffer = Buffer(shape, self._dtypes[name])
+        held.callback(buffer.free)
+        self._buffers[name] = buffer
+        self._context.set_tensor_address(name, buffer.address)
+
+
+class _Growing(trt.IOutputAllocator):  # type: ignore[misc]
+    """Tells how long an output became whose length depends on the values."""
+
+    def __init__(self, address: int, declared: tuple[int | None, ...]) -> None:
+        trt.IOutputAllocator.__init__(self)
+        self._address = address
+        self.declared = declared
+        self.shape: tuple[int, ...] = ()
+
+    def reallocate_output_async(
+        self, tensor_name: str, memory: int, size: int, alignment: int, stream: int
+    ) -> int:
+        """Called by TensorRT: it has room for the largest."""
+        return self._address
+
+    def notify_shape(self, tensor_name: str, shape: trt.Dims) -> None:
+        """Called by TensorRT, before execute_async_v3 comes back."""
+        self.shape = tuple(shape)
+
+
+def _engine(plan: bytes) -> trt.ICudaEngine:
+    """The plan, loaded. Raises PlanError, DeviceError, DeviceFull."""
+    listener = Listener()
+    try:
+        runtime = trt.Runtime(listener)
+    except TypeError as error:
+        # A null pointer from its constructor.
+        raise DeviceError(
+            f"TensorRT cannot use the GPU: {listener.said}: update the NVIDIA driver"
+        ) from error
+    engine = runtime.deserialize_cuda_engine(plan)
+    if engine is None:
+        raise listener.refusal("TensorRT does not take the plan: run `secondread engines build` again")
+    return engine
+
+
+def _context(engine: trt.ICudaEngine) -> trt.IExecutionContext:
+    """What runs a plan; it holds the memory between the layers."""
+    context = engine.create_execution_context()
+    if context is None:
+        raise DeviceFull(
+            "the GPU's memory does not suffice for what lies between the layers, "
+            f"{engine.device_memory_size_v2 / 2**20:.0f} MB"
+        )
+    return context

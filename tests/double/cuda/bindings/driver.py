@@ -1,0 +1,68 @@
+"""CUDA graphs: work that was queued while a stream was recorded, and is queued again when it is launched."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any
+
+from pycuda import driver
+
+
+class CUresult(IntEnum):
+    CUDA_SUCCESS = 0
+    CUDA_ERROR_INVALID_VALUE = 1
+    CUDA_ERROR_OUT_OF_MEMORY = 2
+    CUDA_ERROR_ILLEGAL_ADDRESS = 700
+
+
+class CUstreamCaptureMode(IntEnum):
+    CU_STREAM_CAPTURE_MODE_GLOBAL = 0
+    CU_STREAM_CAPTURE_MODE_THREAD_LOCAL = 1
+    CU_STREAM_CAPTURE_MODE_RELAXED = 2
+
+
+_graphs: dict[int, list[Callable[[], None]]] = {}
+_numbers = itertools.count(1)
+
+
+def _status() -> CUresult:
+    return CUresult.CUDA_ERROR_ILLEGAL_ADDRESS if driver.broken() else CUresult.CUDA_SUCCESS
+
+
+def cuStreamBeginCapture(hStream: Any, mode: CUstreamCaptureMode) -> tuple[CUresult]:
+    driver.stream_of(int(hStream)).recording = []
+    return (_status(),)
+
+
+def cuStreamEndCapture(hStream: Any) -> tuple[CUresult, int]:
+    stream = driver.stream_of(int(hStream))
+    number, recorded = next(_numbers), stream.recording
+    stream.recording = None
+    if recorded is None:
+        return CUresult.CUDA_ERROR_INVALID_VALUE, 0
+    _graphs[number] = recorded
+    return _status(), number
+
+
+def cuGraphInstantiate(graph: int, flags: int) -> tuple[CUresult, int]:
+    number = next(_numbers)
+    _graphs[number] = _graphs[graph]
+    return _status(), number
+
+
+def cuGraphDestroy(graph: int) -> tuple[CUresult]:
+    del _graphs[graph]
+    return (_status(),)
+
+
+def cuGraphExecDestroy(hGraphExec: int) -> tuple[CUresult]:
+    del _graphs[hGraphExec]
+    return (_status(),)
+
+
+def cuGraphLaunch(hGraphExec: int, hStream: Any) -> tuple[CUresult]:
+    for work in _graphs[hGraphExec]:
+        driver.stream_of(int(hStream)).queue(work)
+    return (_status(),)
