@@ -185,6 +185,13 @@ class Work(_Section):
         return self.engine not in _ON_THE_CPU
 
     @property
+    def cpu_engine(self) -> Engine | None:
+        """What runs networks on the CPU, alone or in the GPU's place; None: nothing does."""
+        if self.on_gpu:
+            return None if self.fallback == "none" else self.fallback
+        return self.engine
+
+    @property
     def queue(self) -> Literal["cpu", "gpu"]:
         """Where analyses wait: a queue is a device."""
         return "gpu" if self.on_gpu else "cpu"

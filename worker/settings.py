@@ -113,6 +113,11 @@ class Settings(BaseSettings):
         return self.storage / "spool"
 
     @property
+    def plans(self) -> Path:
+        """Where what is compiled for the GPU is."""
+        return self.storage / "plans"
+
+    @property
     def results(self) -> Path:
         """Where result objects and pictures are."""
         return self.storage / "results"
