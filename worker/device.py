@@ -72,6 +72,13 @@ class Device:
             self.most = None if free is None else int(free * _SHARE_OF_FREE / self.processes)
         return self.most
 
+    def in_words(self) -> str:
+        """What it is, and what is free on it. Raises DeviceError, which says what is missing."""
+        if self.engine != "tensorrt":
+            return f"{self.engine}: ONNX Runtime finds the GPU by itself; the first job says where it ran"
+        free, total = gpu.memory()
+        return f"{gpu.target()}; {free / 2**20:.0f} of {total / 2**20:.0f} MB are free"
+
     def free(self) -> int | None:
         """Bytes that are free on it now; None where only its own runtime knows. Raises DeviceError."""
         try:

@@ -19,7 +19,6 @@ from dicom_node.errors import NO_SPACE
 from engines.errors import DeviceLost
 from worker import attempts, profiles, records
 from worker.bench import Analysis, Bench
-from worker.placing import IN_PLACE
 from worker.stopwatch import Stopwatch
 
 logger = logging.getLogger(__name__)
@@ -59,7 +58,7 @@ def conclude(bench: Bench, job: Job, outcome: Analysis, watch: Stopwatch) -> lis
     unsent = profiles.kept_back(job.sends, sizes)
     with bench.database.write() as session:
         values: dict[str, Any] = {
-            "engine": outcome.findings.engine,
+            **records.ran_on(outcome.findings.engine),
             "seconds": watch.seconds,
             "notes": [*outcome.notes, *filter(None, unsent.values()), *profiles.left_empty(job.sends)],
             "report": asdict(outcome.report),
@@ -84,7 +83,7 @@ def conclude(bench: Bench, job: Job, outcome: Analysis, watch: Stopwatch) -> lis
         )
         if not refused:
             announcements.withdraw(session, job, now)
-        if IN_PLACE in outcome.findings.engine:
+        if values["fallback"]:
             message = f"it ran on {outcome.findings.engine}"
             events.note(session, "fallback", message, study_id=job.study_id, job_id=job.id)
         if not follow and to is JobState.DELIVERING:

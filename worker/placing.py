@@ -66,7 +66,8 @@ class Placing:
             )
         network = self._warm.used(name)
         if self.device is not None and not network.on_device and name in self._refused:
-            why = self._refused[name].why
+            # One line, which stands on pages and in objects.
+            why = " ".join(self._refused[name].why.split())
             network.runner.description = f"{network.description}{IN_PLACE}{self.device.engine}: {why}"
         return network
 

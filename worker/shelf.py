@@ -20,6 +20,7 @@ from worker import criteria, routing
 from worker.device import Device
 from worker.errors import CriteriaError
 from worker.placing import Placing
+from worker.settings import Settings
 from worker.warm import Warm
 
 
@@ -70,6 +71,18 @@ class Shelf:
     def manifests(self) -> dict[str, Manifest]:
         """Those of the usable packages, by name."""
         return {name: package.manifest for name, package in self.packages.items()}
+
+    def routed(self, settings: Settings) -> list[ModelPackage]:
+        """The usable packages that routes name, each after those that it needs."""
+        found: dict[str, ModelPackage] = {}
+        for name in sorted({name for route in settings.routes for name in route.run} & set(self.packages)):
+            self._with_needed(self.packages[name], found)
+        return [*found.values()]
+
+    def _with_needed(self, package: ModelPackage, found: dict[str, ModelPackage]) -> None:
+        for other in package.manifest.others:
+            self._with_needed(self.packages[other.model], found)
+        found.setdefault(package.manifest.name, package)
 
     def runner(self, name: str) -> Runner:
         """The package's runner, opened on first use. Raises EngineError."""

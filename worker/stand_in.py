@@ -16,6 +16,9 @@ from worker.series_files import Files
 from worker.shelf import Shelf
 from worker.stopwatch import Stopwatch
 
+#: Between what a model ran on and what those did that it needs.
+BESIDE = "; "
+
 logger = logging.getLogger(__name__)
 
 
@@ -55,4 +58,4 @@ def ran_on(stage: Stage) -> str:
     names = [member.model for member in stage.package.manifest.ensemble]
     others |= dict(zip(names, (runner.description for runner in stage.members), strict=True))
     told = [f"{name} on {description}" for name, description in others.items() if IN_PLACE in description]
-    return "; ".join([stage.runner.description, *told])
+    return BESIDE.join([stage.runner.description, *told])
