@@ -143,18 +143,22 @@ class Graph:
     pycuda has no CUDA graphs; NVIDIA's own bindings of the same driver have.
     """
 
-    def __init__(self, stream: driver.Stream, queue: Callable[[], None]) -> None:
-        """Record what `queue` puts on the stream; nothing of it runs yet."""
+    @classmethod
+    def record(cls, stream: driver.Stream, queue: Callable[[], bool]) -> Graph | None:
+        """Record what `queue` puts on the stream; nothing of it runs yet. None where it cannot be recorded."""
         mode = graphs.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         _done(graphs.cuStreamBeginCapture(stream.handle, mode))
+        recordable = queue()
+        status, recorded = graphs.cuStreamEndCapture(stream.handle)
+        if status != graphs.CUresult.CUDA_SUCCESS:
+            return None
         try:
-            queue()
-        finally:
-            (recorded,) = _done(graphs.cuStreamEndCapture(stream.handle))
-        try:
-            (self._launchable,) = _done(graphs.cuGraphInstantiate(recorded, 0))
+            return cls(recorded) if recordable else None
         finally:
             _done(graphs.cuGraphDestroy(recorded))
+
+    def __init__(self, recorded: Any) -> None:
+        (self._launchable,) = _done(graphs.cuGraphInstantiate(recorded, 0))
 
     def launch(self, stream: driver.Stream) -> None:
         """Queue all of it."""

@@ -16,7 +16,7 @@ from pycuda import driver
 
 from engines.build import COMPILER, Listener
 from engines.cuda import Buffer, Device, Graph
-from engines.errors import DeviceError, DeviceFull, InputMismatch, PlanError, RunnerError
+from engines.errors import DeviceError, DeviceFull, InputMismatch, PlanError
 from engines.manifest_gpu import Precision
 from engines.runner import Runner, TensorSpec
 
@@ -33,8 +33,9 @@ class TensorRTRunner(Runner):
         self._held = ExitStack()
         with device.current(), ExitStack() as undone:
             before = driver.mem_get_info()[0]
-            self._engine = _engine(plan)
-            self._lanes = [_Lane(self._engine, undone) for _ in range(lanes)]
+            listener = Listener()
+            self._engine = _engine(plan, listener)
+            self._lanes = [_Lane(self._engine, listener, undone) for _ in range(lanes)]
             self.device_bytes = max(before - driver.mem_get_info()[0], len(plan))
             self._held = undone.pop_all()
         #: What the last patches took, in seconds by stage, and how many they were.
@@ -111,8 +112,8 @@ class TensorRTRunner(Runner):
 class _Lane:
     """One patch's way: buffers for each input and output, a stream, and an execution context of its own."""
 
-    def __init__(self, engine: trt.ICudaEngine, held: ExitStack) -> None:
-        """What it allocates is given back by `held`."""
+    def __init__(self, engine: trt.ICudaEngine, listener: Listener, held: ExitStack) -> None:
+        """What it allocates is given back by `held`; `listener` hears TensorRT's errors."""
         self._context = _context(engine)
         self._stream = driver.Stream()
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
@@ -131,9 +132,12 @@ class _Lane:
             self._bind_output(name, held)
         # Before, between and behind the three stages.
         self._events = [driver.Event() for _ in range(4)]
-        self._graph: Graph | None = None
         self._held = held
-        self._warm = False
+        self._listener = listener
+        self._graph: Graph | None = None
+        self._ran = False
+        # Where TensorRT waits for a length in the middle, it is not.
+        self._recordable = not self._growing
 
     def spec(self, name: str) -> TensorSpec:
         """What a runner declares."""
@@ -148,11 +152,13 @@ class _Lane:
             np.copyto(self._buffers[name].host, feeds[name])
 
     def start(self) -> None:
-        """Queue everything: in, compute, out. Raises RunnerError, pycuda's errors."""
-        if self._warm and self._graph is None and not self._growing:
+        """Queue everything: in, compute, out. Raises DeviceError, pycuda's errors."""
+        if self._ran and self._recordable:
             # TensorRT settles what it needs in its first run, which cannot be recorded.
-            self._graph = Graph(self._stream, self._compute)
-            self._held.callback(self._graph.free)
+            self._graph = Graph.record(self._stream, self._enqueue)
+            if self._graph is not None:
+                self._held.callback(self._graph.free)
+            self._recordable = False
         self._events[0].record(self._stream)
         for name in self.inputs:
             self._buffers[name].to_device(self._stream)
@@ -161,15 +167,20 @@ class _Lane:
             self._graph.launch(self._stream)
         else:
             self._compute()
+        self._ran = True
         self._events[2].record(self._stream)
         for name in self.outputs:
             self._buffers[name].to_host(self._stream)
         self._events[3].record(self._stream)
-        self._warm = True
 
     def _compute(self) -> None:
-        if not self._context.execute_async_v3(self._stream.handle):
-            raise RunnerError("TensorRT cannot run the plan")
+        if not self._enqueue():
+            # Where the context is broken, this says so.
+            self._stream.synchronize()
+            raise DeviceError(f"TensorRT cannot run the plan: {self._listener.said}")
+
+    def _enqueue(self) -> bool:
+        return bool(self._context.execute_async_v3(self._stream.handle))
 
     def wait(self) -> None:
         """Until all that is queued is done."""
@@ -230,9 +241,8 @@ class _Growing(trt.IOutputAllocator):  # type: ignore[misc]
         self.shape = tuple(shape)
 
 
-def _engine(plan: bytes) -> trt.ICudaEngine:
+def _engine(plan: bytes, listener: Listener) -> trt.ICudaEngine:
     """The plan, loaded. Raises PlanError, DeviceError, DeviceFull."""
-    listener = Listener()
     try:
         runtime = trt.Runtime(listener)
     except TypeError as error:

@@ -58,10 +58,12 @@ def test_it_says_what_it_runs_on(machine: Machine, package: ModelPackage, kept: 
         assert runner.device_bytes > 0
 
 
+@pytest.mark.parametrize("records", [True, False], ids=["with a CUDA graph", "without"])
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
 def test_answers_come_in_order_and_are_the_network_s_own(
-    machine: Machine, package: ModelPackage, kept: Plans, count: int
+    machine: Machine, package: ModelPackage, kept: Plans, count: int, records: bool
 ) -> None:
+    machine.change(records=records)
     with (
         _open(package, kept) as runner,
         loader.open_runner(package, engine="onnxruntime") as reference,

@@ -23,6 +23,8 @@ USUAL: dict[str, Any] = {
     "refuses": [],
     "full_at_build": False,
     "seconds_of_build": 0.0,
+    # Whether work on a stream can be recorded into a graph.
+    "records": True,
     # Added to the float outputs of every plan.
     "bias": 0.0,
 }

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
 
-from pycuda import driver
+from pycuda import condition, driver
 
 
 class CUresult(IntEnum):
@@ -15,6 +15,7 @@ class CUresult(IntEnum):
     CUDA_ERROR_INVALID_VALUE = 1
     CUDA_ERROR_OUT_OF_MEMORY = 2
     CUDA_ERROR_ILLEGAL_ADDRESS = 700
+    CUDA_ERROR_STREAM_CAPTURE_INVALIDATED = 901
 
 
 class CUstreamCaptureMode(IntEnum):
@@ -40,8 +41,8 @@ def cuStreamEndCapture(hStream: Any) -> tuple[CUresult, int]:
     stream = driver.stream_of(int(hStream))
     number, recorded = next(_numbers), stream.recording
     stream.recording = None
-    if recorded is None:
-        return CUresult.CUDA_ERROR_INVALID_VALUE, 0
+    if recorded is None or not condition.get("records"):
+        return CUresult.CUDA_ERROR_STREAM_CAPTURE_INVALIDATED, 0
     _graphs[number] = recorded
     return _status(), number
 
