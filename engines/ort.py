@@ -73,6 +73,11 @@ class ONNXRuntimeRunner(Runner):
         del self._session
 
 
+def providers() -> tuple[str, ...]:
+    """What ONNX Runtime can run on here, its version first."""
+    return (onnxruntime.__version__, *onnxruntime.get_available_providers())
+
+
 def _options(threads: int) -> onnxruntime.SessionOptions:
     """Bounded threads, the same answer each time, and no log lines of its own."""
     options = onnxruntime.SessionOptions()

@@ -114,6 +114,8 @@ def job_tree(job: views.JobDetail, *, present: int | None = None) -> Tree:
     if job.engine:
         seconds = ", ".join(f"{stage} {value:.2f}" for stage, value in job.seconds.items())
         tree.add(f"engine {escape(job.engine)}; seconds: {seconds}")
+    if job.plan is not None:
+        tree.add(f"its plan: {escape(words.compared(job.plan))}")
     for finding in job.findings:
         presence = "present" if finding.present else "absent"
         tree.add(f"[bold]{escape(finding.meaning)}: {presence}[/]  {escape(finding.explanation)}")

@@ -9,6 +9,8 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from engines import cascade, example, golden
+from engines.answer import Clock
+from engines.cascade import Stage
 from engines.errors import EngineError
 from engines.example import Example, Expected
 from engines.findings import Findings
@@ -76,11 +78,29 @@ def answer(
     threads: int | None,
 ) -> Findings:
     """The package's answer about volumes by role. Raises EngineError."""
-    first, *others = (entry.called for entry in package.manifest.inputs)
     with closing(shelf.holding(package, beside, engine=engine, threads=threads)) as opened:
-        stage = opened.stage(package.manifest.name)
-        rest = {role: volumes[role] for role in others}
-        return cascade.predict_all(stage, volumes[first], rest, threads=threads)
+        return about(opened.stage(package.manifest.name), volumes, threads=threads)
+
+
+def about(
+    stage: Stage, volumes: Mapping[str, Volume], *, threads: int | None, clock: Clock | None = None
+) -> Findings:
+    """The answer of an open model, and of those before it, about volumes by role. Raises EngineError."""
+    first, *others = (entry.called for entry in stage.package.manifest.inputs)
+    rest = {role: volumes[role] for role in others}
+    return cascade.predict_all(stage, volumes[first], rest, threads=threads, clock=clock)
+
+
+def expecting(
+    package: ModelPackage, volumes: Mapping[str, Volume], found: Findings, terms: Expected
+) -> Example:
+    """The example whose answer is `found`, with the tolerances of `terms`."""
+    return Example(
+        volumes=volumes,
+        expected=golden.expected_of(found, terms),
+        mask=found.mask if package.manifest.labels else None,
+        image=found.image.array if found.image is not None else None,
+    )
 
 
 def record(
@@ -94,12 +114,7 @@ def record(
     volumes = _volumes(package, source)
     found = answer(package, volumes, engine="onnxruntime", beside=beside, threads=threads)
     kept = example.read(package.folder, package.manifest)
-    made = Example(
-        volumes=volumes,
-        expected=golden.expected_of(found, kept.expected if kept is not None else Expected()),
-        mask=found.mask if package.manifest.labels else None,
-        image=found.image.array if found.image is not None else None,
-    )
+    made = expecting(package, volumes, found, kept.expected if kept is not None else Expected())
     example.write(package.folder, made)
     return made
 

@@ -33,6 +33,9 @@ LEAST_FREE = 512 * 2**20
 #: Of its weights, what a build takes beside them: layers' outputs, and the ways to compute them that are compared.
 _TIMES_WEIGHTS = 8
 
+#: Of all that runs here this comes last (nice(2)).
+NICENESS = 15
+
 #: Builds and judges a package's plan. Raises EngineError.
 Prepare = Callable[[ModelPackage], Record]
 

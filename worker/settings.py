@@ -113,14 +113,14 @@ class Settings(BaseSettings):
         return self.storage / "spool"
 
     @property
-    def plans(self) -> Path:
-        """Where what is compiled for the GPU is."""
-        return self.storage / "plans"
-
-    @property
     def results(self) -> Path:
         """Where result objects and pictures are."""
         return self.storage / "results"
+
+    @property
+    def plans(self) -> Path:
+        """Where models compiled for GPUs are."""
+        return self.storage / "plans"
 
 
 def load(config: Path | None = None, *, storage: Path | None = None) -> Settings:

@@ -150,9 +150,11 @@ def roles(settings: Settings) -> list[Role]:
             ("deliver", senders(settings)),
         )
     ]
-    made += [
-        Role(name=name, command=[*own, name], environment={ROLE_VARIABLE: name}) for name in ("sweep", "web")
-    ]
+    names = ["sweep", "web"]
+    if settings.work.engine == "tensorrt":
+        # What serves meanwhile is the fallback.
+        names.append("plans")
+    made += [Role(name=name, command=[*own, name], environment={ROLE_VARIABLE: name}) for name in names]
     return made
 
 

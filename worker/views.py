@@ -5,9 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, computed_field
 
+from worker.model_views import PlanLine
 from worker.report_views import ReportView
+
+#: In the name of the engine that a job ran on, before what it took the place of.
+IN_PLACE_OF = ", in place of "
 
 
 class View(BaseModel):
@@ -180,8 +184,16 @@ class JobDetail(JobLine):
     findings: list[FindingLine]
     #: None where it has not answered.
     report: ReportView | None
+    #: The compiled plan that it ran on; None where on none, or where that is here no longer.
+    plan: PlanLine | None = None
     objects: list[ObjectLine]
     deliveries: list[DeliveryLine]
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def in_place_of(self) -> str:
+        """What it ran in place of, and why; "" where it ran on the engine that is configured."""
+        return self.engine.partition(IN_PLACE_OF)[2]
 
 
 class DecisionLine(View):
@@ -232,27 +244,6 @@ class Snapshot(View):
     processes: dict[str, int]
     #: Age of the job that waits longest; 0 where none waits.
     oldest_job_seconds: float
-
-
-class ModelLine(View):
-    """A model package that can be used."""
-
-    name: str
-    version: str
-    manufacturer: str
-    licence: str
-    intended_use: str
-    research_only: bool
-    digest: str
-    folder: str
-
-
-class ShelfView(View):
-    """The model packages of this installation."""
-
-    models: list[ModelLine]
-    #: Why other packages cannot be used.
-    problems: list[str]
 
 
 class ProcessLine(View):

@@ -15,7 +15,7 @@ from db import jobs as job_rows
 from db import studies as study_rows
 from db.errors import NotRevivable
 from db.states import DeliveryState, JobState, StudyState
-from worker import enqueue, status, views, web_guard
+from worker import engine_lines, enqueue, model_views, status, views, web_guard
 from worker.station import Station
 
 
@@ -83,7 +83,7 @@ def list_jobs(
 def show_job(here: Here, id: RowID) -> views.JobDetail:
     """Measurements, findings, objects, deliveries, seconds per stage."""
     with here.database.read() as session:
-        return status.job_detail(session, id)
+        return engine_lines.with_plan(status.job_detail(session, id), here.settings.plans)
 
 
 @router.get("/deliveries", tags=["deliveries"], summary="Deliveries, newest first")
@@ -119,16 +119,16 @@ def list_findings(
 
 
 @router.get("/models", tags=["models"], summary="The model packages of this installation")
-def list_models(here: Here) -> views.ShelfView:
+def list_models(here: Here) -> model_views.ShelfView:
     """Those that can be used, and why others cannot."""
     return shelf(here)
 
 
-def shelf(here: Station) -> views.ShelfView:
+def shelf(here: Station) -> model_views.ShelfView:
     """The model packages as they are shown."""
-    return views.ShelfView(
+    return model_views.ShelfView(
         models=[
-            views.ModelLine(
+            model_views.ModelLine(
                 name=package.manifest.name,
                 version=package.manifest.version,
                 manufacturer=package.manifest.manufacturer,
@@ -142,6 +142,17 @@ def shelf(here: Station) -> views.ShelfView:
         ],
         problems=[str(problem) for problem in here.shelf.problems],
     )
+
+
+@router.get("/engines", tags=["models"], summary="Models compiled for GPUs, and whether they may serve")
+def list_engines(here: Here) -> model_views.EnginesView:
+    """Each plan with what the parity gate said of it; the web process looks at no GPU itself."""
+    return engines(here)
+
+
+def engines(here: Station) -> model_views.EnginesView:
+    """The compiled plans as they are shown."""
+    return engine_lines.view(here.settings, here.shelf.packages)
 
 
 @router.get("/events", tags=["events"], summary="What happened lately, newest first")

@@ -14,8 +14,8 @@ from db import deliveries as delivery_rows
 from db import events as event_rows
 from db import studies as study_rows
 from db.states import DeliveryState
-from worker import gathered, readiness, status, version, views, web_words
-from worker.web_api import Here, RowID, StudyUID, shelf
+from worker import engine_lines, gathered, readiness, status, version, views, web_words
+from worker.web_api import Here, RowID, StudyUID, engines, shelf
 
 #: Rows of a list on one page.
 PAGE_ROWS = 50
@@ -101,7 +101,7 @@ def study(request: Request, here: Here, uid: StudyUID) -> HTMLResponse:
 def job(request: Request, here: Here, id: RowID) -> HTMLResponse:
     """Everything about a job, with its pictures."""
     with here.database.read() as session:
-        detail = status.job_detail(session, id)
+        detail = engine_lines.with_plan(status.job_detail(session, id), here.settings.plans)
         line = status.study_lines(session, [study_rows.by_uid(session, detail.study_instance_uid)])[0]
     package = here.shelf.packages.get(detail.model)
     if package is not None and package.digest == detail.model_digest:
@@ -167,6 +167,7 @@ def system(request: Request, here: Here) -> HTMLResponse:
         readiness=checked,
         processes=processes,
         shelf=shelf(here),
+        engines=engines(here),
         settings=here.settings,
     )
 

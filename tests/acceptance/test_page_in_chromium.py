@@ -86,7 +86,9 @@ def page(chromium: Page) -> Iterator[Page]:
 
 def places(here: Station) -> dict[str, str]:
     """Every kind of page."""
-    done, failed = (night.job_of(here.database, uid) for uid in (night.CHEST, night.GAPPED))
+    done, failed, instead = (
+        night.job_of(here.database, uid) for uid in (night.CHEST, night.GAPPED, night.UNDELIVERED)
+    )
     return {
         "studies": "/",
         "study": f"/studies/{night.CHEST}",
@@ -94,6 +96,7 @@ def places(here: Station) -> dict[str, str]:
         "study-unmatched": f"/studies/{night.BRAIN}",
         "job": f"/jobs/{done}",
         "job-failed": f"/jobs/{failed}",
+        "job-in-place": f"/jobs/{instead}",
         "deliveries": "/deliveries",
         "system": "/system",
         "api": "/api/docs",

@@ -16,7 +16,7 @@ from db.models import Delivery
 from db.states import JobState
 from tests.db import rows
 from tests.engines import build
-from tests.worker import answer
+from tests.worker import answer, compiled
 from worker import broker, completeness, pipeline, sections, settings, station
 from worker.station import Station
 
@@ -85,8 +85,11 @@ def tell(here: Station, *, until: datetime | None = None) -> None:
     send(here, GAPPED, ago(minutes=40), count=18, patient="PAT-0103")
     send(here, RUNNING, ago(seconds=48), count=30, patient="PAT-0104", study="CT Thorax mit KM")
     made = queued(here)
-    finish(here, made[CHEST], ago(hours=3, minutes=11, seconds=53))
-    finish(here, made[UNDELIVERED], ago(hours=1, minutes=59, seconds=53), status=0xA900)
+    compiled.keep(here)
+    compiled.keep_refusals(here)
+    finish(here, made[CHEST], ago(hours=3, minutes=11, seconds=53), engine=compiled.ENGINE)
+    refused = ago(hours=1, minutes=59, seconds=53)
+    finish(here, made[UNDELIVERED], refused, status=0xA900, engine=compiled.FALLBACK)
     fail(here, made[GAPPED], ago(minutes=39, seconds=53))
     with here.database.write() as session:
         claimed = leases.claim(session, made[RUNNING], owner="w", now=ago(seconds=31), lease=rows.LEASE)
@@ -176,7 +179,9 @@ def queued(here: Station) -> dict[str, int]:
         return {job.study.study_instance_uid: job.id for job in found}
 
 
-def finish(here: Station, job_id: int, at: datetime, *, status: int = 0) -> None:
+def finish(
+    here: Station, job_id: int, at: datetime, *, status: int = 0, engine: str = "openvino 2026.4 CPU float32"
+) -> None:
     """A job that ends with objects, and what the PACS answers to them."""
     end = at + timedelta(seconds=22)
     with here.database.write() as session:
@@ -190,7 +195,7 @@ def finish(here: Station, job_id: int, at: datetime, *, status: int = 0) -> None
             job_id,
             JobState.DELIVERING,
             owner="w",
-            engine="openvino 2026.4 CPU float32",
+            engine=engine,
             seconds={"load": 0.02, "read": 1.31, "preprocess": 0.88, "infer": 11.42}
             | {"postprocess": 2.13, "measure": 0.47, "encode": 3.9, "pictures": 1.02},
             report=answer.report(),

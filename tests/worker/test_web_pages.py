@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.db import rows
-from tests.worker import answer, night
+from tests.worker import answer, compiled, night
 from tests.worker.served import served
 from worker.station import Station
 
@@ -177,6 +177,37 @@ def test_a_picture_of_another_job_is_not_had_by_its_name(web: httpx.Client, told
         web.get(f"/jobs/{night.job_of(told.database, night.GAPPED)}/pictures/coronal.png").status_code == 404
     )
     assert web.get("/jobs/999/pictures/coronal.png").status_code == 404
+
+
+def test_a_job_says_how_its_plan_was_verified_or_what_it_ran_in_place_of(
+    web: httpx.Client, told: Station
+) -> None:
+    on_plan, instead = (night.job_of(told.database, uid) for uid in (night.CHEST, night.UNDELIVERED))
+    page = web.get(f"/jobs/{on_plan}").text
+    for said in ("onnxruntime 1.31.1 CPU float32", "0.31 %", "2 % allowed", "0.9987", "41.7 times", "812 MB"):
+        assert said in page
+    assert compiled.WHY not in page
+    page = web.get(f"/jobs/{instead}").text
+    assert "It ran on the fallback engine" in page and f"in place of tensorrt: {compiled.WHY}" in page
+    assert 'id="plan"' not in page
+    shown = web.get(f"/api/jobs/{on_plan}", headers={"Accept": "application/json"}).json()
+    assert (shown["plan"]["dice"], shown["plan"]["serves"], shown["in_place_of"]) == (0.9987, True, "")
+    shown = web.get(f"/api/jobs/{instead}", headers={"Accept": "application/json"}).json()
+    assert (shown["plan"], shown["in_place_of"]) == (None, f"tensorrt: {compiled.WHY}")
+
+
+def test_the_plans_of_all_gpus_are_shown_with_what_keeps_them_from_serving(web: httpx.Client) -> None:
+    page = web.get("/system").text
+    assert page.count("NVIDIA H200 (9.0), tensorrt 11.4.0.106") == 2 and "NVIDIA L4" in page
+    assert "without bound" in page and "holds values that are not finite numbers" in page
+    assert "node 3 (NonZero): is not supported" in page
+    view = web.get("/api/engines", headers={"Accept": "application/json"}).json()
+    assert view["engine"] == "openvino" and view["machine"] is None
+    assert sorted((plan["serves"], plan["current"]) for plan in view["plans"]) == [
+        (False, True),
+        (False, True),
+        (True, True),
+    ]
 
 
 def test_what_a_sender_wrote_is_shown_as_text(tmp_path: Path) -> None:

@@ -64,8 +64,11 @@ def show_job(
     job_id: int, config: ConfigOption = None, data: DataOption = None, as_json: JsonOption = False
 ) -> None:
     """Show everything about a job."""
+    from worker import engine_lines
+
     with edge.database(config, data) as database, database.read() as session:
         detail = status.job_detail(session, job_id)
+    detail = engine_lines.with_plan(detail, edge.load(config, data).plans)
     if as_json:
         edge.show(detail, as_json=True)
     else:

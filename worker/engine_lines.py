@@ -1,0 +1,97 @@
+"""The compiled plans as they are shown: by `secondread engines list`, by the page, and with a job that ran on one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from engines import gpu
+from engines.errors import DeviceError
+from engines.package import ModelPackage
+from engines.plans import Plans, Record, Target
+from worker import views
+from worker.model_views import EnginesView, GpuLine, PlanLine
+from worker.settings import Settings
+
+
+def view(
+    settings: Settings,
+    packages: Mapping[str, ModelPackage],
+    *,
+    machine: GpuLine | None = None,
+    target: Target | None = None,
+) -> EnginesView:
+    """Every plan of the installation, by model, newest first; `machine` and `target` are what this one has."""
+    records = sorted(Plans(folder=settings.plans).records(), key=lambda one: one.built_at, reverse=True)
+    looked = machine is not None
+    return EnginesView(
+        engine=settings.work.engine,
+        machine=machine,
+        plans=[
+            line(record, packages.get(record.model), here=record.key.target == target if looked else None)
+            for record in sorted(records, key=lambda one: one.model)
+        ],
+    )
+
+
+def look() -> tuple[GpuLine, Target | None]:
+    """What this machine has: opens its GPU, which takes some of its memory as long as this process lives."""
+    from engines import ort
+
+    able = [*ort.providers()]
+    try:
+        target, (free, total) = gpu.target(), gpu.memory()
+    except DeviceError as error:
+        return GpuLine(missing=str(error), onnxruntime=able), None
+    return GpuLine(
+        gpu=target.gpu,
+        compute_capability=target.compute_capability,
+        compiler=target.compiler,
+        free_megabytes=free / 2**20,
+        megabytes=total / 2**20,
+        onnxruntime=able,
+    ), target
+
+
+def line(record: Record, package: ModelPackage | None, *, here: bool | None = None) -> PlanLine:
+    """One plan."""
+    key, verdict = record.key, record.verdict
+    judged = {}
+    if verdict is not None:
+        largest = verdict.largest_difference
+        judged = {
+            **verdict.model_dump(include={"case", "reference", "judged_at", "tolerance", "dice", "min_dice"}),
+            # JSON has no word for what differs without bound; the state says it.
+            "largest_difference": largest if math.isfinite(largest) else None,
+            "speed_up": verdict.speed_up or None,
+        }
+    return PlanLine(
+        model=record.model,
+        version=record.version,
+        model_digest=key.model_digest,
+        precision=key.precision,
+        gpu=key.target.gpu,
+        compute_capability=key.target.compute_capability,
+        compiler=key.target.compiler,
+        built_at=record.built_at,
+        build_seconds=record.seconds,
+        size=record.size,
+        serves=record.serves,
+        state=record.state,
+        current=None if package is None else package.digest == key.model_digest,
+        here=here,
+        megabytes=record.megabytes,
+        **judged,
+    )
+
+
+def with_plan(detail: views.JobDetail, folder: Path) -> views.JobDetail:
+    """The job with the plan that it ran on, found by the model's digest and by how the engine calls itself."""
+    for record in Plans(folder=folder).records():
+        verdict = record.verdict
+        if verdict is None or record.key.model_digest != detail.model_digest:
+            continue
+        if verdict.engine == detail.engine:
+            return detail.model_copy(update={"plan": line(record, None)})
+    return detail
