@@ -80,13 +80,18 @@ class RowCollector(Collector):
             ),
             _with_zeros(RequestState, asked),
         )
-        yield GaugeMetricFamily(
-            "secondread_jobs_on_fallback",
-            "Jobs in a row, the newest first, that did not run on the GPU that is configured; 0 where the newest did.",
-            value=in_place.count if in_place is not None else 0,
-        )
+        yield _fallback(in_place)
         yield from _kept(kept)
         yield stage_quantiles(stages)
+
+
+def _fallback(found: figures.OnFallback | None) -> Metric:
+    """How many jobs in a row did not run on the GPU that is configured; 0 where the newest did."""
+    return GaugeMetricFamily(
+        "secondread_jobs_on_fallback",
+        "Newest jobs in a row that did not run on the GPU that is configured; 0 where the newest did.",
+        value=found.count if found is not None else 0,
+    )
 
 
 def _kept(kept: retention.Figures) -> Iterator[Metric]:

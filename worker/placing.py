@@ -62,7 +62,9 @@ class Placing:
             assert self._engine is not None
             engine = self._engine
             self._warm.open(
-                package, lambda: loader.open_runner(package, engine=engine, threads=self._threads)
+                package,
+                lambda: loader.open_runner(package, engine=engine, threads=self._threads),
+                on_device=False,
             )
         network = self._warm.used(name)
         if self.device is not None and not network.on_device and name in self._refused:
@@ -128,14 +130,14 @@ class Placing:
     def _open(self, package: ModelPackage, device: Device) -> None:
         """Open it there; where the memory does not suffice after all, beside nothing but what is in use."""
         try:
-            self._warm.open(package, lambda: device.open(package))
+            self._warm.open(package, lambda: device.open(package), on_device=True)
         except DeviceFull:
             idle = self._idle(package)
             if not idle:
                 raise
             for name in idle:
                 self._warm.close(name, "the GPU's memory is all used")
-            self._warm.open(package, lambda: device.open(package))
+            self._warm.open(package, lambda: device.open(package), on_device=True)
 
     def _admit(self, package: ModelPackage, device: Device) -> None:
         """Close idle models on the device until the package fits. Raises DeviceFull where it cannot, DeviceError."""

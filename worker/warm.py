@@ -24,11 +24,8 @@ class Network:
     size: int
     #: As the runner calls itself.
     description: str
-
-    @property
-    def on_device(self) -> bool:
-        """Whether it holds memory of a GPU."""
-        return self.runner.device_bytes > 0
+    #: Whether it is on the GPU; how much it holds there its runtime may not say.
+    on_device: bool
 
 
 class Warm:
@@ -55,7 +52,7 @@ class Warm:
         self._open.move_to_end(name)
         return self._open[name]
 
-    def open(self, package: ModelPackage, open_runner: Callable[[], Runner]) -> Runner:
+    def open(self, package: ModelPackage, open_runner: Callable[[], Runner], *, on_device: bool) -> None:
         """Open a package's network, close what there is no room for beside it, and keep it.
 
         Another one of the same package, which it takes the place of, is closed. Raises what `open_runner` raises.
@@ -71,7 +68,11 @@ class Warm:
         if name in self._open:
             self.close(name, f"it runs on {runner.description} now")
         self._open[name] = Network(
-            package=package, runner=runner, size=self._sizes[name], description=runner.description
+            package=package,
+            runner=runner,
+            size=self._sizes[name],
+            description=runner.description,
+            on_device=on_device,
         )
         logger.info(
             "model %s %s is loaded on %s, %.0f MB",
@@ -81,7 +82,6 @@ class Warm:
             size / 2**20,
         )
         self.make_room(name, 0)
-        return runner
 
     def make_room(self, name: str, needed: int) -> None:
         """Close idle models until there is room for `needed` bytes more, or `name` is all that is left."""

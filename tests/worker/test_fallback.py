@@ -20,6 +20,7 @@ from tests.support.double import Machine
 from tests.worker import journey as journeys
 from tests.worker.journey import Journey
 from worker import placing
+from worker.device import Device
 from worker.shelf import Shelf
 
 GPU = "tensorrt 11.4.0.106 Pretended GPU float32"
@@ -333,3 +334,11 @@ def test_without_a_fallback_another_failure_fails_the_job(
     job = clinic.job()
     assert (job.state, job.reason, job.error) == ("failed", "engine", "a kernel failed")
     clinic.shelf.close()
+
+
+def test_an_engine_that_took_the_cpu_without_a_word_is_named(folder: Path, kept: Plans) -> None:
+    device = Device(engine="onnxruntime-cuda", kept=kept, threads=1)
+    shelf = Shelf([folder], threads=1, device=device)
+    for _ in range(2):
+        assert ", in place of onnxruntime-cuda: ONNX Runtime finds no GPU here" in on(shelf)
+    shelf.close()
