@@ -197,11 +197,11 @@ def run_tensorrt(_threads: int, network: str, folder: str, rounds: str) -> dict[
 
 def run_onnxruntime(threads: int, network: str, folder: str, rounds: str) -> dict[str, Any]:
     """ONNX Runtime on CUDA in float16, through the runner that serves."""
-    from engines import ort
+    from engines import ort_gpu
 
-    weights = half.converted(_weights(network, folder), "float16")
+    wish = ort_gpu.Wish(provider=ort_gpu.CUDA, precision="float16", threads=threads, channels_last=True)
     try:
-        runner = ort.cuda_runner(weights, shapes={"image": SHAPES[network]}, threads=threads)
+        runner = ort_gpu.ProviderRunner(_weights(network, folder), wish, shapes={"image": SHAPES[network]})
     except DeviceError as error:
         return {"refused": str(error)}
     with runner:

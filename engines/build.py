@@ -21,7 +21,7 @@ COMPILER = f"tensorrt {trt.__version__}"
 _FULL = ("out of memory", "insufficient memory", "OutOfMemory", "cudaErrorMemoryAllocation")
 
 
-class Listener(trt.ILogger):  # type: ignore[misc]
+class Listener(trt.ILogger):
     """Keeps what TensorRT says of errors: its calls only answer None."""
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class Listener(trt.ILogger):  # type: ignore[misc]
         return PlanError(f"{what}: {self.said}")
 
 
-class _Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+class _Monitor(trt.IProgressMonitor):
     """TensorRT's own account of its phases, which lie in each other, as one that goes on."""
 
     def __init__(self, progress: Progress) -> None:
@@ -150,8 +150,9 @@ def _unread(parser: trt.OnnxParser) -> str:
 def _keep(config: trt.IBuilderConfig, timing: Path) -> None:
     """Keep what the compiler measured; of builders that end at once the last one's stays."""
     cache = config.get_timing_cache()
-    if cache is not None:
-        plans.write_whole(timing, bytes(cache.serialize()))
+    measured = cache.serialize() if cache is not None else None
+    if measured is not None:
+        plans.write_whole(timing, bytes(measured))
 
 
 def workspace(free: int) -> int:

@@ -44,6 +44,7 @@ class Device:
         """Raises DeviceError where there is no driver, one that is too old, or no GPU."""
         self._process = os.getpid()
         self._lost = ""
+        self._detached = False
         try:
             driver.init()
             if not driver.Device.count():
@@ -78,7 +79,19 @@ class Device:
         except driver.Error as error:
             raise self._meant(error) from error
         finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        """Pop the context; of one that broke, the pop too may give the error (cuda.h, cuCtxPopCurrent)."""
+        if self._detached:
+            return
+        try:
             driver.Context.pop()
+        except driver.Error as error:
+            # It is still on pycuda's stack then, and pycuda aborts a thread that ends so.
+            self._detached = True
+            self._context.detach()
+            raise self.lose(error) from error
 
     def memory(self) -> tuple[int, int]:
         """Bytes that are free on the device, and that it has; other processes' use counts."""
@@ -99,7 +112,7 @@ class Device:
 
     def lose(self, reason: object) -> DeviceLost:
         """Note that nothing more can be done on the device in this process; the error to raise."""
-        self._lost = f"{self.name} is lost to this process: {reason}"
+        self._lost = self._lost or f"{self.name} is lost to this process: {reason}"
         return DeviceLost(self._lost)
 
 

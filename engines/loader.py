@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Literal
 
 from engines import fit, gpu
-from engines.errors import PlanError, RunnerError
+from engines.errors import DeviceError, PlanError, RunnerError
 from engines.manifest import Manifest
 from engines.manifest_gpu import Precision
 from engines.package import ModelPackage
@@ -29,13 +30,15 @@ def open_runner(
     kept: Plans | None = None,
     precision: Precision | None = None,
     unverified: bool = False,
+    megabytes: float | None = None,
 ) -> Runner:
     """Open the package's network; close it, or use it as a context manager.
 
     The network's input is fixed to the manifest's patch: a static shape is what CPU backends are fastest and
     leanest with. `threads` is how many CPU threads inference may use; None means all that this process may
     run on. "tensorrt" runs on the plan that is in `kept`: in the `precision` of the manifest where no other is asked
-    for, and accepted by the parity gate unless it may be `unverified`.
+    for, and accepted by the parity gate unless it may be `unverified`. "onnxruntime-cuda" and "onnxruntime-tensorrt"
+    compute in that precision too, in `megabytes` of device memory at most; the latter keeps its engines in `kept`.
     Raises PackageError where the weights changed since the package was opened, RunnerError, with their file, where
     the runtime refuses the network; PlanError, DeviceError.
     """
@@ -44,8 +47,25 @@ def open_runner(
             raise PlanError(f"{package.manifest.name}: no folder of plans was given")
         return gpu.open_runner(package, kept, precision=precision, unverified=unverified)
     weights = package.read_weights()
+    threads = threads or usable_cores()
     try:
-        return _opened(package.manifest, weights, engine=engine, threads=threads or usable_cores())
+        if engine == "openvino" or engine == "onnxruntime":
+            return _opened(package.manifest, weights, engine=engine, threads=threads)
+        wanted = precision or package.manifest.gpu.precision
+        cache = kept.folder / engine if kept else None
+        return _on_provider(
+            package.manifest,
+            weights,
+            engine,
+            precision=wanted,
+            threads=threads,
+            cache=cache,
+            megabytes=megabytes,
+        )
+    except DeviceError:
+        raise
+    except PlanError as error:
+        raise PlanError(f"{package.weights}: {error}") from error
     except RunnerError as error:
         raise RunnerError(
             f"{package.weights}: {error}: export the network to ONNX again, of operations that the runtime has"
@@ -53,7 +73,7 @@ def open_runner(
 
 
 def _opened(manifest: Manifest, weights: bytes, *, engine: Engine, threads: int) -> Runner:
-    """The network on this backend."""
+    """The network on this backend of the CPU."""
     # Imported here: a process that runs one backend, or none, does not pay for the others.
     if engine == "openvino":
         from engines import ov
@@ -69,6 +89,38 @@ def _opened(manifest: Manifest, weights: bytes, *, engine: Engine, threads: int)
     from engines import ort
 
     return ort.ONNXRuntimeRunner(weights, shapes=fit.shapes(manifest), threads=threads)
+
+
+def _on_provider(
+    manifest: Manifest,
+    weights: bytes,
+    engine: str,
+    *,
+    precision: Precision,
+    threads: int,
+    cache: Path | None,
+    megabytes: float | None,
+) -> Runner:
+    """The network on one of ONNX Runtime's execution providers for GPUs."""
+    from engines import ort_gpu
+
+    wish = ort_gpu.Wish(
+        provider=ort_gpu.PROVIDERS[engine],
+        precision=precision,
+        threads=threads,
+        cache=cache,
+        megabytes=megabytes,
+    )
+    batch = gpu.batch(manifest)
+    try:
+        return ort_gpu.ProviderRunner(weights, wish, shapes=gpu.shapes(manifest, batch))
+    except (DeviceError, PlanError):
+        raise
+    except RunnerError:
+        # Graphs are exported whose free first axis cannot be another than 1.
+        if batch == 1:
+            raise
+    return ort_gpu.ProviderRunner(weights, wish, shapes=gpu.shapes(manifest, 1))
 
 
 def _batch(manifest: Manifest) -> int:

@@ -1,8 +1,12 @@
-"""ONNX Runtime on the CPU in float32: the reference that the other backends are compared with."""
+"""ONNX Runtime on the CPU in float32: the reference that the other backends are compared with.
+
+`ort_gpu` opens sessions on its execution providers.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -53,12 +57,11 @@ class ONNXRuntimeRunner(Runner):
         """Open the ONNX graph in `weights`; `shapes` fixes the free axes of inputs, by input name."""
         try:
             self._session = onnxruntime.InferenceSession(
-                weights, sess_options=_options(threads), providers=["CPUExecutionProvider"]
+                weights, sess_options=options(threads), providers=["CPUExecutionProvider"]
             )
         except ERRORS as error:
             raise RunnerError(f"ONNX Runtime refuses the network: {error}") from error
-        inputs = [_spec(argument, shapes.get(argument.name)) for argument in self._session.get_inputs()]
-        outputs = [_spec(argument, None) for argument in self._session.get_outputs()]
+        inputs, outputs = specs(self._session, shapes)
         description = f"onnxruntime {onnxruntime.__version__} CPU {_precision(inputs)}"
         super().__init__(inputs=inputs, outputs=outputs, description=description)
 
@@ -78,7 +81,7 @@ def providers() -> tuple[str, ...]:
     return (onnxruntime.__version__, *onnxruntime.get_available_providers())
 
 
-def _options(threads: int) -> onnxruntime.SessionOptions:
+def options(threads: int) -> onnxruntime.SessionOptions:
     """Bounded threads, the same answer each time, and no log lines of its own."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -88,6 +91,27 @@ def _options(threads: int) -> onnxruntime.SessionOptions:
     # Threads that spin while they wait would take a core from the listener.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
+
+
+def specs(
+    session: onnxruntime.InferenceSession, shapes: Mapping[str, tuple[int, ...]], *, named: bool = False
+) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Inputs and outputs; the free axes of inputs have the lengths of `shapes`.
+
+    Where axes are `named`, an output's axis is as long as an input's of the same name, as the graph's author says.
+    """
+    inputs = tuple(_spec(one, shapes.get(one.name)) for one in session.get_inputs())
+    outputs = tuple(_spec(one, None) for one in session.get_outputs())
+    if not named:
+        return inputs, outputs
+    lengths: dict[Any, int | None] = {}
+    for argument, spec in zip(session.get_inputs(), inputs, strict=True):
+        lengths.update(zip(argument.shape, spec.shape, strict=True))
+    axes = (
+        tuple(axis if isinstance(axis, int) else lengths.get(axis) for axis in argument.shape)
+        for argument in session.get_outputs()
+    )
+    return inputs, tuple(replace(spec, shape=shape) for spec, shape in zip(outputs, axes, strict=True))
 
 
 def _spec(argument: Any, fixed: tuple[int, ...] | None) -> TensorSpec:
@@ -103,6 +127,6 @@ def _spec(argument: Any, fixed: tuple[int, ...] | None) -> TensorSpec:
     return TensorSpec(name=argument.name, dtype=_DTYPES[argument.type], shape=shape)
 
 
-def _precision(inputs: list[TensorSpec]) -> str:
+def _precision(inputs: tuple[TensorSpec, ...]) -> str:
     """The precision that the graph computes in: ONNX Runtime follows the graph."""
     return str(inputs[0].dtype) if inputs else "float32"

@@ -221,7 +221,7 @@ class _Lane:
         self._context.set_tensor_address(name, buffer.address)
 
 
-class _Growing(trt.IOutputAllocator):  # type: ignore[misc]
+class _Growing(trt.IOutputAllocator):
     """Tells how long an output became whose length depends on the values."""
 
     def __init__(self, address: int, declared: tuple[int | None, ...]) -> None:

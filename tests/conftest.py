@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import ohif_build, peers
+from tests.support.contract import environment as contract
 
 #: What each peer is known by on the PATH; the Debian package is in scripts/test.
 PEER_PROGRAMS = {
@@ -19,6 +20,8 @@ PEER_PROGRAMS = {
     "redis": ("redis-server",),
     "postgresql": ("initdb", "postgres"),
     "chromium": ("chromium",),
+    "docker-compose": ("docker-compose",),
+    "hadolint": ("hadolint",),
 }
 
 #: Peers that are libraries of the import environment, run in processes of its own Python.
@@ -39,6 +42,8 @@ def _missing(peer: str) -> str:
     """What a peer lacks here, for people; "" where it is there."""
     if peer == "ohif":
         return "" if ohif_build.present() else f"{ohif_build.folder()} is not there"
+    if peer == "gpu libraries":
+        return contract.missing()
     if peer in IMPORT_LIBRARIES:
         library = IMPORT_LIBRARIES[peer]
         return "" if peers.imports(library) else f"{library} is not in {peers.IMPORT_ENVIRONMENT}"

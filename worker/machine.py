@@ -16,14 +16,18 @@ def process_id() -> str:
     return f"{socket.gethostname()}-{_world()}:{os.getpid()}:{time.time():.3f}"
 
 
+def is_ours(process_id: str) -> bool:
+    """Whether a process ran here: on this machine, and among the processes that can be seen from here."""
+    return bool(_world()) and process_id.partition(":")[0] == f"{socket.gethostname()}-{_world()}"
+
+
 def is_gone(process_id: str) -> bool:
     """Whether a process ran here and is dead; False where that cannot be known from here.
 
     A number that another process has by now counts as alive: then its silence says it in the end.
     """
-    host, _, rest = process_id.partition(":")
-    pid = rest.partition(":")[0]
-    if not _world() or host != f"{socket.gethostname()}-{_world()}" or not pid.isdecimal():
+    pid = process_id.partition(":")[2].partition(":")[0]
+    if not is_ours(process_id) or not pid.isdecimal():
         return False
     try:
         os.kill(int(pid), 0)

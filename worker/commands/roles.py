@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from db import events
+from worker import alive as living
 from worker import edge, heartbeat, logs, supervise
 from worker.edge import ConfigOption, DataOption
 from worker.logs import ROLE_VARIABLE
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
-    for command in (up, listen, work, sweep, web, plans):
+    for command in (up, listen, work, sweep, web, plans, alive):
         app.command()(command)
 
 
@@ -156,3 +157,9 @@ def web(config: ConfigOption = None, data: DataOption = None) -> None:
             log_config=None,
             access_log=False,
         )
+
+
+def alive(role: living.Role, config: ConfigOption = None, data: DataOption = None) -> None:
+    """Ask whether a role works on this machine, or in this container; for health checks."""
+    living.check(edge.load(config, data), role)
+    edge.console.print(f"{role} is alive")

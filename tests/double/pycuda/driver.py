@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pycuda import condition
 
-VERSION = (13, 0, 0)
+_VERSION = (13, 0, 0)
 
 
 class Error(Exception):
@@ -49,7 +49,7 @@ _streams: dict[int, Stream] = {}
 
 
 def get_version() -> tuple[int, int, int]:
-    return VERSION
+    return _VERSION
 
 
 def get_driver_version() -> int:
@@ -58,7 +58,7 @@ def get_driver_version() -> int:
 
 def init(flags: int = 0) -> None:
     global _process
-    if get_driver_version() // 1000 < VERSION[0]:
+    if get_driver_version() // 1000 < _VERSION[0]:
         raise RuntimeError("cuInit failed: CUDA driver version is insufficient for CUDA runtime version")
     if not condition.get("devices"):
         raise RuntimeError("cuInit failed: no CUDA-capable device is detected")
@@ -66,7 +66,7 @@ def init(flags: int = 0) -> None:
         _process = os.getpid()
 
 
-def broken() -> str:
+def _why_broken() -> str:
     """Why nothing works any more."""
     return _broken
 
@@ -103,12 +103,12 @@ class Context:
     def synchronize() -> None:
         _called("cuCtxSynchronize")
         for stream in list(_streams.values()):
-            stream.drain()
+            stream._drain()
         _called("cuCtxSynchronize")
 
 
 class Device:
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, /) -> None:
         _called("cuDeviceGet", context=False)
         if number >= condition.get("devices"):
             raise LogicError("cuDeviceGet failed: invalid device ordinal")
@@ -151,31 +151,31 @@ class DeviceAllocation:
             raise LogicError("device_allocation::free failed: invalid device context")
         # cuMemFree waits for what is under way.
         for stream in list(_streams.values()):
-            stream.drain()
+            stream._drain()
         del _memory[self._address]
 
     def __del__(self) -> None:
         _memory.pop(self._address, None)
 
 
-def mem_alloc(bytes: int) -> DeviceAllocation:
+def mem_alloc(bytes: int, /) -> DeviceAllocation:
     _called("cuMemAlloc")
     if bytes <= 0:
         raise LogicError("cuMemAlloc failed: invalid argument")
-    reserve(bytes)
+    _reserve(bytes)
     # 256 bytes apart, as CUDA aligns them; never at 0.
     address = next(_numbers) * 2**40
     _memory[address] = np.full(bytes, 0xFF, np.uint8)
     return DeviceAllocation(address)
 
 
-def reserve(size: int) -> None:
+def _reserve(size: int) -> None:
     """Raise MemoryError where so many bytes are not free."""
     if size > mem_get_info()[0]:
         raise MemoryError("cuMemAlloc failed: out of memory")
 
 
-def on_device(address: int, size: int) -> NDArray[np.uint8]:
+def _on_device(address: int, size: int) -> NDArray[np.uint8]:
     """So many bytes of the pretended device's memory; what is not there breaks the context, as on a real one."""
     global _broken
     found = _memory.get(address)
@@ -207,11 +207,11 @@ class Stream:
         self.recording: list[Callable[[], None]] | None = None
         _streams[self.handle] = self
 
-    def queue(self, work: Callable[[], None]) -> None:
+    def _put(self, work: Callable[[], None]) -> None:
         """Have it run when somebody waits."""
         (self._queue if self.recording is None else self.recording).append(work)
 
-    def drain(self) -> None:
+    def _drain(self) -> None:
         """Run what is queued."""
         while self._queue and not _broken:
             self._queue.pop(0)()
@@ -220,11 +220,11 @@ class Stream:
         _called("cuStreamSynchronize")
         if self.recording is not None:
             raise LogicError("cuStreamSynchronize failed: operation not permitted when stream is capturing")
-        self.drain()
+        self._drain()
         _called("cuStreamSynchronize")
 
 
-def stream_of(handle: int) -> Stream:
+def _stream_of(handle: int) -> Stream:
     """By its handle."""
     return _streams[handle]
 
@@ -235,9 +235,9 @@ def memcpy_htod_async(dest: Any, src: NDArray[Any], stream: Stream) -> None:
     address, size = int(dest), src.nbytes
 
     def copy() -> None:
-        on_device(address, size)[...] = np.frombuffer(src.tobytes(), np.uint8)
+        _on_device(address, size)[...] = np.frombuffer(src.tobytes(), np.uint8)
 
-    stream.queue(copy)
+    stream._put(copy)
 
 
 def memcpy_dtoh_async(dest: NDArray[Any], src: Any, stream: Stream) -> None:
@@ -246,9 +246,9 @@ def memcpy_dtoh_async(dest: NDArray[Any], src: Any, stream: Stream) -> None:
     address, size = int(src), dest.nbytes
 
     def copy() -> None:
-        dest.reshape(-1).view(np.uint8)[...] = on_device(address, size)
+        dest.reshape(-1).view(np.uint8)[...] = _on_device(address, size)
 
-    stream.queue(copy)
+    stream._put(copy)
 
 
 class Event:
@@ -260,20 +260,20 @@ class Event:
         _called("cuEventRecord")
         assert stream.recording is None, "an event that is recorded into a graph has no time"
         self._at = None
-        stream.queue(self._reached)
+        stream._put(self._reached)
         return self
 
     def _reached(self) -> None:
         self._at = time.perf_counter()
 
-    def time_since(self, begin: Event) -> float:
+    def time_since(self, begin: Event, /) -> float:
         _called("cuEventElapsedTime")
         if self._at is None or begin._at is None:
             raise LogicError("cuEventElapsedTime failed: device not ready")
         return (self._at - begin._at) * 1000
 
 
-def launched() -> bool:
+def _launched() -> bool:
     """One patch more; False where the device breaks on it."""
     global _broken, _launches
     _launches += 1

@@ -43,7 +43,7 @@ class INetworkDefinition:
         self.graph = b""
         self._inputs: list[ITensor] = []
 
-    def take(self, model: Any) -> None:
+    def _take(self, model: Any) -> None:
         """What the parser read."""
         self.graph = model.SerializeToString()
         constant = {tensor.name for tensor in model.graph.initializer}
@@ -88,7 +88,7 @@ class IBuilderConfig:
         self._cache: ITimingCache | None = None
 
     def set_memory_pool_limit(self, pool: MemoryPoolType, pool_size: int) -> None:
-        driver.reserve(pool_size)
+        driver._reserve(pool_size)
 
     def clear_flag(self, flag: BuilderFlag) -> None:
         self._flags.discard(flag)
@@ -111,7 +111,7 @@ class IBuilderConfig:
 
 class Builder:
     def __init__(self, logger: ILogger) -> None:
-        if driver.broken():
+        if driver._why_broken():
             logger.log(ILogger.Severity.ERROR, "CUDA initialization failure with error: 700")
             raise TypeError("pybind11::init(): factory function returned nullptr")
         self._logger = logger
@@ -207,7 +207,7 @@ class OnnxParser:
                 self._errors.append(ParserError(text=text, number=number, node=node))
         if self._errors:
             return False
-        self._network.take(read)
+        self._network._take(read)
         return True
 
     @property

@@ -21,7 +21,7 @@ _LONGEST = 4096
 
 class Runtime:
     def __init__(self, logger: ILogger) -> None:
-        if driver.broken():
+        if driver._why_broken():
             logger.log(ILogger.Severity.ERROR, "CUDA initialization failure with error: 700")
             raise TypeError("pybind11::init(): factory function returned nullptr")
         self._logger = logger
@@ -90,11 +90,11 @@ class ICudaEngine:
             return None
         return IExecutionContext(self, scratch)
 
-    def kind(self, name: str) -> np.dtype[Any]:
+    def _kind(self, name: str) -> np.dtype[Any]:
         """Of an input or output."""
         return (self._inputs | self._outputs)[name]
 
-    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def _run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """What ONNX Runtime answers, and what is pretended to be wrong with it."""
         names = list(self._outputs)
         answers = self._session.run(names, dict(feeds))
@@ -120,7 +120,7 @@ class IExecutionContext:
 
     def get_max_output_size(self, name: str) -> int:
         axes = [_LONGEST if axis < 0 else axis for axis in self.get_tensor_shape(name)]
-        return int(np.prod(axes)) * self._engine.kind(name).itemsize
+        return int(np.prod(axes)) * self._engine._kind(name).itemsize
 
     def set_tensor_address(self, name: str, memory: int) -> bool:
         self._addresses[name] = memory
@@ -133,18 +133,18 @@ class IExecutionContext:
     def execute_async_v3(self, stream_handle: int) -> bool:
         if any(not self._addresses.get(name) for name in self._engine.shapes | self._engine.answered):
             return False
-        stream = driver.stream_of(stream_handle)
-        stream.queue(self._work)
+        stream = driver._stream_of(stream_handle)
+        stream._put(self._work)
         if self._allocators and stream.recording is None:
             # It waits for the lengths.
-            stream.drain()
-        return not driver.broken()
+            stream._drain()
+        return not driver._why_broken()
 
     def _work(self) -> None:
-        if not driver.launched():
+        if not driver._launched():
             return
         feeds = {name: self._at(name, self._engine.shapes[name]).copy() for name in self._engine.shapes}
-        for name, answer in self._engine.run(feeds).items():
+        for name, answer in self._engine._run(feeds).items():
             if name in self._allocators:
                 stream = 0
                 self._addresses[name] = self._allocators[name].reallocate_output_async(
@@ -155,6 +155,6 @@ class IExecutionContext:
 
     def _at(self, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
         """A tensor's memory on the device."""
-        kind = self._engine.kind(name)
+        kind = self._engine._kind(name)
         size = int(np.prod(shape)) * kind.itemsize
-        return driver.on_device(self._addresses[name], size).view(kind).reshape(shape)
+        return driver._on_device(self._addresses[name], size).view(kind).reshape(shape)

@@ -29,16 +29,16 @@ _numbers = itertools.count(1)
 
 
 def _status() -> CUresult:
-    return CUresult.CUDA_ERROR_ILLEGAL_ADDRESS if driver.broken() else CUresult.CUDA_SUCCESS
+    return CUresult.CUDA_ERROR_ILLEGAL_ADDRESS if driver._why_broken() else CUresult.CUDA_SUCCESS
 
 
 def cuStreamBeginCapture(hStream: Any, mode: CUstreamCaptureMode) -> tuple[CUresult]:
-    driver.stream_of(int(hStream)).recording = []
+    driver._stream_of(int(hStream)).recording = []
     return (_status(),)
 
 
 def cuStreamEndCapture(hStream: Any) -> tuple[CUresult, int]:
-    stream = driver.stream_of(int(hStream))
+    stream = driver._stream_of(int(hStream))
     number, recorded = next(_numbers), stream.recording
     stream.recording = None
     if recorded is None or not condition.get("records"):
@@ -47,14 +47,14 @@ def cuStreamEndCapture(hStream: Any) -> tuple[CUresult, int]:
     return _status(), number
 
 
-def cuGraphInstantiate(graph: int, flags: int) -> tuple[CUresult, int]:
+def cuGraphInstantiate(hGraph: int, flags: int) -> tuple[CUresult, int]:
     number = next(_numbers)
-    _graphs[number] = _graphs[graph]
+    _graphs[number] = _graphs[hGraph]
     return _status(), number
 
 
-def cuGraphDestroy(graph: int) -> tuple[CUresult]:
-    del _graphs[graph]
+def cuGraphDestroy(hGraph: int) -> tuple[CUresult]:
+    del _graphs[hGraph]
     return (_status(),)
 
 
@@ -65,5 +65,5 @@ def cuGraphExecDestroy(hGraphExec: int) -> tuple[CUresult]:
 
 def cuGraphLaunch(hGraphExec: int, hStream: Any) -> tuple[CUresult]:
     for work in _graphs[hGraphExec]:
-        driver.stream_of(int(hStream)).queue(work)
+        driver._stream_of(int(hStream))._put(work)
     return (_status(),)
