@@ -34,14 +34,12 @@ class Device:
         """The package's network. Raises PlanError, DeviceError, PackageError, RunnerError."""
         if self.lost:
             raise DeviceLost(self.lost)
-        runner = loader.open_runner(package, engine=self.engine, threads=self.threads, kept=self.kept)
-        if " CPU " in runner.description:
-            # ONNX Runtime takes the CPU without a word where it finds no GPU.
-            runner.close()
-            raise DeviceError(
-                "ONNX Runtime finds no GPU here: install onnxruntime-gpu in the place of onnxruntime, and the driver"
-            )
-        return runner
+        most = package.manifest.gpu.megabytes
+        if most is None and self.most is not None:
+            most = self.most / 2**20
+        return loader.open_runner(
+            package, engine=self.engine, threads=self.threads, kept=self.kept, megabytes=most
+        )
 
     def plan(self, package: ModelPackage) -> Record | None:
         """What is known of its plan; None where there is none, or none is needed. Raises PlanError, DeviceError."""

@@ -62,9 +62,7 @@ class Placing:
             assert self._engine is not None
             engine = self._engine
             self._warm.open(
-                package,
-                lambda: loader.open_runner(package, engine=engine, threads=self._threads),
-                on_device=False,
+                package, lambda: loader.open_runner(package, engine=engine, threads=self._threads)
             )
         network = self._warm.used(name)
         if self.device is not None and not network.on_device and name in self._refused:
@@ -115,8 +113,7 @@ class Placing:
         if self._engine is not None and refused is not None and not _worth_a_try(refused, device, package):
             return
         try:
-            self._admit(package, device)
-            self._open(package, device)
+            self._open(package, device, self._admit(package, device))
             self._refused.pop(name, None)
         except (DeviceError, PlanError) as error:
             if isinstance(error, DeviceLost):
@@ -127,23 +124,26 @@ class Placing:
             if self._engine is None:
                 raise
 
-    def _open(self, package: ModelPackage, device: Device) -> None:
+    def _open(self, package: ModelPackage, device: Device, needed: int) -> None:
         """Open it there; where the memory does not suffice after all, beside nothing but what is in use."""
         try:
-            self._warm.open(package, lambda: device.open(package), on_device=True)
+            self._warm.open(package, lambda: device.open(package), on_device=needed)
         except DeviceFull:
             idle = self._idle(package)
             if not idle:
                 raise
             for name in idle:
                 self._warm.close(name, "the GPU's memory is all used")
-            self._warm.open(package, lambda: device.open(package), on_device=True)
+            self._warm.open(package, lambda: device.open(package), on_device=needed)
 
-    def _admit(self, package: ModelPackage, device: Device) -> None:
-        """Close idle models on the device until the package fits. Raises DeviceFull where it cannot, DeviceError."""
+    def _admit(self, package: ModelPackage, device: Device) -> int:
+        """Close idle models on the device until the package fits; bytes that it needs.
+
+        Raises DeviceFull where it cannot fit, DeviceError.
+        """
         needed, idle = device.need(package), self._idle(package)
-        sizes = {name: network.runner.device_bytes for name in idle if (network := self._warm.get(name))}
-        most = self._free(device) + sum(sizes.values())
+        sizes = [network.device_size or 0 for name in idle if (network := self._warm.get(name))]
+        most = self._free(device) + sum(sizes)
         if needed > most:
             raise DeviceFull(
                 f"it needs {needed / 2**20:.0f} MB of the GPU's memory, and {max(most, 0) / 2**20:.0f} MB are free for "
@@ -151,8 +151,9 @@ class Placing:
             )
         for name in idle:
             if needed <= self._free(device):
-                return
+                break
             self._warm.close(name, "work.gpu_megabytes is all used")
+        return needed
 
     def _idle(self, package: ModelPackage) -> list[str]:
         """The models on the device that no job has in hand."""

@@ -24,8 +24,13 @@ class Network:
     size: int
     #: As the runner calls itself.
     description: str
-    #: Whether it is on the GPU; how much it holds there its runtime may not say.
-    on_device: bool
+    #: Bytes of the GPU's memory that it takes; None on the CPU.
+    device_size: int | None
+
+    @property
+    def on_device(self) -> bool:
+        """Whether it is on the GPU."""
+        return self.device_size is not None
 
 
 class Warm:
@@ -52,10 +57,13 @@ class Warm:
         self._open.move_to_end(name)
         return self._open[name]
 
-    def open(self, package: ModelPackage, open_runner: Callable[[], Runner], *, on_device: bool) -> None:
+    def open(
+        self, package: ModelPackage, open_runner: Callable[[], Runner], *, on_device: int | None = None
+    ) -> None:
         """Open a package's network, close what there is no room for beside it, and keep it.
 
-        Another one of the same package, which it takes the place of, is closed. Raises what `open_runner` raises.
+        `on_device`: bytes of the GPU's memory that it needs there; its runtime may know better. Another one of the
+        same package, which it takes the place of, is closed. Raises what `open_runner` raises.
         """
         name, least = package.manifest.name, package.weights.stat().st_size
         if name not in self._open:
@@ -72,7 +80,7 @@ class Warm:
             runner=runner,
             size=self._sizes[name],
             description=runner.description,
-            on_device=on_device,
+            device_size=None if on_device is None else max(runner.device_bytes, on_device),
         )
         logger.info(
             "model %s %s is loaded on %s, %.0f MB",
@@ -120,7 +128,7 @@ class Warm:
     @property
     def device_size(self) -> int:
         """Bytes of the GPU's memory that they take."""
-        return sum(network.runner.device_bytes for network in self._open.values())
+        return sum(network.device_size or 0 for network in self._open.values())
 
     @property
     def is_full(self) -> bool:

@@ -172,6 +172,7 @@ def test_the_model_that_was_not_used_for_longest_leaves_the_gpu(
         gpu_worker.accept(with_room.package(name), kept, megabytes=10)
     for name in NAMES:
         assert on(with_room, name) == GPU
+    assert with_room.warm == ("b", "c")
     with_room.close()
 
 
@@ -336,9 +337,9 @@ def test_without_a_fallback_another_failure_fails_the_job(
     clinic.shelf.close()
 
 
-def test_an_engine_that_took_the_cpu_without_a_word_is_named(folder: Path, kept: Plans) -> None:
+def test_onnxruntime_without_a_gpu_says_what_to_install(folder: Path, kept: Plans) -> None:
     device = Device(engine="onnxruntime-cuda", kept=kept, threads=1)
     shelf = Shelf([folder], threads=1, device=device)
     for _ in range(2):
-        assert ", in place of onnxruntime-cuda: ONNX Runtime finds no GPU here" in on(shelf)
+        assert ", in place of onnxruntime-cuda: this ONNX Runtime has no CUDAExecutionProvider" in on(shelf)
     shelf.close()
