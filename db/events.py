@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from db.models import Event, Instance, Series
 
 #: Kinds of which there may be thousands at once; one event says so in their place.
-_MANY = ("refused-for-space",)
+_MANY = ("refused-for-space", "fallback")
 
 
 def note(

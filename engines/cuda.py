@@ -45,8 +45,8 @@ class Device:
         """Raises DeviceError where there is no driver, one that is too old, or no GPU."""
         self._process = os.getpid()
         self._lost = ""
-        self._kernels: dict[bytes, driver.Module | None] = {}
         self._detached = False
+        self._kernels: dict[bytes, driver.Module | None] = {}
         try:
             driver.init()
             if not driver.Device.count():

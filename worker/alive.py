@@ -31,6 +31,7 @@ class Role(StrEnum):
     WORK = "work"
     SWEEP = "sweep"
     WEB = "web"
+    PLANS = "plans"
 
 
 def check(settings: Settings, role: Role) -> None:

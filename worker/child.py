@@ -7,6 +7,7 @@ import os
 import signal
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +24,15 @@ def set_apart() -> None:
     os.setpgid(0, 0)
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(_FIRST_TO_GO)
+
+
+def leave(why: str) -> NoReturn:
+    """End this process where a task ends, in order; another takes its place.
+
+    The task's message comes again, and finds nothing to do: its job has ended, or waits for another attempt.
+    """
+    logger.warning("this worker process ends: %s", why)
+    raise SystemExit(0)
 
 
 def end() -> None:

@@ -14,7 +14,12 @@ from db.base import Database
 from dicom_node import echo
 from dicom_node.results.context import NOT_PERFORMED
 from dicom_node.senders import commitment
+from engines import plans
+from engines.errors import EngineError
+from engines.package import ModelPackage
 from worker import broker, counting, edge, parameters, profiles, retention, space, steps
+from worker import device as devices
+from worker.device import Device
 from worker.errors import WorkerError
 from worker.sections import Peer
 from worker.settings import CONFIG_VARIABLE, Settings
@@ -33,13 +38,14 @@ class Finding:
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    """Look at storage, disk, database, broker, models, routes, loop guard and peers, one after the other."""
+    """Look at storage, disk, database, broker, models, GPU, routes, loop guard and peers, one after the other."""
     yield Finding(subject="configuration", healthy=True, remark=_source(settings))
     checks: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
         _storage,
         _database,
         _broker,
         _models,
+        _gpu,
         _routes,
         _guard,
         _peers,
@@ -133,6 +139,38 @@ def _models(settings: Settings) -> Iterator[Finding]:
             healthy=True,
             remark=f"{manifest.version}, digest {package.digest[:12]}",
         )
+
+
+def _gpu(settings: Settings) -> Iterator[Finding]:
+    """Where a GPU is configured: whether it can be used, and what the routes' models run on there."""
+    device = devices.of(settings)
+    if device is None:
+        return
+    fallback = settings.work.cpu_engine
+    meanwhile = f"; jobs run on {fallback} meanwhile" if fallback else "; jobs fail meanwhile (work.fallback)"
+    try:
+        yield Finding(subject="gpu", healthy=True, remark=device.in_words())
+    except EngineError as error:
+        yield Finding(subject="gpu", healthy=False, remark=f"{error}{meanwhile}")
+        return
+    if device.engine == "tensorrt":
+        for package in Shelf(settings.models).routed(settings):
+            yield _plan(package, device, meanwhile)
+
+
+def _plan(package: ModelPackage, device: Device, meanwhile: str) -> Finding:
+    """A model's plan for this GPU."""
+    name = package.manifest.name
+    again = plans.REBUILD.format(model=name)
+    try:
+        record = device.plan(package)
+    except EngineError as error:
+        return Finding(subject=f"plan {name}", healthy=False, remark=f"{error}{meanwhile}")
+    if record is not None and record.serves:
+        megabytes = f", {record.megabytes:.0f} MB" if record.megabytes is not None else ""
+        return Finding(subject=f"plan {name}", healthy=True, remark=f"{record.state}{megabytes}")
+    said = record.state if record is not None else f"there is none: `up` builds it, or {again}"
+    return Finding(subject=f"plan {name}", healthy=False, remark=f"{said}{meanwhile}")
 
 
 def _routes(settings: Settings) -> Iterator[Finding]:

@@ -33,7 +33,15 @@ def jobs(database: Database, job_ids: Sequence[int], work: Work) -> None:
         allowed = limits.of_jobs(session, job_ids, work)
         turns = priorities.of_jobs(session, job_ids)
     seconds = {job_id: math.ceil((each.hard + BACKSTOP).total_seconds()) for job_id, each in allowed.items()}
-    _send(database, "analyse", job_ids, job_rows.mark_nudged, time_limits=seconds, turns=turns)
+    _send(
+        database,
+        "analyse",
+        job_ids,
+        job_rows.mark_nudged,
+        queue=work.queue,
+        time_limits=seconds,
+        turns=turns,
+    )
 
 
 def deliveries(database: Database, delivery_ids: Sequence[int]) -> None:
@@ -66,10 +74,11 @@ def _send(
     ids: Sequence[int],
     mark: Callable[[Session, Sequence[int], datetime], None],
     *,
+    queue: str | None = None,
     time_limits: Mapping[int, int] = MappingProxyType({}),
     turns: Mapping[int, int] = MappingProxyType({}),
 ) -> None:
-    """Send one message per id, of the priority in `turns`, and remember when.
+    """Send one message per id, of the priority in `turns`, and remember when; None: to the task's own queue.
 
     A broker that is away leaves them to the sweep.
     """
@@ -81,6 +90,7 @@ def _send(
             app.send_task(
                 task,
                 args=[row_id],
+                queue=queue,
                 retry=False,
                 time_limit=time_limits.get(row_id),
                 priority=int(turns.get(row_id, Priority.ROUTINE)),

@@ -38,6 +38,9 @@ def choose(work: Work, took: Sequence[float]) -> Limits:
     if len(took) >= _ENOUGH:
         usual = _p99(took)
         soft, hard = max(_SOFT_TIMES * usual, _SOFT_LEAST), max(_HARD_TIMES * usual, _HARD_LEAST)
+    if work.on_gpu and work.cpu_engine is not None:
+        # The CPU may have to answer, which takes far longer than the GPU did.
+        soft, hard = max(soft, _SOFT_UNKNOWN), max(hard, _HARD_UNKNOWN)
     hard = hard if work.hard_seconds is None else work.hard_seconds
     soft = soft if work.soft_seconds is None else work.soft_seconds
     return Limits(soft=timedelta(seconds=min(soft, hard)), hard=timedelta(seconds=hard))

@@ -24,8 +24,8 @@ from worker.station import Station
 #: Stage durations are those of so many newest jobs.
 STAGE_WINDOW = 500
 _QUANTILES = (0.5, 0.95)
-#: Kinds of events that are there from the start; the last two are the loop guard's, by series and by image.
-_KINDS = ("rejected", "refused", troubles.FAILS, "guarded", "refused-by-guard")
+#: Kinds of events that are there from the start; two are the loop guard's, by series and by image.
+_KINDS = ("rejected", "refused", troubles.FAILS, "guarded", "refused-by-guard", "fallback")
 
 
 class RowCollector(Collector):
@@ -43,6 +43,7 @@ class RowCollector(Collector):
             stages = figures.stage_seconds(session, limit=STAGE_WINDOW)
             kept = retention.figures(session, datetime.now(UTC))
             asked = commitment_requests.count_by_state(session)
+            in_place = figures.on_fallback(session)
         yield _labelled(
             GaugeMetricFamily(
                 "secondread_build", "The version of this process; always 1.", labels=["version"]
@@ -79,8 +80,18 @@ class RowCollector(Collector):
             ),
             _with_zeros(RequestState, asked),
         )
+        yield _fallback(in_place)
         yield from _kept(kept)
         yield stage_quantiles(stages)
+
+
+def _fallback(found: figures.OnFallback | None) -> Metric:
+    """How many jobs in a row did not run on the GPU that is configured; 0 where the newest did."""
+    return GaugeMetricFamily(
+        "secondread_jobs_on_fallback",
+        "Newest jobs in a row that did not run on the GPU that is configured; 0 where the newest did.",
+        value=found.count if found is not None else 0,
+    )
 
 
 def _kept(kept: retention.Figures) -> Iterator[Metric]:

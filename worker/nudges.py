@@ -25,15 +25,17 @@ def send_again(station: Station, now: datetime) -> None:
     """Nudge about every due row whose message was never sent, and about as many more as are missing.
 
     A broker that comes back empty, and a worker that dies with a message, are found within two looks;
-    a long queue is not sent again and again because it takes its time.
+    a long queue is not sent again and again because it takes its time. What waits in the queue of a device that is
+    no longer used counts for nothing: its jobs are sent to the other's.
     """
+    analyses = station.settings.work.queue
     try:
-        waiting = broker.queue_lengths(station.settings, ["cpu", "deliver"])
+        waiting = broker.queue_lengths(station.settings, [analyses, "deliver"])
     except BrokerError as error:
         logger.warning("%s; what waits is sent when it is back", error)
         return
     with station.database.read() as session:
-        job_ids = _unheard(partial(jobs.unheard, session, now=now), waiting["cpu"], now)
+        job_ids = _unheard(partial(jobs.unheard, session, now=now), waiting[analyses], now)
         delivery_ids = _unheard(partial(deliveries.due, session, now=now), waiting["deliver"], now)
         # Who sends the last result asks at once: these are few, and not in a hurry.
         commitment_ids = commitments.due(session, now=now, nudged_before=now - ASK_AGAIN)

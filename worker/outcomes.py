@@ -12,10 +12,11 @@ from typing import Any
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from db import announcements, jobs, leases, results, studies
+from db import announcements, events, jobs, leases, results, studies
 from db.models import Job
 from db.states import JobState
 from dicom_node.errors import NO_SPACE
+from engines.errors import DeviceLost
 from worker import attempts, profiles, records
 from worker.bench import Analysis, Bench
 from worker.stopwatch import Stopwatch
@@ -57,7 +58,7 @@ def conclude(bench: Bench, job: Job, outcome: Analysis, watch: Stopwatch) -> lis
     unsent = profiles.kept_back(job.sends, sizes)
     with bench.database.write() as session:
         values: dict[str, Any] = {
-            "engine": outcome.findings.engine,
+            **records.ran_on(outcome.findings.engine),
             "seconds": watch.seconds,
             "notes": [*outcome.notes, *filter(None, unsent.values()), *profiles.left_empty(job.sends)],
             "report": asdict(outcome.report),
@@ -82,6 +83,9 @@ def conclude(bench: Bench, job: Job, outcome: Analysis, watch: Stopwatch) -> lis
         )
         if not refused:
             announcements.withdraw(session, job, now)
+        if values["fallback"]:
+            message = f"it ran on {outcome.findings.engine}"
+            events.note(session, "fallback", message, study_id=job.study_id, job_id=job.id)
         if not follow and to is JobState.DELIVERING:
             jobs.settle_delivering(session, job.id, now)
         studies.finish_if_ended(session, job.study_id, now)
@@ -124,6 +128,23 @@ def try_again(bench: Bench, job: Job, error: OSError, watch: Stopwatch) -> list[
             seconds=watch.seconds,
         )
     logger.warning("job %s is %s after attempt %s: %s", job.id, to, job.attempts, said)
+    return []
+
+
+def lose_device(bench: Bench, job: Job, error: DeviceLost, watch: Stopwatch) -> list[int]:
+    """RUNNING -> QUEUED for a while, as where a worker dies: this process can do nothing more on the GPU."""
+    trouble = attempts.Trouble(reason="worker-lost", error=str(error))
+    with bench.database.write() as session:
+        to = attempts.failed(
+            session,
+            job,
+            trouble,
+            owner=bench.owner,
+            max_attempts=bench.work.max_attempts,
+            now=datetime.now(UTC),
+            seconds=watch.seconds,
+        )
+    logger.warning("job %s is %s after attempt %s: %s", job.id, to, job.attempts, error)
     return []
 
 

@@ -25,12 +25,11 @@ from dicom_node.instance import StoredInstance
 from dicom_node.results import report
 from dicom_node.results.context import ResultContext
 from dicom_node.senders import Destination, Outcome, Verdict
-from engines.errors import EngineError
+from engines.errors import DeviceLost, EngineError
 from worker import (
     antecedents,
     completeness,
     hold,
-    inference,
     limits,
     outcomes,
     parameters,
@@ -39,6 +38,7 @@ from worker import (
     receipts,
     records,
     routing,
+    stand_in,
     subjects,
     version,
 )
@@ -183,6 +183,8 @@ def analyse(bench: Bench, job_id: int, *, send: Callable[[list[int]], None] | No
             analysis = _analyse(bench, job, series, before, watch)
     except SeriesError as error:
         return outcomes.fail(bench, job, error.reason, str(error), watch)
+    except DeviceLost as error:
+        return outcomes.lose_device(bench, job, error, watch)
     except EngineError as error:
         return outcomes.fail(bench, job, "engine", str(error), watch)
     except OSError as error:
@@ -203,9 +205,9 @@ def _analyse(
 ) -> Analysis:
     """Files -> volumes -> findings -> objects, read back."""
     package, given = bench.shelf.package(job.model), parameters.values(job.parameters)
-    with watch("load"):
-        stage = bench.shelf.stage(job.model)
-    answered = inference.answer(stage, series, watch, read=bench.lightbox.read, parameters=given)
+    answered = stand_in.answer(
+        bench.shelf, job.model, series, watch, read=bench.lightbox.read, parameters=given
+    )
     source, findings = answered.source, answered.findings
     context = ResultContext(
         source=source,

@@ -6,8 +6,8 @@ from kombu import Queue
 
 from worker import broker, settings
 
-#: Analyses on the CPU, and objects on their way out.
-QUEUES = ("cpu", "deliver")
+#: Analyses on the CPU and on the GPU (`Work.queue` says which), and objects on their way out.
+QUEUES = ("cpu", "gpu", "deliver")
 
 broker_url = broker.url(settings.load())
 broker_connection_retry_on_startup = True
@@ -30,8 +30,8 @@ accept_content = ["json"]
 
 task_queues = [Queue(name) for name in QUEUES]
 task_default_queue = "cpu"
+# Analyses go where their sender says.
 task_routes = {
-    "analyse": {"queue": "cpu"},
     "deliver": {"queue": "deliver"},
     "commit": {"queue": "deliver"},
     "answer": {"queue": "deliver"},

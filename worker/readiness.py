@@ -7,7 +7,7 @@ from functools import cache
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from db import migrate, troubles
+from db import figures, migrate, troubles
 from worker import broker, space, status, steps, views
 from worker.errors import BrokerError
 from worker.station import Station
@@ -25,6 +25,7 @@ def readiness(station: Station) -> views.Readiness:
     """Every check, in the order in which one would repair."""
     checks = [check(station) for check in _CHECKS]
     checks += _roles(station, database=checks[0])
+    checks += _gpu(station, database=checks[0])
     return views.Readiness(ready=all(check.ok for check in checks), checks=checks)
 
 
@@ -130,6 +131,25 @@ def _roles(station: Station, *, database: views.Check) -> list[views.Check]:
         else:
             checks.append(_holds(name, f"{count} alive"))
     return checks
+
+
+def _gpu(station: Station, *, database: views.Check) -> list[views.Check]:
+    """Where a GPU is configured: whether jobs run on it. They are done all the same, so that this is no failure."""
+    work = station.settings.work
+    if not work.on_gpu or not database.ok:
+        return []
+    with station.database.read() as session:
+        found = figures.on_fallback(session)
+    if found is None:
+        return [_holds("device", f"jobs run on {work.engine}")]
+    count = "the last job" if found.count == 1 else f"the last {found.count} jobs"
+    since = f"{found.since.astimezone():%Y-%m-%d %H:%M:%S}"
+    said = f"{count} ran on the fallback, since {since}: {found.sentence}"
+    return [
+        views.Check(
+            name="device", ok=True, found=said, remedy="run `secondread doctor`; nothing is lost meanwhile"
+        )
+    ]
 
 
 def _holds(name: str, found: str) -> views.Check:

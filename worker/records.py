@@ -23,8 +23,13 @@ from dicom_node.results.context import Predecessor, Report
 from engines import labels
 from engines.findings import Findings, Measurement
 from worker import parameters, profiles, routing, subjects, turns
+from worker.placing import IN_PLACE
+from worker.stand_in import BESIDE
 
 logger = logging.getLogger(__name__)
+
+#: As the column has it.
+_LONGEST_ENGINE = 128
 
 
 def attributes(path: Path) -> dict[str, Any]:
@@ -240,6 +245,16 @@ def _box(item: boxes.Placed, found: Findings) -> dict[str, Any]:
         "high": list(item.box.high),
         "size_mm": [each.value for each in boxes.measurements(item, found.geometry)[1:]],
     }
+
+
+def ran_on(engine: str) -> dict[str, str]:
+    """What a job ran on as its row has it: what answered, and the rest of the sentence where that is the fallback."""
+    if IN_PLACE not in engine:
+        return {"engine": engine[:_LONGEST_ENGINE], "fallback": ""}
+    # Of several models, the last one's comes first.
+    ends = [end for end in (engine.find(IN_PLACE), engine.find(BESIDE)) if end >= 0]
+    end = min(*ends, _LONGEST_ENGINE)
+    return {"engine": engine[:end], "fallback": engine[end:]}
 
 
 def result_object(file: ResultFile, results_root: Path) -> dict[str, Any]:

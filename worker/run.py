@@ -21,6 +21,7 @@ from engines.package import ModelPackage
 from worker import (
     casting,
     criteria,
+    device,
     folder,
     inference,
     parameters,
@@ -92,7 +93,11 @@ def run(
         return [], refused
     kind = "series" if len(package.manifest.inputs) == 1 else "study"
     opened = shelf.holding(
-        package, settings.models, engine=settings.work.engine, threads=settings.work.threads
+        package,
+        settings.models,
+        engine=settings.work.cpu_engine,
+        threads=settings.work.threads,
+        device=device.of(settings),
     )
     with closing(opened):
         stage = opened.stage(package.manifest.name)

@@ -149,16 +149,25 @@ class Web(_Section):
     port: Port = 8080
 
 
+#: What runs networks, as `engines.loader` names it; importing that would take longer than all settings do.
+Engine = Literal["openvino", "onnxruntime", "tensorrt", "onnxruntime-cuda", "onnxruntime-tensorrt"]
+_ON_THE_CPU: tuple[Engine, ...] = ("openvino", "onnxruntime")
+
+
 class Work(_Section):
     """The workers."""
 
-    engine: Literal["openvino", "onnxruntime"] = "openvino"
+    engine: Engine = "openvino"
+    #: What takes the GPU's place where it cannot be used; none: the job fails.
+    fallback: Literal["openvino", "onnxruntime", "none"] = "openvino"
     #: Analyses at the same time, each in a process of its own with its own open models.
     jobs_at_once: Annotated[int, Field(ge=1, le=64)] = 1
     #: Threads of the inference runtime in each of these processes; null: its share of the machine's cores.
     threads: Annotated[int, Field(ge=1)] | None = None
     #: What the open models of one of these processes may take; null: their share of half of the memory.
     models_megabytes: Annotated[float, Field(gt=0)] | None = None
+    #: The same for the GPU's memory; null: their share of 90 % of what is free when it is first used.
+    gpu_megabytes: Annotated[float, Field(gt=0)] | None = None
     #: What one of them may keep of the series that it read last, for other models about the same; 0: nothing.
     volumes_megabytes: Annotated[float, Field(ge=0)] = 512
     #: A job whose worker is silent for so long is taken from it.
@@ -169,6 +178,23 @@ class Work(_Section):
     #: the model took before.
     soft_seconds: Annotated[float, Field(gt=0)] | None = None
     hard_seconds: Annotated[float, Field(gt=0)] | None = None
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether networks are to run on a GPU."""
+        return self.engine not in _ON_THE_CPU
+
+    @property
+    def cpu_engine(self) -> Engine | None:
+        """What runs networks on the CPU, alone or in the GPU's place; None: nothing does."""
+        if self.on_gpu:
+            return None if self.fallback == "none" else self.fallback
+        return self.engine
+
+    @property
+    def queue(self) -> Literal["cpu", "gpu"]:
+        """Where analyses wait: a queue is a device."""
+        return "gpu" if self.on_gpu else "cpu"
 
 
 class Reports(_Section):

@@ -2,52 +2,44 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-from engines import lineage, loader
+from engines import lineage
 from engines import package as model_package
 from engines.cascade import Stage
-from engines.errors import EngineError, PackageError
+from engines.errors import EngineError, PackageError, RunnerError
 from engines.loader import Engine
 from engines.manifest import Manifest
 from engines.package import ModelPackage
 from engines.runner import Runner
-from worker import criteria, machine, routing
+from worker import criteria, routing
+from worker.device import Device
 from worker.errors import CriteriaError
-
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Warm:
-    """An open network."""
-
-    runner: Runner
-    #: By how much the process grew when it was opened; no less than its weights.
-    size: int
+from worker.placing import Placing
+from worker.settings import Settings
+from worker.warm import Warm
 
 
 class Shelf:
     """Every usable package of the configured folders; runners open on first use and stay open.
 
     Where they need more than `megabytes` together, those that were not used for longest are closed: never one
-    that is in use. A package that is broken is in `problems`, and the others work.
+    that is in use. They run on `device` where there is one and it takes them, else on `engine`; None: nothing takes
+    its place. A package that is broken is in `problems`, and the others work.
     """
 
     def __init__(
         self,
         folders: Sequence[Path],
         *,
-        engine: Engine = "openvino",
+        engine: Engine | None = "openvino",
         threads: int | None = None,
         megabytes: float | None = None,
+        device: Device | None = None,
     ) -> None:
         packages, problems = model_package.discover(folders)
         packages, self._lacking = lineage.complete(packages)
@@ -60,14 +52,8 @@ class Shelf:
                 self.packages[package.manifest.name] = package
             except CriteriaError as error:
                 self.problems.append(error)
-        self._engine = engine
-        self._threads = threads or os.cpu_count()
-        self._most = None if megabytes is None else int(megabytes * 2**20)
-        #: Those that were not used for longest first.
-        self._warm: OrderedDict[str, _Warm] = OrderedDict()
-        #: What each took when it was last opened, for those that were closed.
-        self._sizes: dict[str, int] = {}
-        self._in_use: set[str] = set()
+        self._warm = Warm(megabytes)
+        self._placing = Placing(self._warm, engine=engine, threads=threads or os.cpu_count(), device=device)
         self._working = 0
         self._lock = threading.Lock()
 
@@ -86,18 +72,27 @@ class Shelf:
         """Those of the usable packages, by name."""
         return {name: package.manifest for name, package in self.packages.items()}
 
+    def routed(self, settings: Settings) -> list[ModelPackage]:
+        """The usable packages that routes name, each after those that it needs."""
+        found: dict[str, ModelPackage] = {}
+        for name in sorted({name for route in settings.routes for name in route.run} & set(self.packages)):
+            self._with_needed(self.packages[name], found)
+        return [*found.values()]
+
+    def _with_needed(self, package: ModelPackage, found: dict[str, ModelPackage]) -> None:
+        for other in package.manifest.others:
+            self._with_needed(self.packages[other.model], found)
+        found.setdefault(package.manifest.name, package)
+
     def runner(self, name: str) -> Runner:
         """The package's runner, opened on first use. Raises EngineError."""
         package = self.package(name)
         with self._lock:
-            if self._working:
-                self._in_use.add(name)
-            if name not in self._warm:
-                self._make_room(name, max(self._sizes.get(name, 0), package.weights.stat().st_size))
-                self._open(package)
-                self._make_room(name, 0)
-            self._warm.move_to_end(name)
-            return self._warm[name].runner
+            if self._warm.get(name) is None or name not in self._warm.in_use:
+                if self._working:
+                    self._warm.in_use.add(name)
+                self._placing.place(package)
+            return self._warm.used(name).runner
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
@@ -110,20 +105,35 @@ class Shelf:
             with self._lock:
                 self._working -= 1
                 if not self._working:
-                    self._in_use.clear()
-                    self._make_room(next(reversed(self._warm), ""), 0)
+                    self._warm.in_use.clear()
+                    self._placing.end_job()
+                    self._warm.make_room(next(reversed(self._warm.names), ""), 0)
+
+    def give_way(self, error: RunnerError) -> bool:
+        """The GPU failed the job in hand: what it has there leaves it; whether another attempt is worth it.
+
+        Its stage is to be asked for again.
+        """
+        with self._lock:
+            return self._placing.give_way(error)
+
+    @property
+    def device_is_lost(self) -> bool:
+        """Whether nothing more can be done on the GPU in this process."""
+        device = self._placing.device
+        return device is not None and bool(device.lost)
 
     @property
     def warm(self) -> tuple[str, ...]:
         """The models that are open, those that were not used for longest first."""
         with self._lock:
-            return tuple(self._warm)
+            return self._warm.names
 
     @property
     def is_full(self) -> bool:
         """Whether the open models need all that they may."""
         with self._lock:
-            return self._most is not None and self._size >= self._most
+            return self._warm.is_full
 
     def stage(self, name: str) -> Stage:
         """The package with its runner and those of the models that it needs; models share what is open.
@@ -141,38 +151,7 @@ class Shelf:
     def close(self) -> None:
         """Close every open runner."""
         with self._lock:
-            for warm in self._warm.values():
-                warm.runner.close()
-            self._warm.clear()
-
-    @property
-    def _size(self) -> int:
-        return sum(warm.size for warm in self._warm.values())
-
-    def _open(self, package: ModelPackage) -> None:
-        """Open a package's network, and note what it takes."""
-        name, before = package.manifest.name, machine.resident_bytes()
-        runner = loader.open_runner(package, engine=self._engine, threads=self._threads)
-        # Memory that a closed model left to the process is used again without growing it.
-        size = max(machine.resident_bytes() - before, package.weights.stat().st_size)
-        self._sizes[name] = max(size, self._sizes.get(name, 0))
-        self._warm[name] = _Warm(runner=runner, size=self._sizes[name])
-        logger.info(
-            "model %s %s is loaded on %s, %.0f MB",
-            name,
-            package.manifest.version,
-            runner.description,
-            size / 2**20,
-        )
-
-    def _make_room(self, name: str, needed: int) -> None:
-        """Close idle models until there is room for `needed` bytes more, or `name` is all that is left."""
-        while self._most is not None and self._size + needed > self._most:
-            idle = next((each for each in self._warm if each not in self._in_use | {name}), None)
-            if idle is None:
-                return
-            self._warm.pop(idle).runner.close()
-            logger.info("model %s is closed: work.models_megabytes is all used", idle)
+            self._warm.close_all()
 
 
 def find(folders: Sequence[Path], model: str) -> ModelPackage:
@@ -183,11 +162,16 @@ def find(folders: Sequence[Path], model: str) -> ModelPackage:
 
 
 def holding(
-    package: ModelPackage, beside: Sequence[Path], *, engine: Engine = "openvino", threads: int | None = None
+    package: ModelPackage,
+    beside: Sequence[Path],
+    *,
+    engine: Engine | None = "openvino",
+    threads: int | None = None,
+    device: Device | None = None,
 ) -> Shelf:
     """A shelf with this package and all that it needs, which is looked for in `beside` and next to it."""
     further = (*beside, package.folder.resolve().parent) if package.manifest.others else ()
-    return Shelf((package.folder, *further), engine=engine, threads=threads)
+    return Shelf((package.folder, *further), engine=engine, threads=threads, device=device)
 
 
 def input_rules(package: ModelPackage) -> tuple[routing.InputRule, ...]:

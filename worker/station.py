@@ -12,8 +12,9 @@ from db.base import Database
 from dicom_node import senders
 from dicom_node.results import rehearsal
 from dicom_node.senders import Destination, commitment
+from engines.errors import EngineError
 from engines.runner import usable_cores
-from worker import child, criteria, logs, machine, profiles, routing
+from worker import child, criteria, device, logs, machine, profiles, routing
 from worker import settings as configuration
 from worker.bench import Bench, Post
 from worker.errors import WorkerError
@@ -86,7 +87,8 @@ def open_station(settings: Settings) -> Station:
         database=Database(settings.database_url),
         shelf=Shelf(
             settings.models,
-            engine=settings.work.engine,
+            engine=settings.work.cpu_engine,
+            device=device.of(settings),
             threads=settings.work.threads or max(1, usable_cores() // settings.work.jobs_at_once),
             megabytes=_room_for_models(settings.work),
         ),
@@ -175,7 +177,10 @@ def _warm(opened: Station) -> None:
         if opened.shelf.is_full:
             logger.info("model %s is loaded when it is first needed: work.models_megabytes is all used", name)
             continue
-        opened.shelf.stage(name)
+        try:
+            opened.shelf.stage(name)
+        except EngineError as error:
+            logger.warning("model %s cannot be loaded, its jobs will fail: %s", name, error)
     try:
         rehearsal.rehearse()
     except OSError:

@@ -90,7 +90,7 @@ def _job_values(row: Job) -> dict[str, Any]:
         "age_seconds": round((end - row.created_at).total_seconds(), 1),
         "reason": row.reason,
         "error": row.error,
-        "engine": row.engine,
+        "engine": row.engine + row.fallback,
     }
 
 

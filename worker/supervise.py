@@ -81,7 +81,7 @@ class Child:
                 list(self.role.command),
                 env={**os.environ, **self.role.environment},
                 stdin=subprocess.DEVNULL,
-                preexec_fn=partial(_die_with_parent, os.getpid()) if sys.platform == "linux" else None,
+                preexec_fn=partial(die_with_parent, os.getpid()) if sys.platform == "linux" else None,
                 # Ctrl-C reaches the supervisor, which stops its children in order.
                 start_new_session=True,
             )
@@ -199,7 +199,7 @@ def _ending(code: int) -> str:
     return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
-def _die_with_parent(parent: int) -> None:
+def die_with_parent(parent: int) -> None:
     """Have the kernel stop this child when its parent dies, however it dies (prctl(2))."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:

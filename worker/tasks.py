@@ -7,7 +7,7 @@ from functools import partial
 
 from sqlalchemy.exc import OperationalError
 
-from worker import commitment_answers, enqueue, outcomes, pipeline, station
+from worker import child, commitment_answers, enqueue, outcomes, pipeline, station
 from worker.app import app
 
 logger = logging.getLogger(__name__)
@@ -27,6 +27,8 @@ def analyse(job_id: int) -> None:
         # A job that nobody foresaw must end with a recorded reason, not with a worker.
         logger.exception("job %s ended in an unexpected error", job_id)
         outcomes.give_up(here.bench, job_id, error)
+    if here.shelf.device_is_lost:
+        child.leave("the GPU is lost to it, and a new process may have it")
 
 
 @app.task(name="deliver")

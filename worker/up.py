@@ -145,11 +145,16 @@ def roles(settings: Settings) -> list[Role]:
             command=[*own, "work", "--queue", queue, "--concurrency", str(concurrency)],
             environment={ROLE_VARIABLE: queue},
         )
-        for queue, concurrency in (("cpu", settings.work.jobs_at_once), ("deliver", senders(settings)))
+        for queue, concurrency in (
+            (settings.work.queue, settings.work.jobs_at_once),
+            ("deliver", senders(settings)),
+        )
     ]
-    made += [
-        Role(name=name, command=[*own, name], environment={ROLE_VARIABLE: name}) for name in ("sweep", "web")
-    ]
+    names = ["sweep", "web"]
+    if settings.work.engine == "tensorrt":
+        # What serves meanwhile is the fallback.
+        names.append("plans")
+    made += [Role(name=name, command=[*own, name], environment={ROLE_VARIABLE: name}) for name in names]
     return made
 
 
@@ -174,7 +179,8 @@ def _wait_until_ready(
     settings: Settings, database: Database, started_at: datetime, stop: threading.Event
 ) -> None:
     """Wait for a sign of life from every role. Raises WorkerError naming those that give none."""
-    wanted = {"listen": settings.node.processes, "cpu": 1, "deliver": 1, "sweep": 1, "web": 1}
+    wanted = {"listen": settings.node.processes}
+    wanted |= dict.fromkeys((settings.work.queue, "deliver", "sweep", "web"), 1)
 
     def missing() -> list[str]:
         with database.read() as session:

@@ -263,7 +263,7 @@ class Check(View):
     ok: bool
     #: What was found.
     found: str
-    #: What to do; "" where it holds.
+    #: What to do; "" where it holds, and there is nothing to be done.
     remedy: str
 
 

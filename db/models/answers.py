@@ -107,6 +107,8 @@ class Job(Base):
     error: Mapped[str] = mapped_column(Text, default="")
     #: Which engine answered.
     engine: Mapped[str] = mapped_column(String(128), default="")
+    #: The rest of that sentence where it took the GPU's place, or one did that a model needs: which, and why.
+    fallback: Mapped[str] = mapped_column(Text, default="", server_default="")
     #: Seconds per stage.
     seconds: Mapped[dict[str, Any] | None]
     #: What was odd about the series but did not stop it.

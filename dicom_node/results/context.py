@@ -36,6 +36,11 @@ _OFFSET = re.compile("[+-][0-9]{2}[0-5][0-9]")
 #: Largest value of an IS element (PS3.5 Table 6.2-1).
 _IS_MAXIMUM = 2**31 - 1
 
+#: Characters that no text may hold (PS3.5 6.1.3), or that show nothing.
+_CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f]")
+#: Of the sentence that says what an answer was made on.
+_LONGEST_ENGINE = 600
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
@@ -201,9 +206,19 @@ class ResultContext(Provenance):
         return self.source.instances
 
     @property
+    def ran_on(self) -> str:
+        """The backend as objects say it: one line, not endless; a reason in it may quote a library's own words.
+
+        No backslash, which parts values (PS3.5 6.2) and which highdicom takes in no text.
+        """
+        line = _CONTROL.sub(" ", self.engine.encode("utf-8", "replace").decode()).replace("\\", "/")
+        line = " ".join(line.split())
+        return line if len(line) <= _LONGEST_ENGINE else line[: _LONGEST_ENGINE - 3].rstrip() + "..."
+
+    @property
     def part(self) -> str:
         """The algorithm answered."""
-        return f"Algorithm that analysed the images, on {self.engine}"
+        return f"Algorithm that analysed the images, on {self.ran_on}"
 
     @property
     def replaced_documents(self) -> tuple[Report, ...]:

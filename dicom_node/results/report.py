@@ -254,5 +254,5 @@ def _model(context: ResultContext, words: Wording) -> str:
         version=model.version,
         manufacturer=model.manufacturer,
         digest=model.digest[:12],
-        engine=context.engine,
+        engine=context.ran_on,
     )

@@ -158,12 +158,14 @@ def _describe(context: ResultContext, segment: Segment) -> SegmentDescription:
 
 def algorithm(context: ResultContext) -> highdicom.AlgorithmIdentificationSequence:
     """Which algorithm, with the runtime that it ran on (PS3.3 Table 10-19)."""
+    # highdicom joins parameters, and takes them apart, by these.
+    engine = context.ran_on.replace(",", ";").replace("=", ":")
     return highdicom.AlgorithmIdentificationSequence(
         name=context.model.name,
         family=codes.concept(codes.ARTIFICIAL_INTELLIGENCE),
         version=context.model.version,
         source=context.model.manufacturer,
-        parameters={"engine": context.engine, "digest": f"sha256:{context.model.digest}"},
+        parameters={"engine": engine, "digest": f"sha256:{context.model.digest}"},
     )
 
 

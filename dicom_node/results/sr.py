@@ -131,7 +131,7 @@ def algorithm(context: ResultContext) -> sr.AlgorithmIdentification:
         name=context.model.name,
         version=context.model.version,
         parameters=[
-            f"engine: {context.engine}",
+            f"engine: {context.ran_on}",
             f"digest: sha256:{context.model.digest}",
             *context.model.parts,
             *(f"{name}: {json.dumps(value)}" for name, value in sorted(context.parameters.items())),

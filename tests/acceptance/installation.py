@@ -72,6 +72,8 @@ class Installation:
     web_port: int
     #: What may stand in no log: names and identifiers of every patient that was sent.
     tokens: set[str] = field(default_factory=set)
+    #: Beside the environment of these tests.
+    more: Mapping[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
 
     # What a user asks
@@ -85,7 +87,7 @@ class Installation:
             check=False,
             timeout=timeout,
             cwd=self.folder,
-            env=environment(),
+            env=environment(**self.more),
         )
 
     def ask(self, *arguments: object) -> Any:
@@ -179,7 +181,7 @@ class Installation:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 cwd=self.folder,
-                env=environment(),
+                env=environment(**self.more),
             )
         assert self.process.stdout is not None
         assert self.process.stdout.readline() == b"secondread is ready\n", self.log
@@ -207,7 +209,7 @@ class Installation:
                 stdout=log,
                 stderr=log,
                 cwd=self.folder,
-                env=environment(),
+                env=environment(**self.more),
             )
         try:
             yield process

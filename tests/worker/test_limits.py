@@ -35,6 +35,12 @@ def test_by_what_the_model_took(took: list[float], expected: tuple[float, float]
     assert seconds(Work(), took) == expected
 
 
+def test_a_gpu_s_history_does_not_bound_the_cpu_that_takes_its_place() -> None:
+    assert seconds(Work(engine="tensorrt"), [2.0] * 200) == (600, 3600)
+    assert seconds(Work(engine="tensorrt"), [1000.0] * 200) == (3000, 10000)
+    assert seconds(Work(engine="tensorrt", fallback="none"), [2.0] * 200) == (60, 600)
+
+
 def test_what_is_configured_wins() -> None:
     assert seconds(Work(hard_seconds=5), [2.0] * 200) == (5, 5)
     assert seconds(Work(soft_seconds=7), [2.0] * 200) == (7, 600)

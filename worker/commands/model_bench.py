@@ -43,7 +43,7 @@ def bench(
             package,
             path,
             beside=settings.models,
-            engine=settings.work.engine,
+            engine=settings.work.cpu_engine or "openvino",
             threads=settings.work.threads,
             rounds=repeats,
             progress=lambda number: progress.update(task, completed=number + 1),

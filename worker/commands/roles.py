@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
+from collections.abc import Callable
 from contextlib import closing
-from typing import Annotated
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from db import events
 from worker import alive as living
 from worker import edge, heartbeat, logs, supervise
 from worker.edge import ConfigOption, DataOption
 from worker.logs import ROLE_VARIABLE
 
+if TYPE_CHECKING:
+    from worker.plan_keeper import Prepare
+    from worker.settings import Settings
+    from worker.station import Station
+
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
-    for command in (up, listen, work, sweep, web, alive):
+    for command in (up, listen, work, sweep, web, plans, alive):
         app.command()(command)
 
 
@@ -43,7 +52,8 @@ def work(
     config: ConfigOption = None,
     data: DataOption = None,
     queue: Annotated[
-        list[str] | None, typer.Option(help="A queue to take: cpu, deliver. Default: both.")
+        list[str] | None,
+        typer.Option(help="A queue to take: cpu, gpu, deliver. Default: that of work.engine, and deliver."),
     ] = None,
     concurrency: Annotated[
         int | None, typer.Option(min=1, help="Worker processes. Default: work.jobs_at_once.")
@@ -63,7 +73,7 @@ def work(
         "--quiet",
         "worker",
         "--queues",
-        ",".join(queue or QUEUES),
+        ",".join(queue or (settings.work.queue, "deliver")),
         "--concurrency",
         str(concurrency or settings.work.jobs_at_once),
     ]
@@ -83,6 +93,49 @@ def sweep(config: ConfigOption = None, data: DataOption = None) -> None:
     logs.set_up(os.environ.get(ROLE_VARIABLE, "sweep"))
     with closing(station.open_station(settings)) as opened:
         sweeping.run(opened, supervise.stop_on_signals())
+
+
+def plans(
+    config: ConfigOption = None,
+    data: DataOption = None,
+    once: Annotated[
+        bool, typer.Option("--once", help="Look once; 1 where something is to be tried again.")
+    ] = False,
+) -> None:
+    """Build and compare the plans for the GPU that the routes' models lack, now and then."""
+    from worker import plan_keeper, station
+
+    settings = edge.load(config, data)
+    logs.set_up(os.environ.get(ROLE_VARIABLE, "plans"))
+    # Everything else goes first.
+    os.nice(plan_keeper.NICENESS)
+    with closing(station.open_station(settings)) as opened:
+        if once:
+            raise typer.Exit(
+                0 if plan_keeper.look(settings, _prepare(settings), _teller(opened)) else edge.FAILED
+            )
+        with heartbeat.Heartbeat(opened, "plans"):
+            command = [sys.executable, "-m", "worker.cli", "plans", "--once"]
+            plan_keeper.keep(command, supervise.stop_on_signals())
+
+
+def _prepare(settings: Settings) -> Prepare:
+    """The parity gate's way to a plan; one thread, beside the work."""
+    from engines.plans import Plans
+    from worker import gate
+
+    kept = Plans(folder=settings.plans)
+    return partial(gate.prepare, kept=kept, beside=settings.models, threads=1)
+
+
+def _teller(here: Station) -> Callable[[str], None]:
+    """Writes an event; the same one again after an hour only."""
+
+    def tell(text: str) -> None:
+        with here.database.write() as session:
+            events.note_once(session, "plan", text)
+
+    return tell
 
 
 def web(config: ConfigOption = None, data: DataOption = None) -> None:
