@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -89,7 +90,10 @@ def _sanitised(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.peer("c++")
-def test_they_stay_within_what_is_allocated() -> None:
+def test_they_stay_within_what_is_allocated(tmp_path: Path) -> None:
     inside, outside = (_sanitised("-c", _LOOK.format(ptx=str(PTX), count=count)) for count in (1000, 1001))
     assert inside.returncode == 0, inside.stderr[-3000:]
     assert outside.returncode == 99 and "heap-buffer-overflow" in outside.stderr
+    done = _sanitised("-m", "tests.engines.windows_on_device", str(tmp_path))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert all(count > 0 for count in json.loads(done.stdout))
