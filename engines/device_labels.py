@@ -1,15 +1,10 @@
-"""A label map that is made on the GPU: the windows' logits never leave it, only their labels do.
-
-The kernels (kernels/labels.cu) do what `window_sums` and `postprocess` do on the host. They run on a stream of their
-own, in the order of the windows, beside the network's next windows.
-"""
+"""Sums of logits on the GPU become labels, as `postprocess` has it on the host, and the labels come to the host."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,25 +12,22 @@ import numpy as np
 from numpy.typing import NDArray
 from pycuda import driver
 
-from engines import placement, tiling
+from engines import tiling
 from engines.cuda import OnDevice
-from engines.device_memory import Memory, ptx
+from engines.device_memory import Memory
 from engines.device_sums import DeviceSums
 from engines.errors import OutputError
 from engines.manifest_tiling import Tiling
 from engines.volume import Region
 from engines.way_back import WayBack, Weights
-from engines.window_sums import TOO_LARGE, background_of, weights_for, without_padding
-from engines.windows import Network, Window
+from engines.window_sums import TOO_LARGE, without_padding
+from engines.windows import Window
 
 if TYPE_CHECKING:
-    from engines.trt import TensorRTRunner
+    pass
 
 #: Slices of labels that are copied to the host at a time.
 _MOST_SLICES = 32
-
-#: Of the device's free memory, what may be taken.
-_SHARE = 0.9
 
 #: As the kernels number them.
 _ACTIVATIONS = {"none": 0, "softmax": 1, "sigmoid": 2}
@@ -58,78 +50,6 @@ class Wanted:
     background: Sequence[float]
     #: What of the network's grid the image is.
     inner: Region
-
-
-def fill(
-    runner: TensorRTRunner,
-    feeds: Mapping[str, NDArray[np.float32]],
-    wanted: Wanted,
-    *,
-    constants: Mapping[str, NDArray[Any]],
-    progress: Callable[[float], None] | None = None,
-) -> bool:
-    """Run the network over `feeds` as `tiling.sweep` does, and fill the label map; False, with nothing done, where the
-    device cannot: its memory does not suffice, its driver is older than the kernels, or the plan answers otherwise.
-
-    Raises OutputError where the network answers with what is not finite, DeviceError.
-    """
-    layout = placement.plan(tiling.shape3(feeds), wanted.tiling)
-    network = tiling.network_for(runner, wanted.tiling, constants)
-    if not _fits(runner, wanted, (network.batch, wanted.classes, *layout.patch)):
-        return False
-    with runner.device.current(), ExitStack() as held:
-        kernels = runner.device.kernels(ptx())
-        if kernels is None:
-            return False
-        padded = tiling.padded_for(feeds, layout, wanted.tiling)
-        shape = tiling.shape3(padded, wanted.tiling.context)
-        sums = DeviceSums(
-            classes=wanted.classes,
-            shape=shape,
-            layout=layout,
-            weights=weights_for(shape, layout, wanted.tiling),
-            background=background_of(wanted.classes, wanted.background),
-        )
-        labels = DeviceLabels(wanted, sums)
-        memory = Memory(kernels, {**sums.sizes, **labels.sizes}, {**sums.constants, **labels.constants})
-        try:
-            if memory.nbytes > _SHARE * driver.mem_get_info()[0]:
-                return False
-            memory.allocate(held)
-        except driver.MemoryError:
-            # Another process was faster.
-            return False
-        runner.note_labels(memory.nbytes)
-        labels.begin(memory)
-        _run(runner, labels, network, padded, layout.windows, progress)
-    return True
-
-
-def _run(
-    runner: TensorRTRunner,
-    labels: DeviceLabels,
-    network: Network,
-    arrays: Mapping[str, NDArray[np.float32]],
-    windows: Sequence[Window],
-    progress: Callable[[float], None] | None,
-) -> None:
-    """All windows, then what is left."""
-
-    def infer(batches: Iterator[Mapping[str, NDArray[Any]]]) -> Iterator[OnDevice]:
-        return runner.each_on_device(batches, labels.name)
-
-    # Closed at once where something goes wrong: the network's own streams are then waited for.
-    with closing(network.each(arrays, windows, infer, progress=progress)) as answers:
-        for (chosen, count), answer in answers:
-            labels.add(answer, chosen, count)
-    labels.end()
-
-
-def _fits(runner: TensorRTRunner, wanted: Wanted, shape: tuple[int, ...]) -> bool:
-    """Whether the plan answers with logits in float32 of `shape`; in 2D, of one slice, without its axis."""
-    (spec,) = (one for one in runner.outputs if one.name == wanted.output_name)
-    flat = (*shape[:2], *shape[3:]) if shape[2] == 1 else shape
-    return spec.dtype == np.float32 and spec.shape in (shape, flat)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +75,10 @@ class DeviceLabels:
         )
         self._layers = list(self._planned())
         self._done = 0
+        self._waiting: list[_Turn] = []
+        self._turns: Iterator[_Turn] = iter(())
+        #: That the network has answered, and that its answer is added up.
+        self._events: tuple[driver.Event, ...] = ()
         most = max(len(layer.ready) for layer in self._layers)
         self._chunk = (max(1, min(_MOST_SLICES, most)), *wanted.mask.shape[1:])
 
@@ -189,18 +113,28 @@ class DeviceLabels:
     def begin(self, memory: Memory) -> None:
         """Work in `memory`."""
         self._memory = memory
-        self._answered, self._added = driver.Event(), driver.Event()
+        self._events = (driver.Event(), driver.Event())
         kind = self._wanted.mask.dtype
         self._turns = itertools.cycle(
             [_Turn(self._chunk, kind, address) for address in memory.at("labels 0", "labels 1")]
         )
-        self._waiting: list[_Turn] = []
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes on the device, with the sums."""
+        return self._memory.nbytes
+
+    def free(self) -> None:
+        """Give back what `begin` took; nothing may be queued that uses it."""
+        self._waiting.clear()
+        self._turns = iter(())
+        self._events = ()
 
     def add(self, answer: OnDevice, windows: Sequence[Window], count: int) -> None:
         """Add up a batch's windows, once the network has answered; `count` windows were in the call."""
-        stream = self._memory.stream
-        self._answered.record(answer.stream)
-        stream.wait_for_event(self._answered)
+        stream, (answered, added) = self._memory.stream, self._events
+        answered.record(answer.stream)
+        stream.wait_for_event(answered)
         self._sums.look(self._memory, answer.address, count)
         size = self._sums.classes * self._sums.patch * 4
         for number, window in enumerate(windows):
@@ -208,8 +142,8 @@ class DeviceLabels:
                 self._finish()
             self._sums.add(self._memory, answer.address + number * size, window)
         # The network may then overwrite it.
-        self._added.record(stream)
-        answer.stream.wait_for_event(self._added)
+        added.record(stream)
+        answer.stream.wait_for_event(added)
 
     def end(self) -> None:
         """Finish the layers that are left, and take all labels. Raises OutputError."""

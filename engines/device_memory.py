@@ -41,6 +41,7 @@ class Memory:
         self._constants = constants
         self._sizes = {**sizes, **{name: array.nbytes for name, array in constants.items()}}
         self._addresses: dict[str, int] = {}
+        self._pinned: list[NDArray[Any]] = []
 
     @property
     def nbytes(self) -> int:
@@ -50,13 +51,14 @@ class Memory:
     def allocate(self, held: ExitStack) -> None:
         """Take it, filled with 0; `held` gives it back, once what is queued is done. Raises pycuda's errors."""
         self.stream = driver.Stream()
+        held.callback(self._free)
         for name, size in self._sizes.items():
             allocated = driver.mem_alloc(size)
             held.callback(allocated.free)
             self._addresses[name] = int(allocated)
         held.callback(self.stream.synchronize)
         # The copies are made from these, later.
-        self._pinned = [
+        self._pinned += [
             driver.pagelocked_empty(array.shape, array.dtype) for array in self._constants.values()
         ]
         for (name, array), pinned in zip(self._constants.items(), self._pinned, strict=True):
@@ -65,6 +67,10 @@ class Memory:
         for name, size in self._sizes.items():
             if name not in self._constants:
                 self.clear(name, 0, size)
+
+    def _free(self) -> None:
+        self._pinned.clear()
+        del self.stream
 
     def at(self, *names: str) -> list[int]:
         """Addresses; 0 of what there is not."""

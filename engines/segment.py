@@ -63,10 +63,11 @@ def _made_on_device(
     if case.members or not case.runner.leaves_on_device:
         return False
     # Such a runner is there, so pycuda is.
-    from engines import device_labels, trt
+    from engines import device_sweep, trt
+    from engines.device_labels import Wanted
 
     assert isinstance(case.runner, trt.TensorRTRunner)
-    wanted = device_labels.Wanted(
+    wanted = Wanted(
         mask=mask,
         way=way,
         tiling=case.package.manifest.windows,
@@ -76,7 +77,7 @@ def _made_on_device(
         inner=case.seen.inner,
     )
     with case.clock.stage("infer"):
-        return device_labels.fill(
+        return device_sweep.fill(
             case.runner, case.seen.arrays, wanted, constants=case.prompts, progress=case.report
         )
 

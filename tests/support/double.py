@@ -22,6 +22,7 @@ _OURS = (
     "engines.device_memory",
     "engines.device_sums",
     "engines.device_labels",
+    "engines.device_sweep",
 )
 _THEIRS = ("pycuda", "tensorrt", "cuda")
 
