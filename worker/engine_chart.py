@@ -33,6 +33,6 @@ def draw(pace: EnginesPace, path: Path) -> None:
         sheet.text((_WIDTH - 20, top + _ROW // 2 + 4), stages, colour=QUIET, size=14, anchor="rm")
         row = top + _ROW - 6
         latency.draw(sheet, row, _ROW, each.p50, f"{1000 * each.p50:.3g}", beyond=each.p99)
-        times = f"{each.per_second:.3g}, {each.speed_up:.1f} x reference"
+        times = f"{each.per_second:.1f}, {each.speed_up:.1f} x reference"
         throughput.draw(sheet, row, _ROW, each.per_second, times, colour=ORANGE)
     sheet.save(path)
