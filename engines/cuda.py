@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,7 @@ class Device:
         self._process = os.getpid()
         self._lost = ""
         self._detached = False
+        self._kernels: dict[bytes, driver.Module | None] = {}
         try:
             driver.init()
             if not driver.Device.count():
@@ -99,6 +101,17 @@ class Device:
             free, total = driver.mem_get_info()
             return int(free), int(total)
 
+    def kernels(self, ptx: bytes) -> driver.Module | None:
+        """Kernels, which the driver compiles when they are first asked for; None where it is older than their PTX."""
+        if ptx not in self._kernels:
+            try:
+                self._kernels[ptx] = driver.module_from_buffer(ptx)
+            except driver.Error as error:
+                if isinstance(meant := self._meant(error), DeviceLost):
+                    raise meant from error
+                self._kernels[ptx] = None
+        return self._kernels[ptx]
+
     def _meant(self, error: driver.Error) -> DeviceError:
         """The error as one of ours: which of them, the device itself says."""
         if isinstance(error, driver.MemoryError):
@@ -114,6 +127,14 @@ class Device:
         """Note that nothing more can be done on the device in this process; the error to raise."""
         self._lost = self._lost or f"{self.name} is lost to this process: {reason}"
         return DeviceLost(self._lost)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OnDevice:
+    """An array that is on the device once what `stream` has queued is done."""
+
+    address: int
+    stream: driver.Stream
 
 
 class Buffer:

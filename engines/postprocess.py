@@ -13,19 +13,15 @@ import scipy.sparse
 import scipy.special
 from numpy.typing import NDArray
 
-from engines import lattice
 from engines.errors import OutputError
-from engines.resampling import axis_weights
 from engines.slabs import spread
+from engines.way_back import WayBack, Weights
 
 #: How far a probability may be outside 0 to 1 for rounding.
 _ROUNDING = 1e-4
 
 #: Rows and columns of the source that are filled at a time.
 _TILE = 128
-
-#: Interpolation along one axis; None where nothing changes.
-Weights = scipy.sparse.csr_matrix | None
 
 #: What interpolated values are rounded with.
 Rounding = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -68,30 +64,31 @@ class Backward:
         """
         self._mask = mask
         self._probabilities = probabilities
-        self._shape = shape
         self._threads = threads
         self._rounded = _to_half if halves else _as_it_is
-        # No anti-aliasing: a label belongs to a voxel's centre, and a thin structure must not fade.
-        self._along, self._rows, self._columns = matrices or [
-            _weights(own, wanted, step, nearest=interpolate == "labels")
-            for own, wanted, step in zip(shape, mask.shape, steps, strict=True)
-        ]
-        self._row_tiles = _tiles(self._rows, mask.shape[1])
-        self._column_tiles = _tiles(self._columns, mask.shape[2])
-        # Where labels are what is brought over, only the order of the values matters.
-        needed = interpolate == "probabilities" or (interpolate == "labels" and bool(probabilities))
+        self.way = way = WayBack.to(
+            mask.shape,
+            shape,
+            activation=activation,
+            interpolate=interpolate,
+            steps=steps,
+            matrices=matrices,
+            numbers=numbers,
+            probabilities=bool(probabilities),
+            halves=halves,
+        )
+        self._row_tiles = _tiles(way.rows, mask.shape[1])
+        self._column_tiles = _tiles(way.columns, mask.shape[2])
         self._activate = _ACTIVATIONS[activation]
-        self._early = needed and not self._unchanged
-        self._regions = tuple(numbers) if activation == "sigmoid" else ()
         self._next = 0
         self._held: NDArray[np.float32] | None = None
 
     def write(self, start: int, logits: NDArray[np.float32]) -> None:
         """Take the slab (classes, slices, rows, columns) whose first slice is `start`."""
-        values = self._activate(logits) if self._early else logits
+        values = self._activate(logits) if self.way.early else logits
         held = self._held
         stop = start + values.shape[1]
-        ready = self._ready(stop)
+        ready = self.way.ready(self._next, stop)
 
         def slice_at(tap: int) -> NDArray[np.float32]:
             if tap >= start:
@@ -100,7 +97,7 @@ class Backward:
             return held
 
         def fill(index: int) -> None:
-            plane = _between(slice_at, self._taps(index))
+            plane = _between(slice_at, self.way.taps(index))
             self._plane(plane, self._mask[index])
             if self._probabilities:
                 self._share(index, plane)
@@ -109,20 +106,15 @@ class Backward:
         self._next = ready
         self._held = values[:, -1].copy()
 
-    @property
-    def _unchanged(self) -> bool:
-        """Whether model and source have the same grid."""
-        return self._along is None and self._rows is None and self._columns is None
-
     def _share(self, index: int, plane: NDArray[np.float32]) -> None:
         """Fill source slice `index` of the probabilities. Raises OutputError where they are none."""
         numbers = list(self._probabilities)
-        channels = [self._regions.index(number) for number in numbers] if self._regions else numbers
-        if self._early:
-            shares = _enlarged(plane[channels], self._rows, self._columns).transpose(1, 2, 0)
+        channels = [self.way.regions.index(number) for number in numbers] if self.way.regions else numbers
+        if self.way.early:
+            shares = _enlarged(plane[channels], self.way.rows, self.way.columns).transpose(1, 2, 0)
         else:
             # What one class's probability is takes all of them; a plane of each is as much as there ever is.
-            whole = _enlarged(plane, self._rows, self._columns).transpose(1, 2, 0)
+            whole = _enlarged(plane, self.way.rows, self.way.columns).transpose(1, 2, 0)
             shares = self._activate(whole)[channels]
         # What the weights of an interpolation sum up to is 1 to the last digits only.
         if not (shares.min() >= -_ROUNDING and shares.max() <= 1 + _ROUNDING):
@@ -133,30 +125,12 @@ class Backward:
         for number, share in zip(numbers, shares, strict=True):
             np.clip(share, 0, 1, out=self._probabilities[number][index])
 
-    def _taps(self, index: int) -> list[tuple[int, float]]:
-        """The model slices that source slice `index` lies between, and their weights."""
-        if self._along is None:
-            return [(index, 1.0)]
-        begin, end = self._along.indptr[index], self._along.indptr[index + 1]
-        return list(
-            zip(self._along.indices[begin:end].tolist(), self._along.data[begin:end].tolist(), strict=True)
-        )
-
-    def _ready(self, stop: int) -> int:
-        """How many source slices need no model slice at or after `stop`."""
-        if stop == self._shape[0]:
-            return int(self._mask.shape[0])
-        ready = self._next
-        while ready < len(self._mask) and max(tap for tap, _ in self._taps(ready)) < stop:
-            ready += 1
-        return ready
-
     def _plane(self, values: NDArray[np.float32], labels: NDArray[Any]) -> None:
         """Fill `labels`, one source plane, from (classes, rows, columns) on the model grid, tile by tile."""
         for rows, columns in itertools.product(self._row_tiles, self._column_tiles):
             tile = values[:, rows.taken, columns.taken]
             out = labels[rows.made, columns.made]
-            if self._regions:
+            if self.way.regions:
                 self._inside(tile, rows.weights, columns.weights, out)
                 continue
             kept = candidates(tile, self._rounded)
@@ -171,9 +145,9 @@ class Backward:
         self, values: NDArray[np.float32], rows: Weights, columns: Weights, out: NDArray[Any]
     ) -> None:
         """Labels of a tile where channels are regions: the last one that is beyond one half."""
-        half = 0.5 if self._early else 0.0
+        half = 0.5 if self.way.early else 0.0
         out[...] = 0
-        for number, region in zip(self._regions, values, strict=True):
+        for number, region in zip(self.way.regions, values, strict=True):
             if region.max() > half:
                 out.T[_enlarged(region[None], rows, columns)[:, 0] > half] = number
 
@@ -199,19 +173,6 @@ def _tiles(weights: Weights, length: int) -> list[_Tile]:
         taken = slice(int(part.indices.min()), int(part.indices.max()) + 1)
         tiles.append(_Tile(made=made, taken=taken, weights=part[:, taken].tocsr()))
     return tiles
-
-
-def _weights(
-    own: int, wanted: int, step: float | None, *, nearest: bool
-) -> scipy.sparse.csr_matrix[np.float32] | None:
-    """From the model's voxels to the source's along one axis; `step` is the other way, as preprocessing has it."""
-    inverse = None if step is None else 1 / step
-    if nearest:
-        # One value of weight 1 for each voxel: the largest there is the nearest voxel's label.
-        return lattice.nearest(own, wanted, inverse)
-    if inverse is None:
-        return axis_weights(own, wanted, antialias=False)
-    return lattice.linear(own, wanted, inverse)
 
 
 def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:

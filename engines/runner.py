@@ -38,8 +38,10 @@ class Runner(ABC):
     """
 
     _open = False
-    #: Device memory that the open network holds, in bytes; none on a CPU.
+    #: Device memory that the open network holds, in bytes, and what its label maps took at most; none on a CPU.
     device_bytes = 0
+    #: Whether answers can be left on a device (engines/trt.py: `each_on_device`).
+    leaves_on_device = False
 
     def __init__(
         self, *, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], description: str

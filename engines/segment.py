@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines import components, ensemble, fit, grids, labels, pad, postprocess, preprocess, splines
+from engines import components, ensemble, fit, grids, labels, pad, postprocess, preprocess, splines, way_back
 from engines.answer import Answer, Case
 from engines.findings import NO_UNIT, PROBABILITY, Map
 from engines.manifest_outputs import Label, SegmentationOutput
@@ -44,15 +44,41 @@ def answer(case: Case) -> Answer:
         halves=output.precision == "float16",
         threads=case.threads,
     )
-    slabs = ensemble.sweep(case, output, classes=fit.channels(output), background=_background(output))
-    for slab in case.clock.each("infer", slabs):
-        with case.clock.stage("postprocess"):
-            start, logits = pad.trimmed(slab.start, slab.logits, case.seen.inner)
-            if logits.shape[1]:
-                backward.write(start, logits)
+    if shares or not _made_on_device(case, output, turned(mask), backward.way):
+        slabs = ensemble.sweep(case, output, classes=fit.channels(output), background=_background(output))
+        for slab in case.clock.each("infer", slabs):
+            with case.clock.stage("postprocess"):
+                start, logits = pad.trimmed(slab.start, slab.logits, case.seen.inner)
+                if logits.shape[1]:
+                    backward.write(start, logits)
     with case.clock.stage("postprocess"):
         _clean(mask, geometry, output.labels)
     return Answer(mask=mask, maps=tuple(_probability(label, shares[label.index]) for label in wanted))
+
+
+def _made_on_device(
+    case: Case, output: SegmentationOutput, mask: NDArray[Any], way: way_back.WayBack
+) -> bool:
+    """Fill the label map where one network answers alone, and leaves its logits on a GPU that has room for sums."""
+    if case.members or not case.runner.leaves_on_device:
+        return False
+    # Such a runner is there, so pycuda is.
+    from engines import device_labels, trt
+
+    assert isinstance(case.runner, trt.TensorRTRunner)
+    wanted = device_labels.Wanted(
+        mask=mask,
+        way=way,
+        tiling=case.package.manifest.windows,
+        output_name=output.name,
+        classes=fit.channels(output),
+        background=_background(output),
+        inner=case.seen.inner,
+    )
+    with case.clock.stage("infer"):
+        return device_labels.fill(
+            case.runner, case.seen.arrays, wanted, constants=case.prompts, progress=case.report
+        )
 
 
 def _background(output: SegmentationOutput) -> list[float]:
@@ -65,7 +91,7 @@ def _background(output: SegmentationOutput) -> list[float]:
 
 def _matrices(
     case: Case, output: SegmentationOutput, shape: tuple[int, ...]
-) -> Sequence[postprocess.Weights] | None:
+) -> Sequence[way_back.Weights] | None:
     """How nnU-Net brings an output back to a source of `shape`; None where the manifest asks for no such way."""
     if output.splines is None:
         return None

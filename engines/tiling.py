@@ -13,7 +13,7 @@ from engines import placement
 from engines.errors import OutputError
 from engines.manifest_tiling import Tiling
 from engines.runner import Runner
-from engines.window_sums import Slab, kind_for
+from engines.window_sums import Slab, kind_for, weights_for
 from engines.windows import Answers, Network, flipped
 
 
@@ -37,11 +37,14 @@ def sweep(
     other one covers is `background`, one value for each class.
     Raises OutputError where the network answers with another shape or with NaN.
     """
-    layout = placement.plan(_shape3(feeds), tiling)
+    layout = placement.plan(shape3(feeds), tiling)
     padded = padded_for(feeds, layout, tiling)
-    whole = _shape3(padded, tiling.context)
+    whole = shape3(padded, tiling.context)
     network = network_for(runner, tiling, constants)
-    sums = kind_for(tiling)(classes=classes, shape=whole, layout=layout, tiling=tiling, background=background)
+    weights = weights_for(whole, layout, tiling)
+    sums = kind_for(weights)(
+        classes=classes, shape=whole, layout=layout, weights=weights, background=background
+    )
     layers = zip(layout.starts[0], (*layout.starts[0][1:], whole[0]), strict=True)
     first, end = next(layers)
     for answers in network.answers(padded, layout.windows, progress=progress):
@@ -76,7 +79,7 @@ def padded_for(
     return {name: _padded(array, layout, tiling.context) for name, array in feeds.items()}
 
 
-def _shape3(feeds: Mapping[str, NDArray[Any]], context: int = 0) -> tuple[int, int, int]:
+def shape3(feeds: Mapping[str, NDArray[Any]], context: int = 0) -> tuple[int, int, int]:
     """The three lengths of the grid that all of them lie on, without the slices of context around it."""
     _, slices, rows, columns = next(iter(feeds.values())).shape
     return (slices - 2 * context, rows, columns)
@@ -98,5 +101,10 @@ def _looked_at(answers: Answers, name: str, classes: int, patch: tuple[int, int,
         raise OutputError(f'output "{name}" has shape {answer.shape}, not {expected}')
     # Both are NaN where any value is; nothing of the answer's size is made.
     if not (np.isfinite(answer.min()) and np.isfinite(answer.max())):
-        raise OutputError(f'output "{name}" holds values that are not finite numbers')
+        raise not_finite(name)
     return answer.reshape(answers.count, classes, *patch)
+
+
+def not_finite(name: str) -> OutputError:
+    """Of an output with NaN or infinity."""
+    return OutputError(f'output "{name}" holds values that are not finite numbers')

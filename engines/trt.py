@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pycuda import driver
 
 from engines.build import COMPILER, Listener
-from engines.cuda import Buffer, Device, Graph
+from engines.cuda import Buffer, Device, Graph, OnDevice
 from engines.errors import DeviceError, DeviceFull, InputMismatch, PlanError
 from engines.manifest_gpu import Precision
 from engines.runner import Runner, TensorSpec
@@ -27,17 +27,20 @@ LANES = 2
 class TensorRTRunner(Runner):
     """A plan on a GPU."""
 
+    leaves_on_device = True
+
     def __init__(self, plan: bytes, device: Device, *, precision: Precision, lanes: int = LANES) -> None:
         """Load the plan. Raises PlanError where it is not one of this GPU and TensorRT, DeviceError, DeviceFull."""
-        self._device = device
+        self.device = device
         self._held = ExitStack()
         with device.current(), ExitStack() as undone:
             before = driver.mem_get_info()[0]
             listener = Listener()
             self._engine = _engine(plan, listener)
             self._lanes = [_Lane(self._engine, listener, undone) for _ in range(lanes)]
-            self.device_bytes = max(before - driver.mem_get_info()[0], len(plan))
+            self._network_bytes = max(before - driver.mem_get_info()[0], len(plan))
             self._held = undone.pop_all()
+        self.device_bytes = self._network_bytes
         #: What the last patches took, in seconds by stage, and how many they were.
         self.seconds: dict[str, float] = dict.fromkeys(("stage", "copy in", "compute", "copy out"), 0.0)
         self.patches = 0
@@ -73,34 +76,60 @@ class TensorRTRunner(Runner):
         finally:
             # Who stops in the middle leaves patches under way, whose memory is used again.
             if under_way:
-                with self._device.current():
+                with self.device.current():
                     for lane in under_way:
                         lane.wait()
+
+    def each_on_device(self, feeds: Iterable[Mapping[str, NDArray[Any]]], name: str) -> Iterator[OnDevice]:
+        """As `infer_each`, but output `name` stays on the device, and is yielded before it is there: what is queued on
+        its stream finds it, if it is before the next one is asked for.
+        """
+        under_way: deque[_Lane] = deque()
+        lanes = itertools.cycle(self._lanes)
+        try:
+            for feed in feeds:
+                lane = next(lanes)
+                if len(under_way) == len(self._lanes):
+                    self._wait(under_way.popleft())
+                self._send(lane, self._checked(feed), fetch=False)
+                under_way.append(lane)
+                yield lane.left(name)
+        finally:
+            while under_way:
+                self._wait(under_way.popleft())
+
+    def note_labels(self, nbytes: int) -> None:
+        """Count what a label map takes on the device beside the network: the next one will take it too."""
+        self.device_bytes = max(self.device_bytes, self._network_bytes + nbytes)
 
     def _infer(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         self._send(self._lanes[0], feeds)
         return self._taken(self._lanes[0])
 
-    def _send(self, lane: _Lane, feeds: Mapping[str, NDArray[Any]]) -> None:
-        """Have a lane begin."""
-        with self._device.current():
+    def _send(self, lane: _Lane, feeds: Mapping[str, NDArray[Any]], *, fetch: bool = True) -> None:
+        """Have a lane begin; its answer is fetched unless it stays on the device."""
+        with self.device.current():
             began = time.perf_counter()
             lane.put(feeds)
             self.seconds["stage"] += time.perf_counter() - began
-            lane.start()
+            lane.start(fetch=fetch)
 
     def _taken(self, lane: _Lane) -> dict[str, NDArray[Any]]:
         """A lane's answer, once it is there."""
-        with self._device.current():
+        self._wait(lane)
+        return lane.answers()
+
+    def _wait(self, lane: _Lane) -> None:
+        """Until a lane is done."""
+        with self.device.current():
             lane.wait()
             for stage, seconds in lane.seconds().items():
                 self.seconds[stage] += seconds
         self.patches += 1
-        return lane.answers()
 
     def _close(self) -> None:
         try:
-            with self._device.current():
+            with self.device.current():
                 self._held.close()
                 self._lanes.clear()
                 del self._engine
@@ -151,8 +180,8 @@ class _Lane:
         for name in self.inputs:
             np.copyto(self._buffers[name].host, feeds[name])
 
-    def start(self) -> None:
-        """Queue everything: in, compute, out. Raises DeviceError, pycuda's errors."""
+    def start(self, *, fetch: bool) -> None:
+        """Queue everything: in, compute, and out where the answer is fetched. Raises DeviceError, pycuda's errors."""
         if self._ran and self._recordable:
             # TensorRT settles what it needs in its first run, which cannot be recorded.
             self._graph = Graph.record(self._stream, self._enqueue)
@@ -169,7 +198,7 @@ class _Lane:
             self._compute()
         self._ran = True
         self._events[2].record(self._stream)
-        for name in self.outputs:
+        for name in self.outputs if fetch else ():
             self._buffers[name].to_host(self._stream)
         self._events[3].record(self._stream)
 
@@ -190,6 +219,10 @@ class _Lane:
         """What the last patch took, by stage."""
         pairs = zip(("copy in", "compute", "copy out"), itertools.pairwise(self._events), strict=True)
         return {stage: end.time_since(begin) / 1000 for stage, (begin, end) in pairs}
+
+    def left(self, name: str) -> OnDevice:
+        """Where an output will be once what is queued is done."""
+        return OnDevice(address=self._buffers[name].address, stream=self._stream)
 
     def answers(self) -> dict[str, NDArray[Any]]:
         """The outputs, on the host; the lane's next patch overwrites them."""

@@ -20,6 +20,12 @@ SIGMA = 1 / 8
 #: nnU-Net's largest weight in a window.
 _HIGHEST = 10.0
 
+#: Of sums that float16 cannot hold.
+TOO_LARGE = (
+    "the logits are too large for float16, in which nnU-Net adds them up; write weighting: gaussian in the manifest's "
+    "tiling to add them up in float32"
+)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Slab:
@@ -29,6 +35,20 @@ class Slab:
     start: int
     #: float32 (classes, slices, rows, columns).
     logits: NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Weights:
+    """How much the voxels of windows count."""
+
+    #: Of a window's voxels, float32 (slices, rows, columns); shared among its mirror images.
+    window: NDArray[np.float32]
+    #: The weights of all windows form a grid, so their sum is a product of one sum per axis.
+    totals: tuple[NDArray[np.float32], ...]
+    #: Whether it is not, and they are added up voxel by voxel: kept from falling, rounded, or missing.
+    counted: bool
+    #: Whether sums are rounded to float16 each time, and mirror images averaged before.
+    halves: bool
 
 
 class Sums:
@@ -43,35 +63,18 @@ class Sums:
         classes: int,
         shape: tuple[int, int, int],
         layout: Plan,
-        tiling: Tiling,
+        weights: Weights,
         background: Sequence[float],
     ) -> None:
         self._layout = layout
-        self._profile = [_profile(length, tiling.weighting) for length in layout.patch]
-        # The weights of all windows form a grid, so their sum is a product of one sum per axis.
-        self._total = [
-            _total(n, starts, profile)
-            for n, starts, profile in zip(shape, layout.starts, self._profile, strict=True)
-        ]
-        self._weights = self._of_a_window(tiling)
+        self._total = weights.totals
+        self._weights = weights.window
         self._weighted = np.empty_like(self._weights)
         self._sums: NDArray[np.floating] = np.zeros((classes, layout.patch[0], *shape[1:]), self.kind)
         self._counts: NDArray[np.floating] | None = None
-        if self._are_counted(tiling):
+        if weights.counted:
             self._counts = np.zeros(self._sums.shape[1:], self.kind)
-        given = np.array(background or [0.0] * classes, dtype=np.float32)
-        self._background = given[:, None, None, None]
-
-    def _of_a_window(self, tiling: Tiling) -> NDArray[np.float32]:
-        """The weights of a window's voxels."""
-        depth, rows, columns = self._profile
-        passes = len(self._layout.mirrors)
-        weights: NDArray[np.float32] = depth[:, None, None] * rows[:, None] * columns / np.float32(passes)
-        return np.asarray(np.maximum(weights, np.float32(tiling.least_weight / passes)))
-
-    def _are_counted(self, tiling: Tiling) -> bool:
-        """Whether weights are added up voxel by voxel: kept from falling, or missing, they are no product."""
-        return bool(tiling.least_weight) or tiling.skip_at_most is not None
+        self._background = background_of(classes, background)[:, None, None, None]
 
     def add(self, window: Window, logits: NDArray[np.float32]) -> None:
         """Add the logits of a window of the current layer."""
@@ -90,14 +93,13 @@ class Sums:
 
     def take(self, first: int, end: int) -> Iterator[Slab]:
         """The averages of slices [first, end), without padding; what remains moves up to the front."""
-        (front, _), *sides = self._layout.padding
-        limit = len(self._total[0]) - self._layout.padding[0][1]
-        low, high = max(first, front), min(end, limit)
+        low, high = without_padding(self._layout, first, end, len(self._total[0]))
         cut = tuple(
             slice(before, len(total) - after)
-            for (before, after), total in zip(sides, self._total[1:], strict=True)
+            for (before, after), total in zip(self._layout.padding[1:], self._total[1:], strict=True)
         )
         if low < high:
+            front = self._layout.padding[0][0]
             yield Slab(start=low - front, logits=self._averages(slice(low, high), first, cut))
         self._advance(end - first)
 
@@ -135,17 +137,6 @@ class HalfSums(Sums):
     #: The mirror images of the window that is being inferred, added up.
     _mirrored: NDArray[np.float32]
 
-    def _of_a_window(self, tiling: Tiling) -> NDArray[np.float32]:
-        """nnU-Net's, as float16 holds them; those that it cannot hold are its smallest."""
-        depth, rows, columns = (_gaussian(length, length // 2) for length in self._layout.patch)
-        weights = (_HIGHEST * (depth[:, None, None] * rows[:, None] * columns)).astype(np.float16)
-        weights[weights == 0] = weights[weights > 0].min()
-        return np.maximum(weights.astype(np.float32), np.float32(_HIGHEST * tiling.least_weight))
-
-    def _are_counted(self, tiling: Tiling) -> bool:
-        """Rounded, they never are a product."""
-        return True
-
     def add(self, window: Window, logits: NDArray[np.float32]) -> None:
         """Add the logits of a window of the current layer, once all its mirror images are there."""
         mirrors = self._layout.mirrors
@@ -173,16 +164,54 @@ class HalfSums(Sums):
         with np.errstate(over="ignore", invalid="ignore"):
             averages = super()._averages(slices, first, cut).astype(np.float16).astype(np.float32)
         if not np.isfinite(averages).all():
-            raise OutputError(
-                "the logits are too large for float16, in which nnU-Net adds them up; write weighting: gaussian in "
-                "the manifest's tiling to add them up in float32"
-            )
+            raise OutputError(TOO_LARGE)
         return averages
 
 
-def kind_for(tiling: Tiling) -> type[Sums]:
-    """The one that the manifest's weighting asks for."""
-    return HalfSums if tiling.weighting == "nnunet" else Sums
+def kind_for(weights: Weights) -> type[Sums]:
+    """The one that the weights are for."""
+    return HalfSums if weights.halves else Sums
+
+
+def weights_for(shape: tuple[int, int, int], layout: Plan, tiling: Tiling) -> Weights:
+    """The weights of windows that lie on a grid of `shape` as `layout` has them."""
+    profiles = [_profile(length, tiling.weighting) for length in layout.patch]
+    totals = tuple(
+        _total(n, starts, profile) for n, starts, profile in zip(shape, layout.starts, profiles, strict=True)
+    )
+    halves = tiling.weighting == "nnunet"
+    window = _nnunet_s(layout, tiling) if halves else _of_a_window(profiles, layout, tiling)
+    counted = halves or bool(tiling.least_weight) or tiling.skip_at_most is not None
+    return Weights(window=window, totals=totals, counted=counted, halves=halves)
+
+
+def without_padding(layout: Plan, first: int, end: int, length: int) -> tuple[int, int]:
+    """What slices [first, end) of `length` are without those that `layout` padded them with."""
+    before, after = layout.padding[0]
+    return max(first, before), min(end, length - after)
+
+
+def background_of(classes: int, background: Sequence[float]) -> NDArray[np.float32]:
+    """A value for each class where no window was."""
+    return np.array(background or [0.0] * classes, dtype=np.float32)
+
+
+def _of_a_window(
+    profiles: Sequence[NDArray[np.float32]], layout: Plan, tiling: Tiling
+) -> NDArray[np.float32]:
+    """The weights of a window's voxels."""
+    depth, rows, columns = profiles
+    passes = len(layout.mirrors)
+    weights: NDArray[np.float32] = depth[:, None, None] * rows[:, None] * columns / np.float32(passes)
+    return np.asarray(np.maximum(weights, np.float32(tiling.least_weight / passes)))
+
+
+def _nnunet_s(layout: Plan, tiling: Tiling) -> NDArray[np.float32]:
+    """nnU-Net's, as float16 holds them; those that it cannot hold are its smallest."""
+    depth, rows, columns = (_gaussian(length, length // 2) for length in layout.patch)
+    weights = (_HIGHEST * (depth[:, None, None] * rows[:, None] * columns)).astype(np.float16)
+    weights[weights == 0] = weights[weights > 0].min()
+    return np.maximum(weights.astype(np.float32), np.float32(_HIGHEST * tiling.least_weight))
 
 
 def _gaussian(length: int, middle: float) -> NDArray[np.float64]:

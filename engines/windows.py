@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,10 @@ from engines.runner import Runner, TensorSpec
 
 #: Patches per call where the network takes any number of them.
 BATCH = 4
+
+
+#: What a runner makes of a batch.
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,12 +66,26 @@ class Network:
         """Run the network on `windows` of `arrays`, (channels, slices, rows, columns) by input name, with the
         `context` around them. What is skipped is missing from the answers.
         """
+        for (chosen, count), outputs in self.each(arrays, windows, self.runner.infer_each, progress=progress):
+            yield Answers(windows=chosen, outputs=outputs, count=count)
+
+    def each(
+        self,
+        arrays: Mapping[str, NDArray[np.float32]],
+        windows: Sequence[Window],
+        infer: Callable[[Iterator[Mapping[str, NDArray[Any]]]], Iterator[Answer]],
+        *,
+        progress: Callable[[float], None] | None = None,
+    ) -> Generator[tuple[tuple[Sequence[Window], int], Answer]]:
+        """What `infer` answers about `windows`, batch by batch: with the batch's windows, and their number in the call,
+        those that fill it up included.
+        """
         done = 0
         # A device may be several batches ahead of its answers.
         asked: deque[tuple[list[Window], int, int]] = deque()
-        for outputs in self.runner.infer_each(self._batches(arrays, windows, asked)):
+        for answer in infer(self._batches(arrays, windows, asked)):
             chosen, count, done = asked.popleft()
-            yield Answers(windows=chosen, outputs=outputs, count=count)
+            yield (chosen, count), answer
             if progress is not None:
                 progress(done / len(windows))
         if progress is not None and done < len(windows):
@@ -78,7 +96,7 @@ class Network:
         arrays: Mapping[str, NDArray[np.float32]],
         windows: Sequence[Window],
         asked: deque[tuple[list[Window], int, int]],
-    ) -> Iterator[dict[str, NDArray[Any]]]:
+    ) -> Iterator[Mapping[str, NDArray[Any]]]:
         """What the network is given, batch by batch; of each, `asked` gets its windows, their number in the call, and
         how far it reaches into all of them.
         """

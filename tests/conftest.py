@@ -12,6 +12,7 @@ from tests.support.contract import environment as contract
 
 #: What each peer is known by on the PATH; the Debian package is in scripts/test.
 PEER_PROGRAMS = {
+    "c++": ("g++",),
     "dcmtk": ("storescu", "storescp", "dcmsend", "dsrdump", "dcmdump", "echoscu", "dcmqrscp"),
     "dicom3tools": ("dciodvfy", "dcentvfy"),
     "dcmqi": ("segimage2itkimage",),

@@ -38,6 +38,8 @@ def test_the_wheel_holds_the_packages_and_nothing_else(tmp_path: Path) -> None:
         "worker/templates/demo_report.html",
         "dicom_node/results/fonts/DroidSansFallbackFull.ttf",
         "dicom_node/results/fonts/LICENSE-Droid.txt",
+        "engines/kernels/labels.cu",
+        "engines/kernels/labels.ptx",
     ):
         assert needed in names
     shared = [name for name in names if "/data/share/secondread/" in name]

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from worker import edge
-from worker.commands import ask, engines, keep, maintain, model, model_bench, post, roles, trial
+from worker.commands import ask, engine_bench, engines, keep, maintain, model, model_bench, post, roles, trial
 from worker.version import VERSION
 
 
@@ -48,6 +48,7 @@ def _root(
 for group in (trial, roles, keep, ask, post, maintain):
     group.add_to(app)
 model_bench.add_to(model.app)
+engine_bench.add_to(engines.app)
 app.add_typer(model.app, name="models", help="The model packages.")
 app.add_typer(engines.app, name="engines", help="Models compiled for a GPU, and whether they may serve.")
 

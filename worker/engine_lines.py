@@ -88,10 +88,12 @@ def line(record: Record, package: ModelPackage | None, *, here: bool | None = No
 
 def with_plan(detail: views.JobDetail, folder: Path) -> views.JobDetail:
     """The job with the plan that it ran on, found by the model's digest and by how the engine calls itself."""
+    # What the models ran on that it needs may follow.
+    engine = detail.engine.partition("; ")[0]
     for record in Plans(folder=folder).records():
         verdict = record.verdict
         if verdict is None or record.key.model_digest != detail.model_digest:
             continue
-        if verdict.engine == detail.engine:
+        if verdict.engine == engine:
             return detail.model_copy(update={"plan": line(record, None)})
     return detail

@@ -196,7 +196,7 @@ def _input(package: ModelPackage, source: Path | None) -> tuple[Files | None, Ma
 def _stages(gauges: Sequence[Gauge]) -> list[StagePace]:
     """Each stage in the order of the work, and the total."""
     totals = [sum(gauge.seconds.values()) for gauge in gauges]
-    whole = _rank(totals, 0.5)
+    whole = rank(totals, 0.5)
     order = ("read", "preprocess", "infer", "postprocess", "measure", "encode")
     names = sorted(gauges[0].seconds, key=lambda name: order.index(name) if name in order else len(order))
     made = []
@@ -210,17 +210,17 @@ def _stages(gauges: Sequence[Gauge]) -> list[StagePace]:
 
 
 def _stage(name: str, took: Sequence[float], peak: int, whole: float) -> StagePace:
-    median = _rank(took, 0.5)
+    median = rank(took, 0.5)
     return StagePace(
         stage=name,
         median=median,
-        p90=_rank(took, 0.9),
+        p90=rank(took, 0.9),
         longest=max(took),
         share=median / whole if whole else 0.0,
         peak_megabytes=peak / 2**20 if peak else None,
     )
 
 
-def _rank(values: Sequence[float], part: float) -> float:
+def rank(values: Sequence[float], part: float) -> float:
     """The nearest-rank percentile."""
     return sorted(values)[max(0, math.ceil(part * len(values)) - 1)]

@@ -151,9 +151,9 @@ def test_each_services_command_gets_ready_and_its_check_knows_when_it_is_gone(
         with host.running("migrate") as migrate:
             assert migrate.wait(60) == 0, host.log()
         running = {name: stack.enter_context(host.running(name)) for name in names}
-        until(lambda: ready(host), "every role to live", seconds=120)
+        until(lambda: ready(host), "every role to live", seconds=240)
         if "gpu" in names:  # the page asks for any worker
-            until(lambda: host.healthy("gpu") == 0, "the GPU's worker to live", seconds=120)
+            until(lambda: host.healthy("gpu") == 0, "the GPU's worker to live", seconds=240)
         assert dict(zip(names, pool.map(host.healthy, names), strict=True)) == dict.fromkeys(names, 0), (
             host.log()
         )

@@ -101,6 +101,39 @@ def affine(slope: float = 1.0, offset: float = 0.0, *, rank: int = 5, channels: 
     return graph(nodes, tensors, [info("image", space)], [info("out", SPACE[rank])])
 
 
+def stacked(classes: int, *, channels: int) -> bytes:
+    """A 2D network from `image` to `logits`: one random convolution, of each class with weights that add up to 0."""
+    weights = np.random.default_rng(0).normal(0, 0.3, (classes, channels, 3, 3))
+    weights -= weights.mean(axis=(1, 2, 3), keepdims=True)
+    tensors = [tensor("w", weights.astype(np.float32))]
+    nodes = [helper.make_node("Conv", ["image", "w"], ["logits"], pads=[1] * 4)]
+    space = SPACE[4][2:]
+    return graph(
+        nodes,
+        tensors,
+        [info("image", ("n", channels, *space))],
+        [info("logits", ("n", classes, *space))],
+    )
+
+
+def beyond(limit: float, value: float) -> bytes:
+    """A segmentation network of three classes: where the image is beyond `limit`, the last one's logit is `value`."""
+    tensors = [
+        tensor("limit", np.array(limit, np.float32)),
+        tensor("value", np.array(value, np.float32)),
+        tensor("zero", np.array(0, np.float32)),
+        tensor("one", np.array(1, np.float32)),
+    ]
+    nodes = [
+        helper.make_node("Greater", ["image", "limit"], ["found"]),
+        helper.make_node("Where", ["found", "value", "zero"], ["last"]),
+        helper.make_node("Where", ["found", "zero", "one"], ["first"]),
+        helper.make_node("Where", ["found", "zero", "zero"], ["second"]),
+        helper.make_node("Concat", ["first", "second", "last"], ["logits"], axis=1),
+    ]
+    return graph(nodes, tensors, [info("image", SPACE[5])], [info("logits", ("n", 3, *SPACE[5][2:]))])
+
+
 def prompted() -> bytes:
     """An image-to-image network: the image + the sum of the prompt "points", (1, any, 2)."""
     nodes = [

@@ -1,6 +1,6 @@
-"""The GPU code is held to the real TensorRT and pycuda on machines where neither can run.
+"""The GPU code is held to the real TensorRT, pycuda and CUDA on machines where they cannot run (decision 0150).
 
-TensorRT's Python bindings import against libraries that give null pointers, pycuda against a driver without a device.
+TensorRT's Python bindings import against libraries that give null pointers, pycuda against a driver without a GPU.
 What they offer is compared with typings/, mypy compares our code with typings/, and the doubles that our tests run
 against are compared with it too.
 """
@@ -26,8 +26,12 @@ from tests.support.contract import (
 
 needs_libraries = pytest.mark.peer("gpu libraries")
 
-#: A line of the typings that TensorRT 10 and 11 do not share: in 10 a tensor's type may be set.
-ONLY_IN_10 = {"    @dtype.setter", "    def dtype(self, value: DataType) -> None: ..."}
+#: Lines of the typings as TensorRT 10.13 would have them: a tensor's type may be set, and an error code's name is a method.
+ONLY_IN_10 = {
+    "    @dtype.setter",
+    "    def dtype(self, value: DataType) -> None: ...",
+    "    name: ClassVar[instancemethod]",
+}
 
 SAMPLE = """
 from __future__ import annotations

@@ -341,6 +341,18 @@ def test_every_kind_of_node_has_inputs_of_its_types(name: str, precision: Precis
     assert middle == ([] if name in ONE_ONLY and precision != ONE_ONLY[name] else expected)
 
 
+def test_a_sum_may_leave_the_range_of_float16() -> None:
+    # Given 64 values of about 1500, which an imported normalisation adds up and shares out again
+    nodes, tensors, _ = MIDDLES["a sum over many"]
+    ones = nets.tensor("first", np.full((4, 4, 3, 3), 1 / 36, np.float32))
+    weights = onnx.load_model_from_string(_graph(nodes, tensors))
+    weights.graph.initializer[0].CopyFrom(ones)
+    image = {"image": _image()["image"] * 300 + 1500}
+    expected = halved.answers(weights.SerializeToString(), image)["out"]
+    got = halved.answers(half.converted(weights.SerializeToString(), "float16"), image, rounded=True)["out"]
+    assert _far(got, expected) < NEAR["float16"]
+
+
 @both
 def test_what_no_convolution_follows_is_the_answer_in_float32(precision: Precision) -> None:
     # Given a detector's end: boxes of large coordinates, sorted out
@@ -376,13 +388,14 @@ def _branch(nodes: Sequence[Any], output: str, tensors: Sequence[Any] = ()) -> A
 
 @both
 def test_bodies_of_loops_and_branches_are_looked_at_each_by_itself(precision: Precision) -> None:
-    # Given a branch that takes what is half outside, one with a convolution of its own, and a loop around one
+    # Given a branch that takes what is half outside, one with convolutions of its own, and a loop around one
     one = _branch([_node("Neg", ["begun"], ["minus"])], "minus")
     other = _branch(
         [
-            _node("Conv", ["begun", "inner"], ["deep"], pads=[1] * 4),
-            _node("Relu", ["deep"], ["high"]),
-            _node("Conv", ["high", "first"], ["deeper"], pads=[1] * 4),
+            _node("Relu", ["begun"], ["shallow"]),
+            _node("Conv", ["shallow", "inner"], ["deep"], pads=[1] * 4),
+            _node("Conv", ["powers", "inner"], ["deep too"], pads=[1] * 4),
+            _node("Sum", ["deep", "deep too", "powers"], ["deeper"]),
         ],
         "deeper",
         [_weights("inner", 4, 4, 3, 3, seed=3)],
@@ -403,6 +416,7 @@ def test_bodies_of_loops_and_branches_are_looked_at_each_by_itself(precision: Pr
     nodes = [
         _node("ReduceMax", ["begun"], ["top"], keepdims=0),
         _node("Less", ["top", "limit"], ["small"]),
+        _node("Exp", ["begun"], ["powers"]),
         _node("If", ["small"], ["chosen"], then_branch=one, else_branch=other),
         _node("Loop", ["turns", "", "chosen"], ["middle"], body=body),
     ]
@@ -455,7 +469,7 @@ def test_an_output_may_be_an_input_a_weight_or_amid_the_graph(precision: Precisi
 def test_names_that_are_taken_are_not_used_again(precision: Precision) -> None:
     # Given tensors and a node that are called as the casts would be
     nodes = [
-        _node("Relu", ["begun"], [f"image.{precision}"]),
+        _node("Exp", ["begun"], [f"image.{precision}"]),
         helper.make_node("Neg", [f"image.{precision}"], [f"first.{precision}"], name=f"out.{precision}/Cast"),
         _node("Identity", [f"first.{precision}"], ["middle"]),
     ]
@@ -463,6 +477,18 @@ def test_names_that_are_taken_are_not_used_again(precision: Precision) -> None:
     graph = onnx.load_model_from_string(made).graph
     names = [name for node in graph.node for name in node.output]
     assert len(set(names)) == len(names)
+
+
+@both
+def test_a_weight_behind_an_identity_is_converted_beforehand(precision: Precision) -> None:
+    # Given exporters' way of sharing one weight
+    nodes = [
+        _node("Identity", ["first"], ["same"]),
+        _node("Conv", ["begun", "same"], ["middle"], pads=[1] * 4),
+    ]
+    graph = onnx.load_model_from_string(_agree(_graph(nodes), precision)).graph
+    assert [node.op_type for node in graph.node] == ["Cast", "Conv", "Conv", "Conv", "Cast"]
+    assert {tensor.data_type for tensor in graph.initializer} == {KIND[precision]}
 
 
 @both

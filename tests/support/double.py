@@ -15,7 +15,14 @@ FOLDER = Path(__file__).resolve().parents[1] / "double"
 #: As tests/double/pycuda/condition.py has it.
 VARIABLE = "SECONDREAD_TEST_GPU"
 
-_OURS = ("engines.cuda", "engines.build", "engines.trt")
+_OURS = (
+    "engines.cuda",
+    "engines.build",
+    "engines.trt",
+    "engines.device_memory",
+    "engines.device_sums",
+    "engines.device_labels",
+)
 _THEIRS = ("pycuda", "tensorrt", "cuda")
 
 

@@ -140,9 +140,8 @@ def verify(
     for line in lines if not as_json else ():
         _say(line)
     if not lines and not problems:
-        edge.errors.print(
-            f"there is no plan for {target}: `secondread engines build` makes them", markup=False
-        )
+        said = f"there is no plan for {target}: `secondread engines build` makes them"
+        edge.errors.print(said, markup=False, soft_wrap=True)
     _end(problems)
 
 

@@ -11,7 +11,6 @@ from rich.table import Table
 
 from worker import edge
 from worker.edge import ConfigOption, DataOption, JsonOption
-from worker.errors import WorkerError
 
 if TYPE_CHECKING:
     from worker.pace import StagePace
@@ -28,7 +27,7 @@ def bench(
         Path | None, typer.Argument(help="DICOM files of a series that it takes. Default: its example.")
     ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Rounds that count, after one that does not.")] = 10,
-    plot: Annotated[Path | None, typer.Option(help="Write a picture (PNG) here.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write a picture here, PNG or SVG by its name.")] = None,
     config: ConfigOption = None,
     data: DataOption = None,
     as_json: JsonOption = False,
@@ -50,12 +49,7 @@ def bench(
             progress=lambda number: progress.update(task, completed=number + 1),
         )
     if plot is not None:
-        try:
-            pace_chart.draw(measured, plot)
-        except OSError as error:
-            raise WorkerError(
-                f"--plot {plot}: cannot be written: {error.strerror or type(error).__name__}"
-            ) from error
+        pace_chart.draw(measured, plot)
     if as_json:
         edge.show(measured, as_json=True)
         return

@@ -25,6 +25,8 @@ USUAL: dict[str, Any] = {
     "seconds_of_build": 0.0,
     # Whether work on a stream can be recorded into a graph.
     "records": True,
+    # Whether the driver knows the version of PTX that kernels are shipped in.
+    "reads_ptx": True,
     # Added to the float outputs of every plan.
     "bias": 0.0,
 }

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pycuda import condition
+from pycuda import condition, kernels
 
 _VERSION = (13, 0, 0)
 
@@ -37,6 +37,8 @@ class RuntimeError(Error):
     """No device, and the like."""
 
 
+#: Bytes between pretended addresses, and around what is allocated; a sanitiser wants none.
+_APART, _GUARD = 2**40, 0 if kernels.OPTIONS in os.environ else 4096
 _ILLEGAL = "an illegal memory access was encountered"
 _here = threading.local()
 _numbers = itertools.count(1)
@@ -164,8 +166,8 @@ def mem_alloc(bytes: int, /) -> DeviceAllocation:
         raise LogicError("cuMemAlloc failed: invalid argument")
     _reserve(bytes)
     # 256 bytes apart, as CUDA aligns them; never at 0.
-    address = next(_numbers) * 2**40
-    _memory[address] = np.full(bytes, 0xFF, np.uint8)
+    address = next(_numbers) * _APART
+    _memory[address] = np.full(bytes + 2 * _GUARD, 0xFF, np.uint8)[_GUARD : _GUARD + bytes]
     return DeviceAllocation(address)
 
 
@@ -178,11 +180,12 @@ def _reserve(size: int) -> None:
 def _on_device(address: int, size: int) -> NDArray[np.uint8]:
     """So many bytes of the pretended device's memory; what is not there breaks the context, as on a real one."""
     global _broken
-    found = _memory.get(address)
-    if found is None or size > len(found):
+    begin = address % _APART
+    found = _memory.get(address - begin)
+    if found is None or begin + size > len(found):
         _broken = _ILLEGAL
         return np.zeros(size, np.uint8)
-    return found[:size]
+    return found[begin : begin + size]
 
 
 def pagelocked_empty(shape: Any, dtype: Any, order: str = "C", mem_flags: int = 0) -> NDArray[Any]:
@@ -216,6 +219,19 @@ class Stream:
         while self._queue and not _broken:
             self._queue.pop(0)()
 
+    def wait_for_event(self, evt: Event, /) -> None:
+        """For what the event was recorded behind last, not for what it will be."""
+        _called("cuStreamWaitEvent")
+        assert self.recording is None
+        mark = evt._mark
+        if mark is not None:
+            self._put(mark.reach)
+
+    def _drain_to(self, mark: _Mark) -> None:
+        """Run what is queued before a mark, and it."""
+        while not mark.at and self._queue and not _broken:
+            self._queue.pop(0)()
+
     def synchronize(self) -> None:
         _called("cuStreamSynchronize")
         if self.recording is not None:
@@ -227,6 +243,16 @@ class Stream:
 def _stream_of(handle: int) -> Stream:
     """By its handle."""
     return _streams[handle]
+
+
+def memset_d8_async(dest: Any, data: int, size: int, stream: Stream) -> None:
+    _called("cuMemsetD8Async")
+    address = int(dest)
+
+    def fill() -> None:
+        _on_device(address, size)[...] = data
+
+    stream._put(fill)
 
 
 def memcpy_htod_async(dest: Any, src: NDArray[Any], stream: Stream) -> None:
@@ -251,26 +277,110 @@ def memcpy_dtoh_async(dest: NDArray[Any], src: Any, stream: Stream) -> None:
     stream._put(copy)
 
 
+class _Mark:
+    """A place in a stream's queue."""
+
+    def __init__(self, stream: Stream) -> None:
+        #: When it was reached; 0 before.
+        self.at = 0.0
+        self._stream = stream
+
+    def pass_by(self) -> None:
+        self.at = time.perf_counter()
+
+    def reach(self) -> None:
+        self._stream._drain_to(self)
+
+
 class Event:
     def __init__(self, flags: int = 0) -> None:
         _called("cuEventCreate")
-        self._at: float | None = None
+        #: Where it was recorded last.
+        self._mark: _Mark | None = None
 
     def record(self, stream: Stream) -> Event:
         _called("cuEventRecord")
         assert stream.recording is None, "an event that is recorded into a graph has no time"
-        self._at = None
-        stream._put(self._reached)
+        self._mark = _Mark(stream)
+        stream._put(self._mark.pass_by)
         return self
 
-    def _reached(self) -> None:
-        self._at = time.perf_counter()
+    def synchronize(self) -> Event:
+        _called("cuEventSynchronize")
+        if self._mark is not None:
+            self._mark.reach()
+        _called("cuEventSynchronize")
+        return self
 
     def time_since(self, begin: Event, /) -> float:
         _called("cuEventElapsedTime")
-        if self._at is None or begin._at is None:
+        if self._mark is None or begin._mark is None or not (self._mark.at and begin._mark.at):
             raise LogicError("cuEventElapsedTime failed: device not ready")
-        return (self._at - begin._at) * 1000
+        return (self._mark.at - begin._mark.at) * 1000
+
+
+class Function:
+    def __init__(self, kernel: kernels.Kernel) -> None:
+        self._kernel = kernel
+
+    def prepare(self, arg_types: str, texrefs: Any = None) -> Function:
+        # A real driver believes what it is told.
+        assert arg_types == self._kernel.arguments, f"{arg_types} is not {self._kernel.arguments}"
+        return self
+
+    def prepared_async_call(
+        self, grid: tuple[int, ...], block: tuple[int, int, int], stream: Stream, *args: Any, **kwargs: Any
+    ) -> None:
+        _called("cuLaunchKernel")
+        if not 0 < np.prod(block) <= 1024 or not np.prod(grid):
+            raise LogicError("cuLaunchKernel failed: invalid argument")
+        sizes = (*grid, *[1] * (3 - len(grid)), *block)
+        letters = self._kernel.arguments
+
+        def run() -> None:
+            values = [
+                _real(value) if letter == "P" else value for letter, value in zip(letters, args, strict=True)
+            ]
+            if not _broken:
+                self._kernel.run(sizes, values)
+                _look_around()
+
+        stream._put(run)
+
+
+class Module:
+    def __init__(self, found: dict[str, kernels.Kernel]) -> None:
+        self._found = found
+
+    def get_function(self, name: str) -> Function:
+        _called("cuModuleGetFunction")
+        if name not in self._found:
+            raise LogicError("cuModuleGetFunction failed: named symbol not found")
+        return Function(self._found[name])
+
+
+def module_from_buffer(buffer: bytes, options: Any = (), message_handler: Any = None) -> Module:
+    _called("cuModuleLoadDataEx")
+    found = kernels.of(buffer) if condition.get("reads_ptx") else None
+    if found is None:
+        raise LogicError(
+            "cuModuleLoadDataEx failed: the provided PTX was compiled with an unsupported toolchain."
+        )
+    return Module(found)
+
+
+def _real(address: int) -> int:
+    """Where the pretended device's memory is on this machine."""
+    return int(_on_device(address, 1).__array_interface__["data"][0]) if address else 0
+
+
+def _look_around() -> None:
+    """Whether a kernel wrote beside what is allocated: a real one may break something else."""
+    for memory in _memory.values():
+        whole = memory.base
+        assert isinstance(whole, np.ndarray)
+        around = np.concatenate([whole[:_GUARD], whole[_GUARD + len(memory) :]])
+        assert (around == 0xFF).all(), "written out of bounds"
 
 
 def _launched() -> bool:

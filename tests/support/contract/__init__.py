@@ -1,1 +1,1 @@
-"""Our code, its typings and its test doubles, held to the real API of TensorRT and pycuda without a GPU."""
+"""Our code, its typings and its test doubles, held to the real API of TensorRT, pycuda and CUDA without a GPU."""

@@ -1,4 +1,4 @@
-"""What stands in for TensorRT and pycuda in tests (tests/double), as a surface."""
+"""What stands in for TensorRT, pycuda and CUDA in tests (tests/double), as a surface."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Says which names of TensorRT and pycuda our code uses, and that each is in the real ones: `python -m` this."""
+"""Says which names of TensorRT, pycuda and CUDA our code uses, and that each is in the real ones: `python -m` this."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def sentences(files: list[Path], names: list[str], wrong: list[str]) -> list[str
     """The report in words."""
     where = ", ".join(str(path.relative_to(uses.ROOT)) for path in files) or "no file"
     lines = [
-        f"{where}: {len(names)} names of TensorRT and pycuda used, {len(names) - len(wrong)} found in each"
+        f"{where}: {len(names)} names of TensorRT, pycuda and CUDA used, {len(names) - len(wrong)} found in the real ones"
     ]
     for module in sorted({name.partition(":")[0] for name in names}):
         of = [name.partition(":")[2] for name in names if name.startswith(f"{module}:")]

@@ -17,6 +17,15 @@ import tensorrt_bindings
 
 #: Py_bf_getbuffer in CPython's typeslots.h: whether memoryview() takes an object of the class.
 _BUFFER_SLOT = 1
+#: How an older pybind11 writes what a newer one writes otherwise, in what is taken and in what is given.
+_TAKEN = {
+    "buffer": "Buffer",
+    "capsule": "CapsuleType",
+    "float": "SupportsFloat",
+    "int": "SupportsInt",
+    "List": "Sequence",
+}
+_GIVEN = {"List": "list"}
 _CALLED = re.compile(r"^ +def (\w+)\(self, ([\w, ]+)\):", re.MULTILINE)
 _PREFIXES = re.compile(
     r"tensorrt_bindings\.tensorrt\.|nvinfer1::(v_\d_\d::)?|nvonnxparser::|typing_extensions\.|typing\.|"
@@ -108,7 +117,7 @@ def _overloads(name: str, doc: str) -> list[dict[str, Any]]:
     line = re.compile(rf"^(?:\d+\. )?{re.escape(name)}\((?P<parameters>.*)\) -> (?P<returns>.+)$")
     found = [match for text in doc.splitlines() if (match := line.match(_PREFIXES.sub("", text)))]
     return [
-        {"parameters": _parameters(match["parameters"]), "returns": match["returns"].strip()}
+        {"parameters": _parameters(match["parameters"]), "returns": _spelt(match["returns"].strip(), _GIVEN)}
         for match in found
     ]
 
@@ -120,9 +129,14 @@ def _parameters(text: str) -> list[dict[str, Any]]:
     for part in parts:
         declared, has_default, default = part.partition(" = ")
         name, _, kind = declared.partition(": ")
+        kind = _spelt(kind, _TAKEN)
         optional = " | None" if default == "None" and "None" not in kind else ""
         parameters.append({"name": name, "type": kind + optional, "required": not has_default})
     return parameters[1:] if parameters and parameters[0]["name"] == "self" else parameters
+
+
+def _spelt(kind: str, words: dict[str, str]) -> str:
+    return re.sub(r"\w+", lambda match: words.get(match[0], match[0]), kind)
 
 
 def _split(text: str) -> list[str]:

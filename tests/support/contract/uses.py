@@ -1,4 +1,4 @@
-"""Which names of TensorRT and pycuda our code uses: what it reaches from the module, and what it calls on its objects."""
+"""Which names of TensorRT, pycuda and CUDA our code uses: what it reaches from the module, and what it calls on its objects."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MODULES = ("tensorrt", "pycuda", "pycuda.driver", "cuda", "cuda.bindings", "cuda
 
 
 def importing(folder: Path) -> list[Path]:
-    """The files within a folder that import TensorRT or pycuda."""
+    """The files within a folder that import TensorRT, pycuda or CUDA."""
     return [path for path in sorted(folder.rglob("*.py")) if any(_imports(_parsed(path)))]
 
 
@@ -66,7 +66,7 @@ def _joined(target: str, names: list[str]) -> str:
 
 
 def called(paths: list[Path]) -> set[str]:
-    """What files use of objects of TensorRT and pycuda, by mypy's types of them: "tensorrt:Builder.reset".
+    """What files use of objects of theirs, by mypy's types of them: "tensorrt:Builder.reset".
 
     Raises AssertionError, with mypy's words, where a file has a type error.
     """
@@ -96,7 +96,7 @@ def _classes(kind: types.Type | None) -> list[nodes.TypeInfo]:
 
 
 def _owned(info: nodes.TypeInfo, name: str) -> str | None:
-    """A name with the class that has it, the object's own or a base of it, where that is TensorRT's or pycuda's."""
+    """A name with the class that has it, the object's own or a base of it, where that is one of theirs."""
     for owner in info.mro:
         module = owner.module_name
         if module in MODULES and name in owner.names:
