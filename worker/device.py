@@ -80,7 +80,7 @@ class Device:
     def in_words(self) -> str:
         """What it is, and what is free on it. Raises DeviceError, which says what is missing."""
         if self.engine != "tensorrt":
-            return f"{self.engine}: ONNX Runtime finds the GPU by itself; the first job says where it ran"
+            return _provider(self.engine)
         free, total = gpu.memory()
         return f"{gpu.target()}; {free / 2**20:.0f} of {total / 2**20:.0f} MB are free"
 
@@ -95,6 +95,17 @@ class Device:
             if self.engine == "tensorrt":
                 raise
             return None
+
+
+def _provider(engine: Engine) -> str:
+    """That ONNX Runtime was built for the GPU; whether it can be started, a job says. Raises DeviceError."""
+    from engines import ort, ort_gpu
+
+    wanted = ort_gpu.PROVIDERS[engine].name
+    version, *able = ort.providers()
+    if wanted not in able:
+        raise DeviceError(f"ONNX Runtime {version} has no {wanted}: put onnxruntime-gpu in its place")
+    return f"ONNX Runtime {version} with its {wanted}; each job says what it ran on"
 
 
 def of(settings: Settings) -> Device | None:
