@@ -42,12 +42,10 @@ class Device:
         )
 
     def plan(self, package: ModelPackage) -> Record | None:
-        """What is known of its plan; None where there is none, or none is needed. Raises PlanError, DeviceError."""
+        """What is known of its plan; None where there is none. Raises PlanError, DeviceError."""
         if self.lost:
             raise DeviceLost(self.lost)
-        if self.engine != "tensorrt":
-            return None
-        return self.kept.find(plans.key_for(package, gpu.target()))
+        return self.kept.find(plans.key_for(package, gpu.target(self.engine)))
 
     def state_of(self, package: ModelPackage) -> object:
         """What is another where the package's plan is another: cheap, asked before each job."""
@@ -62,13 +60,13 @@ class Device:
         Nothing where it has no plan that serves: it is refused for that. Raises PlanError, DeviceError.
         """
         record = self.plan(package)
-        if self.engine == "tensorrt" and (record is None or not record.serves):
+        if record is None or not record.serves:
             return 0
-        if package.manifest.gpu.megabytes is not None:
-            return int(package.manifest.gpu.megabytes * 2**20)
-        if record is None:
-            return package.weights.stat().st_size
-        return int(record.megabytes * 2**20) if record.megabytes is not None else record.size
+        megabytes = package.manifest.gpu.megabytes or record.megabytes
+        if megabytes is not None:
+            return int(megabytes * 2**20)
+        # ONNX Runtime's plan is a line of text, and it does not say what it takes.
+        return max(record.size, package.weights.stat().st_size)
 
     def budget(self) -> int | None:
         """Bytes that all its models may take together; None where nobody says, and nobody can. Raises DeviceError."""

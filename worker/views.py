@@ -189,6 +189,11 @@ class JobDetail(JobLine):
     objects: list[ObjectLine]
     deliveries: list[DeliveryLine]
 
+    @property
+    def ran_on(self) -> str:
+        """The engine that answered."""
+        return self.engine.partition(IN_PLACE_OF)[0]
+
     @computed_field  # type: ignore[prop-decorator]
     @property
     def in_place_of(self) -> str:
