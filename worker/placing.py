@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 
 from engines import loader
-from engines.errors import DeviceError, DeviceFull, DeviceLost, PlanError, RunnerError
+from engines.errors import DeviceFull, DeviceLost, RunnerError
 from engines.loader import Engine
 from engines.package import ModelPackage
 from worker.device import Device
@@ -115,7 +115,8 @@ class Placing:
         try:
             self._open(package, device, self._admit(package, device))
             self._refused.pop(name, None)
-        except (DeviceError, PlanError) as error:
+        except RunnerError as error:
+            # Whatever it is, it says nothing of the CPU.
             if isinstance(error, DeviceLost):
                 self._lose(device, error)
             # Memory may be free before the next job.
