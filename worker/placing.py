@@ -15,12 +15,11 @@ from engines.errors import DeviceFull, DeviceLost, RunnerError
 from engines.loader import Engine
 from engines.package import ModelPackage
 from worker.device import Device
+from worker.views import IN_PLACE
 from worker.warm import Network, Warm
 
 logger = logging.getLogger(__name__)
 
-#: Between an engine and the one whose place it takes, in descriptions.
-IN_PLACE = ", in place of "
 #: A device that failed at a model is not tried for it again before so many seconds are over.
 REST_SECONDS = 60.0
 
