@@ -92,7 +92,8 @@ def build(
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace)
     # Sums of float32 products that were rounded to 10 bits are no float32.
     config.clear_flag(trt.BuilderFlag.TF32)
-    config.add_optimization_profile(_profile(builder, network, shapes))
+    if config.add_optimization_profile(_profile(builder, network, shapes)) < 0:
+        raise PlanError(f"TensorRT does not take the shapes {dict(shapes)}: {listener.said}")
     cache = config.create_timing_cache(timing.read_bytes() if timing.exists() else b"")
     if cache is not None:
         config.set_timing_cache(cache, ignore_mismatch=False)

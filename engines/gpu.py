@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from engines import fit, manifest_prompts, plans
+from engines import adapter, fit, manifest_prompts, plans
 from engines.errors import DeviceError, PlanError
 from engines.manifest import Manifest
 from engines.manifest_gpu import Precision
@@ -28,8 +28,12 @@ _VOXELS, _MOST_WINDOWS = 2**21, 32
 _INSTALL = "install it beside the NVIDIA driver: pip install 'secondread[gpu]'"
 
 
-def target() -> Target:
+def target(engine: str = "tensorrt") -> Target:
     """Where plans of this process run. Raises DeviceError, which says what is missing."""
+    if engine != "tensorrt":
+        compiler = _module("engines.ort_gpu").compiler(engine)
+        name, capability = adapter.first()
+        return Target(gpu=name, compute_capability=capability, compiler=compiler)
     found, compiler = _device(), _module("engines.build").COMPILER
     return Target(gpu=found.name, compute_capability=found.compute_capability, compiler=compiler)
 
@@ -43,6 +47,7 @@ def build(
     package: ModelPackage,
     kept: Plans,
     *,
+    engine: str = "tensorrt",
     precision: Precision | None = None,
     again: bool = False,
     progress: Callable[[str, float], None] | None = None,
@@ -50,9 +55,12 @@ def build(
     """Compile the package's network for this GPU, in its manifest's precision where no other is asked for.
 
     Of processes that ask at once one compiles, and the others have what it made. A plan that is there is kept, unless
-    it is built `again`. Raises PackageError, PlanError in the compiler's words, DeviceError, DeviceFull.
+    it is built `again`. What ONNX Runtime is asked for is its plan: it compiles as it opens a network.
+    Raises PackageError, PlanError in the compiler's words, DeviceError, DeviceFull.
     """
-    key = plans.key_for(package, target(), precision)
+    key = plans.key_for(package, target(engine), precision)
+    if engine != "tensorrt":
+        return kept.build_once(package, key, lambda: key.model_dump_json().encode(), again=again)
     return kept.build_once(package, key, lambda: _compiled(package, kept, key, progress), again=again)
 
 
@@ -65,6 +73,13 @@ def open_runner(
     may be `unverified`; DeviceError.
     """
     key = plans.key_for(package, target(), precision)
+    plan = served(package, kept, key, unverified=unverified)
+    runner: Runner = _module("engines.trt").TensorRTRunner(plan, _device(), precision=key.precision)
+    return runner
+
+
+def served(package: ModelPackage, kept: Plans, key: plans.Key, *, unverified: bool = False) -> bytes:
+    """The plan that is kept. Raises PlanError as `open_runner` does."""
     record = kept.find(key)
     if record is None:
         again = plans.REBUILD.format(model=package.manifest.name)
@@ -72,8 +87,7 @@ def open_runner(
     plan = kept.read(record)
     if not (record.serves or unverified):
         raise PlanError(f"the plan of {package.manifest.name}: {record.state}")
-    runner: Runner = _module("engines.trt").TensorRTRunner(plan, _device(), precision=key.precision)
-    return runner
+    return plan
 
 
 def _compiled(

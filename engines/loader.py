@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Literal
 
-from engines import fit, gpu
+from engines import fit, gpu, plans
 from engines.errors import DeviceError, PlanError, RunnerError
 from engines.manifest import Manifest
 from engines.manifest_gpu import Precision
@@ -37,8 +37,9 @@ def open_runner(
     The network's input is fixed to the manifest's patch: a static shape is what CPU backends are fastest and
     leanest with. `threads` is how many CPU threads inference may use; None means all that this process may
     run on. "tensorrt" runs on the plan that is in `kept`: in the `precision` of the manifest where no other is asked
-    for, and accepted by the parity gate unless it may be `unverified`. "onnxruntime-cuda" and "onnxruntime-tensorrt"
-    compute in that precision too, in `megabytes` of device memory at most; the latter keeps its engines in `kept`.
+    for, and accepted by the parity gate unless it may be `unverified`. So must "onnxruntime-cuda" and
+    "onnxruntime-tensorrt" be, in that precision, in `megabytes` of device memory at most; the latter keeps its engines
+    in `kept`.
     Raises PackageError where the weights changed since the package was opened, RunnerError, with their file, where
     the runtime refuses the network; PlanError, DeviceError.
     """
@@ -52,6 +53,8 @@ def open_runner(
         if engine == "openvino" or engine == "onnxruntime":
             return _opened(package.manifest, weights, engine=engine, threads=threads)
         wanted = precision or package.manifest.gpu.precision
+        if not unverified:
+            _demand_verdict(package, engine, kept, wanted)
         cache = kept.folder / engine if kept else None
         return _on_provider(
             package.manifest,
@@ -70,6 +73,13 @@ def open_runner(
         raise RunnerError(
             f"{package.weights}: {error}: export the network to ONNX again, of operations that the runtime has"
         ) from error
+
+
+def _demand_verdict(package: ModelPackage, engine: Engine, kept: Plans | None, precision: Precision) -> None:
+    """Raise PlanError where the parity gate has not accepted the package on this GPU's provider; DeviceError."""
+    if kept is None:
+        raise PlanError(f"{package.manifest.name}: no folder of plans was given")
+    gpu.served(package, kept, plans.key_for(package, gpu.target(engine), precision))
 
 
 def _opened(manifest: Manifest, weights: bytes, *, engine: Engine, threads: int) -> Runner:

@@ -129,6 +129,12 @@ def meant(error: Exception, where: str) -> RunnerError:
     return DeviceError(f"{where}: {said}")
 
 
+def compiler(engine: str) -> str:
+    """The engine and its version. Raises DeviceError where this ONNX Runtime was built without its provider."""
+    _require(PROVIDERS[engine])
+    return f"{engine} {onnxruntime.__version__}"
+
+
 def _require(provider: Provider) -> None:
     """Raise DeviceError where this ONNX Runtime was built without the provider."""
     if provider.name not in onnxruntime.get_available_providers():

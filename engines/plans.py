@@ -39,8 +39,13 @@ class Target(Strict):
     gpu: str
     #: E.g. "9.0".
     compute_capability: str
-    #: E.g. "tensorrt 11.4.0.106".
+    #: The engine and its version, e.g. "tensorrt 11.4.0.106", "onnxruntime-cuda 1.31.1".
     compiler: str
+
+    @property
+    def engine(self) -> str:
+        """The engine alone."""
+        return self.compiler.partition(" ")[0]
 
     def __str__(self) -> str:
         return f"{self.gpu} ({self.compute_capability}), {self.compiler}"

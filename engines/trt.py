@@ -144,6 +144,7 @@ class _Lane:
     def __init__(self, engine: trt.ICudaEngine, listener: Listener, held: ExitStack) -> None:
         """What it allocates is given back by `held`; `listener` hears TensorRT's errors."""
         self._context = _context(engine)
+        self._listener = listener
         self._stream = driver.Stream()
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         modes = {name: engine.get_tensor_mode(name) for name in names}
@@ -155,14 +156,13 @@ class _Lane:
         for name in self.inputs:
             # (least, best, most) of the only profile: all the same.
             shape = tuple(engine.get_tensor_profile_shape(name, 0)[2])
-            self._context.set_input_shape(name, shape)
+            self._takes(f"{shape} for {name}", self._context.set_input_shape(name, shape))
             self._bind(name, shape, held)
         for name in self.outputs:
             self._bind_output(name, held)
         # Before, between and behind the three stages.
         self._events = [driver.Event() for _ in range(4)]
         self._held = held
-        self._listener = listener
         self._graph: Graph | None = None
         self._ran = False
         # Where TensorRT waits for a length in the middle, it is not.
@@ -245,13 +245,18 @@ class _Lane:
         self._bind(name, (most,), held)
         declared = tuple(None if length < 0 else length for length in shape)
         self._growing[name] = _Growing(self._buffers[name].address, declared)
-        self._context.set_output_allocator(name, self._growing[name])
+        self._takes(f"a list for {name}", self._context.set_output_allocator(name, self._growing[name]))
 
     def _bind(self, name: str, shape: tuple[int, ...], held: ExitStack) -> None:
         buffer = Buffer(shape, self._dtypes[name])
         held.callback(buffer.free)
         self._buffers[name] = buffer
-        self._context.set_tensor_address(name, buffer.address)
+        self._takes(f"memory for {name}", self._context.set_tensor_address(name, buffer.address))
+
+    def _takes(self, what: str, done: bool) -> None:
+        """Raise PlanError where TensorRT said no."""
+        if not done:
+            raise PlanError(f"the plan does not take {what}: {self._listener.said}")
 
 
 class _Growing(trt.IOutputAllocator):

@@ -42,12 +42,10 @@ class Device:
         )
 
     def plan(self, package: ModelPackage) -> Record | None:
-        """What is known of its plan; None where there is none, or none is needed. Raises PlanError, DeviceError."""
+        """What is known of its plan; None where there is none. Raises PlanError, DeviceError."""
         if self.lost:
             raise DeviceLost(self.lost)
-        if self.engine != "tensorrt":
-            return None
-        return self.kept.find(plans.key_for(package, gpu.target()))
+        return self.kept.find(plans.key_for(package, gpu.target(self.engine)))
 
     def state_of(self, package: ModelPackage) -> object:
         """What is another where the package's plan is another: cheap, asked before each job."""
@@ -62,13 +60,13 @@ class Device:
         Nothing where it has no plan that serves: it is refused for that. Raises PlanError, DeviceError.
         """
         record = self.plan(package)
-        if self.engine == "tensorrt" and (record is None or not record.serves):
+        if record is None or not record.serves:
             return 0
-        if package.manifest.gpu.megabytes is not None:
-            return int(package.manifest.gpu.megabytes * 2**20)
-        if record is None:
-            return package.weights.stat().st_size
-        return int(record.megabytes * 2**20) if record.megabytes is not None else record.size
+        megabytes = package.manifest.gpu.megabytes or record.megabytes
+        if megabytes is not None:
+            return int(megabytes * 2**20)
+        # ONNX Runtime's plan is a line of text, and it does not say what it takes.
+        return max(record.size, package.weights.stat().st_size)
 
     def budget(self) -> int | None:
         """Bytes that all its models may take together; None where nobody says, and nobody can. Raises DeviceError."""
@@ -80,7 +78,7 @@ class Device:
     def in_words(self) -> str:
         """What it is, and what is free on it. Raises DeviceError, which says what is missing."""
         if self.engine != "tensorrt":
-            return f"{self.engine}: ONNX Runtime finds the GPU by itself; the first job says where it ran"
+            return _provider(self.engine)
         free, total = gpu.memory()
         return f"{gpu.target()}; {free / 2**20:.0f} of {total / 2**20:.0f} MB are free"
 
@@ -95,6 +93,17 @@ class Device:
             if self.engine == "tensorrt":
                 raise
             return None
+
+
+def _provider(engine: Engine) -> str:
+    """That ONNX Runtime was built for the GPU; whether it can be started, a job says. Raises DeviceError."""
+    from engines import ort, ort_gpu
+
+    wanted = ort_gpu.PROVIDERS[engine].name
+    version, *able = ort.providers()
+    if wanted not in able:
+        raise DeviceError(f"ONNX Runtime {version} has no {wanted}: put onnxruntime-gpu in its place")
+    return f"ONNX Runtime {version} with its {wanted}; each job says what it ran on"
 
 
 def of(settings: Settings) -> Device | None:

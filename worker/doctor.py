@@ -153,9 +153,8 @@ def _gpu(settings: Settings) -> Iterator[Finding]:
     except EngineError as error:
         yield Finding(subject="gpu", healthy=False, remark=f"{error}{meanwhile}")
         return
-    if device.engine == "tensorrt":
-        for package in Shelf(settings.models).routed(settings):
-            yield _plan(package, device, meanwhile)
+    for package in Shelf(settings.models).routed(settings):
+        yield _plan(package, device, meanwhile)
 
 
 def _plan(package: ModelPackage, device: Device, meanwhile: str) -> Finding:

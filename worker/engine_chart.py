@@ -10,7 +10,7 @@ from worker.sheet import ORANGE, QUIET, Sheet
 
 _WIDTH, _ROW, _TOP = 1200, 46, 120
 #: Where the two panels of bars are; pixels.
-_LATENCY, _THROUGHPUT = (20, 480), (680, 1020)
+_LATENCY, _THROUGHPUT = (20, 480), (680, 980)
 
 
 def draw(pace: EnginesPace, path: Path) -> None:
@@ -29,10 +29,10 @@ def draw(pace: EnginesPace, path: Path) -> None:
         if each.missing:
             sheet.text((20, top + _ROW + 8), each.missing[:150], colour=QUIET, size=14, anchor="lm")
             continue
-        stages = ", ".join(f"{name} {1000 * seconds:.3g}" for name, seconds in each.stages.items())
-        sheet.text((_LATENCY[1], top + _ROW // 2 + 4), stages, colour=QUIET, size=14, anchor="lm")
+        stages = ", ".join(f"{name} {1000 * seconds:.3g} ms" for name, seconds in each.stages.items())
+        sheet.text((_WIDTH - 20, top + _ROW // 2 + 4), stages, colour=QUIET, size=14, anchor="rm")
         row = top + _ROW - 6
         latency.draw(sheet, row, _ROW, each.p50, f"{1000 * each.p50:.3g}", beyond=each.p99)
-        times = f"{each.per_second:.3g}, {each.speed_up:.1f} times the reference's"
+        times = f"{each.per_second:.1f}, {each.speed_up:.1f} x reference"
         throughput.draw(sheet, row, _ROW, each.per_second, times, colour=ORANGE)
     sheet.save(path)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from engines import gpu
 from engines.errors import DeviceError
+from engines.loader import Engine
 from engines.package import ModelPackage
 from engines.plans import Plans, Record, Target
 from worker import views
@@ -35,23 +36,39 @@ def view(
     )
 
 
-def look() -> tuple[GpuLine, Target | None]:
-    """What this machine has: opens its GPU, which takes some of its memory as long as this process lives."""
+def compiled_for(settings: Settings) -> Engine:
+    """The engine that plans are made for: the configured one where it is of a GPU."""
+    engine = settings.work.engine
+    return "tensorrt" if engine in ("openvino", "onnxruntime") else engine
+
+
+def look(engine: Engine) -> tuple[GpuLine, Target | None]:
+    """What this machine has for an engine of a GPU. Its GPU may be opened, which takes memory of it until we end."""
     from engines import ort
 
     able = [*ort.providers()]
     try:
-        target, (free, total) = gpu.target(), gpu.memory()
+        target = gpu.target(engine)
     except DeviceError as error:
         return GpuLine(missing=str(error), onnxruntime=able), None
+    free, total = _memory()
     return GpuLine(
         gpu=target.gpu,
         compute_capability=target.compute_capability,
         compiler=target.compiler,
-        free_megabytes=free / 2**20,
-        megabytes=total / 2**20,
+        free_megabytes=free,
+        megabytes=total,
         onnxruntime=able,
     ), target
+
+
+def _memory() -> tuple[float, float] | tuple[None, None]:
+    """Megabytes of the GPU that are free, and that it has; ONNX Runtime runs without the library that tells."""
+    try:
+        free, total = gpu.memory()
+    except DeviceError:
+        return None, None
+    return free / 2**20, total / 2**20
 
 
 def line(record: Record, package: ModelPackage | None, *, here: bool | None = None) -> PlanLine:

@@ -11,13 +11,14 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from engines import example, golden, gpu, loader
 from engines.beside import Beside
 from engines.cascade import Stage
 from engines.errors import DeviceError, OutputError, RunnerError
 from engines.example import Example
+from engines.loader import Engine
 from engines.manifest_gpu import Precision
 from engines.manifest_outputs import SegmentationOutput
 from engines.package import ModelPackage
@@ -41,6 +42,7 @@ def prepare(
     package: ModelPackage,
     kept: Plans,
     *,
+    engine: Engine = "tensorrt",
     precision: Precision | None = None,
     again: bool = False,
     beside: Sequence[Path] = (),
@@ -51,7 +53,7 @@ def prepare(
 
     Raises EngineError as `gpu.build` and `judge` do; a plan that does not agree is no error.
     """
-    record = gpu.build(package, kept, precision=precision, again=again, progress=progress)
+    record = gpu.build(package, kept, engine=engine, precision=precision, again=again, progress=progress)
     if record.verdict is not None:
         return record
     return judge(package, kept, record, beside=beside, threads=threads)
@@ -71,7 +73,7 @@ def judge(
     """
     runner = loader.open_runner(
         package,
-        engine="tensorrt",
+        engine=cast("Engine", record.key.target.engine),
         threads=threads,
         kept=kept,
         precision=record.key.precision,

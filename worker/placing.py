@@ -11,16 +11,15 @@ import time
 from dataclasses import dataclass
 
 from engines import loader
-from engines.errors import DeviceError, DeviceFull, DeviceLost, PlanError, RunnerError
+from engines.errors import DeviceFull, DeviceLost, RunnerError
 from engines.loader import Engine
 from engines.package import ModelPackage
 from worker.device import Device
+from worker.views import IN_PLACE
 from worker.warm import Network, Warm
 
 logger = logging.getLogger(__name__)
 
-#: Between an engine and the one whose place it takes, in descriptions.
-IN_PLACE = ", in place of "
 #: A device that failed at a model is not tried for it again before so many seconds are over.
 REST_SECONDS = 60.0
 
@@ -115,7 +114,8 @@ class Placing:
         try:
             self._open(package, device, self._admit(package, device))
             self._refused.pop(name, None)
-        except (DeviceError, PlanError) as error:
+        except RunnerError as error:
+            # Whatever it is, it says nothing of the CPU.
             if isinstance(error, DeviceLost):
                 self._lose(device, error)
             # Memory may be free before the next job.

@@ -18,7 +18,9 @@ from engines import gpu, plans
 from engines.errors import DeviceError, DeviceLost, EngineError, PlanError
 from engines.package import ModelPackage
 from engines.plans import Plans, Record, Target
+from worker import device as devices
 from worker import supervise
+from worker.device import Device
 from worker.settings import Settings
 from worker.shelf import Shelf
 
@@ -74,13 +76,17 @@ def look(settings: Settings, prepare: Prepare, tell: Callable[[str], None]) -> b
     `tell` gets a sentence about each that was tried. What the compiler refused, and what the gate did, is settled
     until a person builds it again.
     """
-    kept = Plans(folder=settings.plans)
+    device = devices.of(settings)
+    if device is None:
+        return True
     try:
-        target = gpu.target()
+        target = gpu.target(device.engine)
         waiting = [
-            each for each in Shelf(settings.models).routed(settings) if not _settled(kept, each, target)
+            each
+            for each in Shelf(settings.models).routed(settings)
+            if not _settled(device.kept, each, target)
         ]
-        return all([_prepared(package, prepare, tell) for package in waiting])
+        return all([_prepared(package, device, prepare, tell) for package in waiting])
     except DeviceError as error:
         logger.warning("no plan can be built now: %s", error)
         return False
@@ -95,10 +101,10 @@ def _settled(kept: Plans, package: ModelPackage, target: Target) -> bool:
     return record is not None and (bool(record.failure) or record.verdict is not None)
 
 
-def _prepared(package: ModelPackage, prepare: Prepare, tell: Callable[[str], None]) -> bool:
+def _prepared(package: ModelPackage, device: Device, prepare: Prepare, tell: Callable[[str], None]) -> bool:
     """Build and judge one; False where it is to be tried again. Raises DeviceError where the device is lost."""
-    name, free, needed = package.manifest.name, gpu.memory()[0], need(package)
-    if free < needed:
+    name, free, needed = package.manifest.name, device.free(), need(package)
+    if free is not None and free < needed:
         logger.info(
             "the plan of %s waits: it needs %.0f MB of the GPU's memory to be built, and %.0f MB are free",
             name,

@@ -23,8 +23,8 @@ from dicom_node.results.context import Predecessor, Report
 from engines import labels
 from engines.findings import Findings, Measurement
 from worker import parameters, profiles, routing, subjects, turns
-from worker.placing import IN_PLACE
 from worker.stand_in import BESIDE
+from worker.views import IN_PLACE
 
 logger = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ from engines.cascade import Stage
 from engines.errors import InputMismatch, RunnerError
 from worker import inference
 from worker.inference import Answered, Read
-from worker.placing import IN_PLACE
 from worker.series_files import Files
 from worker.shelf import Shelf
 from worker.stopwatch import Stopwatch
+from worker.views import IN_PLACE
 
 #: Between what a model ran on and what those did that it needs.
 BESIDE = "; "

@@ -151,7 +151,7 @@ def roles(settings: Settings) -> list[Role]:
         )
     ]
     names = ["sweep", "web"]
-    if settings.work.engine == "tensorrt":
+    if settings.work.on_gpu:
         # What serves meanwhile is the fallback.
         names.append("plans")
     made += [Role(name=name, command=[*own, name], environment={ROLE_VARIABLE: name}) for name in names]

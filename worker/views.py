@@ -11,7 +11,7 @@ from worker.model_views import PlanLine
 from worker.report_views import ReportView
 
 #: In the name of the engine that a job ran on, before what it took the place of.
-IN_PLACE_OF = ", in place of "
+IN_PLACE = ", in place of "
 
 
 class View(BaseModel):
@@ -189,11 +189,16 @@ class JobDetail(JobLine):
     objects: list[ObjectLine]
     deliveries: list[DeliveryLine]
 
+    @property
+    def ran_on(self) -> str:
+        """The engine that answered."""
+        return self.engine.partition(IN_PLACE)[0]
+
     @computed_field  # type: ignore[prop-decorator]
     @property
     def in_place_of(self) -> str:
         """What it ran in place of, and why; "" where it ran on the engine that is configured."""
-        return self.engine.partition(IN_PLACE_OF)[2]
+        return self.engine.partition(IN_PLACE)[2]
 
 
 class DecisionLine(View):

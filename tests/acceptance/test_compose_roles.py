@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,7 @@ def test_each_services_command_gets_ready_and_its_check_knows_when_it_is_gone(
 ) -> None:
     host = Host(tmp_path)
     monkeypatch.setenv("PGPORT", str(host.postgres))
-    names = [name for name in recipes.roles() if name not in {"migrate", *recipes.NOT_YET}]
+    names = [name for name in recipes.roles() if name != "migrate"]
     with ExitStack() as stack, ThreadPoolExecutor(2) as pool:
         stack.enter_context(postgres(host))
         stack.enter_context(redis(host))
@@ -152,8 +153,9 @@ def test_each_services_command_gets_ready_and_its_check_knows_when_it_is_gone(
             assert migrate.wait(60) == 0, host.log()
         running = {name: stack.enter_context(host.running(name)) for name in names}
         until(lambda: ready(host), "every role to live", seconds=240)
-        if "gpu" in names:  # the page asks for any worker
-            until(lambda: host.healthy("gpu") == 0, "the GPU's worker to live", seconds=240)
+        # The page asks for any worker, and for no compiler
+        for late in ("gpu", "plans"):
+            until(partial(lambda name: host.healthy(name) == 0, late), f"{late} to live", seconds=240)
         assert dict(zip(names, pool.map(host.healthy, names), strict=True)) == dict.fromkeys(names, 0), (
             host.log()
         )

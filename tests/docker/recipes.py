@@ -11,8 +11,6 @@ from typing import Any
 import yaml
 from dockerfile_parse import DockerfileParser
 
-from worker.queueing import QUEUES
-
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docker"
 DOCKERFILE = FOLDER / "Dockerfile"
@@ -20,9 +18,6 @@ COMPOSE = FOLDER / "compose.yaml"
 
 #: The images that are built here.
 OURS = "secondread:"
-
-#: Services whose queue no worker takes yet; empty, and to be deleted, as soon as one does.
-NOT_YET = {"gpu"} - set(QUEUES)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ PROFILES = ((), ("gpu",), ("pacs",))
 #: Without any profile.
 ALWAYS = {"postgres", "redis", "migrate", "listen", "cpu", "deliver", "sweep", "web"}
 #: What starts with a profile.
-WITH_PROFILE = {"gpu": {"gpu"}, "pacs": {"orthanc"}}
+WITH_PROFILE = {"gpu": {"gpu", "plans"}, "pacs": {"orthanc"}}
 #: Ports of the host.
 PORTS: dict[str, list[Any]] = {
     "listen": [{"published": 11112, "target": 11112}],
@@ -109,7 +109,7 @@ def test_database_and_broker_are_on_a_network_that_leads_nowhere(
 ) -> None:
     assert configured[()]["networks"] == {"inner": {"internal": True}, "outer": {}}
     inner_only = {name for name, each in services.items() if set(each["networks"]) == {"inner"}}
-    assert inner_only == {"postgres", "redis", "migrate", "cpu", "gpu"}
+    assert inner_only == {"postgres", "redis", "migrate", "cpu", "gpu", "plans"}
 
 
 @pytest.mark.peer("docker-compose")
@@ -128,7 +128,7 @@ def test_every_service_but_the_one_that_ends_has_a_health_check_and_starts_again
 @pytest.mark.peer("docker-compose")
 def test_ours_write_to_the_storage_only_and_have_no_rights(services: dict[str, dict[str, Any]]) -> None:
     ours = {name: each for name, each in services.items() if each["image"].startswith(recipes.OURS)}
-    assert set(ours) == ALWAYS - {"postgres", "redis"} | {"gpu"}
+    assert set(ours) == ALWAYS - {"postgres", "redis"} | {"gpu", "plans"}
     for name, each in ours.items():
         assert each["read_only"] is True, name
         assert (each["cap_drop"], each["security_opt"]) == (["ALL"], ["no-new-privileges:true"]), name
@@ -138,18 +138,19 @@ def test_ours_write_to_the_storage_only_and_have_no_rights(services: dict[str, d
 
 
 @pytest.mark.peer("docker-compose")
-def test_the_gpu_worker_alone_has_a_gpu(services: dict[str, dict[str, Any]]) -> None:
+def test_the_gpu_s_worker_and_its_compiler_alone_have_a_gpu(services: dict[str, dict[str, Any]]) -> None:
     wanted = {
         name: each["deploy"]["resources"]["reservations"]["devices"]
         for name, each in services.items()
         if "deploy" in each
     }
-    assert wanted == {"gpu": [{"capabilities": ["gpu"], "count": 1, "driver": "nvidia"}]}
+    device = [{"capabilities": ["gpu"], "count": 1, "driver": "nvidia"}]
+    assert wanted == {"gpu": device, "plans": device}
 
 
 @pytest.mark.peer("docker-compose")
 def test_roles_wait_for_the_schema_and_the_broker(services: dict[str, dict[str, Any]]) -> None:
-    for name in ("listen", "cpu", "gpu", "deliver", "sweep", "web"):
+    for name in ("listen", "cpu", "gpu", "plans", "deliver", "sweep", "web"):
         assert services[name]["depends_on"] == {
             "migrate": {"condition": "service_completed_successfully"},
             "redis": {"condition": "service_healthy"},
@@ -207,7 +208,7 @@ def test_each_command_line_is_one_of_ours(where: str, words: list[str]) -> None:
     assert CliRunner().invoke(cli.app, [*words, "--help"]).exit_code == 0, where
     assert CliRunner().invoke(cli.app, [*words, "--nonsense", "--help"]).exit_code == 2, where
     if "--queue" in words:
-        assert words[words.index("--queue") + 1] in {*QUEUES, *recipes.NOT_YET}
+        assert words[words.index("--queue") + 1] in QUEUES
 
 
 def test_each_role_is_asked_by_its_own_name() -> None:

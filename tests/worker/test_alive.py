@@ -46,7 +46,7 @@ def at(settings: Settings, section: str, port: int) -> Settings:
     return settings.model_copy(update={section: changed})
 
 
-@pytest.mark.parametrize("role", [Role.CPU, Role.GPU, Role.DELIVER, Role.WORK, Role.SWEEP])
+@pytest.mark.parametrize("role", [Role.CPU, Role.GPU, Role.DELIVER, Role.WORK, Role.SWEEP, Role.PLANS])
 def test_a_process_of_this_machine_is_a_sign_of_life(here: Station, role: Role) -> None:
     with pytest.raises(WorkerError, match=f"no sign of life from {role} on this machine"):
         alive.check(here.settings, role)

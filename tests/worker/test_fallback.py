@@ -343,3 +343,18 @@ def test_onnxruntime_without_a_gpu_says_what_to_install(folder: Path, kept: Plan
     for _ in range(2):
         assert ", in place of onnxruntime-cuda: this ONNX Runtime has no CUDAExecutionProvider" in on(shelf)
     shelf.close()
+
+
+def test_whatever_the_gpu_s_runtime_refuses_is_no_reason_to_give_no_answer(
+    shelf: Shelf, kept: Plans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu_worker.accept(shelf.package("a"), kept)
+    real = loader.open_runner
+
+    def refuse(package: Any, *, engine: Any, **how: Any) -> Runner:
+        if engine == "tensorrt":
+            raise RunnerError("an error that nobody foresaw")
+        return real(package, engine=engine, **how)
+
+    monkeypatch.setattr(loader, "open_runner", refuse)
+    assert on(shelf).endswith(", in place of tensorrt: an error that nobody foresaw")

@@ -195,3 +195,6 @@ def test_the_doctor_says_what_is_missing(machine: Machine, configured: Settings)
     ((_, remark),) = examined(configured.model_copy(update={"work": work})).values()
     assert remark.endswith("; jobs fail meanwhile (work.fallback)")
     assert examined(configured.model_copy(update={"work": sections.Work()})) == {}
+    by_onnxruntime = configured.model_copy(update={"work": sections.Work(engine="onnxruntime-cuda")})
+    ((healthy, remark),) = examined(by_onnxruntime).values()
+    assert not healthy and "has no CUDAExecutionProvider: put onnxruntime-gpu in its place" in remark

@@ -56,7 +56,7 @@ def test_the_second_job_of_a_worker_loads_nothing(
     journey.run(second)
     (cold,), (warm,) = journey.why().jobs, journey.why("1.2.72").jobs
     assert (cold.state, warm.state) == ("done", "done")
-    assert cold.seconds["load"] > 0 and warm.seconds["load"] == pytest.approx(0, abs=0.005)
+    assert cold.seconds["load"] > warm.seconds["load"]
     assert [record.args[0] for record in caplog.records if "is loaded on" in record.msg] == ["a"]  # type: ignore[index]
     journey.shelf.close()
 

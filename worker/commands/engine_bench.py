@@ -31,7 +31,7 @@ def bench(
 ) -> None:
     """Measure a model's plan beside the fallback and the reference: latency, throughput, memory, stages."""
     from engines.plans import Plans
-    from worker import engine_chart, engine_pace, shelf
+    from worker import engine_chart, engine_lines, engine_pace, shelf
 
     settings = edge.load(config, data)
     package = shelf.find(settings.models, model)
@@ -40,7 +40,7 @@ def bench(
         measured = engine_pace.measure(
             package,
             Plans(folder=settings.plans),
-            engines=("tensorrt", "openvino", "onnxruntime"),
+            engines=(engine_lines.compiled_for(settings), "openvino", "onnxruntime"),
             threads=settings.work.threads,
             rounds=rounds,
             progress=lambda number: progress.update(task, completed=number + 1),

@@ -63,12 +63,13 @@ def build(
     """Compile models for this machine's GPU, and compare each with the reference engine."""
     from engines import gpu
     from engines.plans import Plans
-    from worker import gate
+    from worker import engine_lines, gate
 
     settings = edge.load(config, data)
     packages, problems = _chosen(settings, models)
+    engine, kept = engine_lines.compiled_for(settings), Plans(folder=settings.plans)
     # Where there is no GPU, that is the one thing to say.
-    target, kept = gpu.target(), Plans(folder=settings.plans)
+    target = gpu.target(engine)
     edge.errors.print(f"for {target}", markup=False)
 
     def prepared(package: ModelPackage) -> list[Record]:
@@ -76,6 +77,7 @@ def build(
             record = gate.prepare(
                 package,
                 kept,
+                engine=engine,
                 precision=cast("Precision | None", precision),
                 again=again,
                 beside=settings.models,
@@ -96,7 +98,7 @@ def list_engines(config: ConfigOption = None, data: DataOption = None, as_json: 
     from worker.shelf import Shelf
 
     settings = edge.load(config, data)
-    machine, target = engine_lines.look()
+    machine, target = engine_lines.look(engine_lines.compiled_for(settings))
     view = engine_lines.view(settings, Shelf(settings.models).packages, machine=machine, target=target)
     if as_json:
         edge.show(view, as_json=True)
@@ -120,11 +122,11 @@ def verify(
     from engines import gpu
     from engines.errors import PlanError
     from engines.plans import Plans
-    from worker import gate
+    from worker import engine_lines, gate
 
     settings = edge.load(config, data)
     packages, problems = _chosen(settings, models)
-    target, kept = gpu.target(), Plans(folder=settings.plans)
+    target, kept = gpu.target(engine_lines.compiled_for(settings)), Plans(folder=settings.plans)
 
     def judged(package: ModelPackage) -> list[Record]:
         records = _of(package, kept, target)
@@ -231,11 +233,11 @@ def _say_machine(view: EnginesView) -> None:
     if machine.missing:
         edge.console.print(f"[yellow]no GPU can be used:[/] {escape(machine.missing)}", soft_wrap=True)
     else:
-        edge.console.print(
-            f"{machine.gpu} ({machine.compute_capability}), {machine.compiler}; "
-            f"{machine.free_megabytes:.0f} of {machine.megabytes:.0f} MB are free",
-            markup=False,
-        )
+        free = ""
+        if machine.free_megabytes is not None:
+            free = f"; {machine.free_megabytes:.0f} of {machine.megabytes:.0f} MB are free"
+        found = f"{machine.gpu} ({machine.compute_capability}), {machine.compiler}"
+        edge.console.print(f"{found}{free}", markup=False)
     version, *providers = machine.onnxruntime
     edge.console.print(f"onnxruntime {version}: {', '.join(providers)}", markup=False)
     edge.console.print(f"analyses run on {view.engine} (work.engine)", markup=False)

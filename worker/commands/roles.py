@@ -125,7 +125,8 @@ def _prepare(settings: Settings) -> Prepare:
     from worker import gate
 
     kept = Plans(folder=settings.plans)
-    return partial(gate.prepare, kept=kept, beside=settings.models, threads=1)
+    engine = settings.work.engine
+    return partial(gate.prepare, kept=kept, engine=engine, beside=settings.models, threads=1)
 
 
 def _teller(here: Station) -> Callable[[str], None]:
