@@ -152,7 +152,7 @@ def test_dcmtk_answers(tmp_path: Path) -> None:
     process = subprocess.Popen([peers.path("storescp"), "-aet", "DCMTK", "-od", str(tmp_path), str(port)])
     try:
         destination = Destination(name="dcmtk", ae_title="DCMTK", host="127.0.0.1", port=port)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not (report := echo.verify(destination, [SEG])).reachable and time.monotonic() < deadline:
             time.sleep(0.05)
         assert report.healthy

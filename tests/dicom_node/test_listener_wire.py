@@ -148,7 +148,7 @@ def test_a_connection_that_says_nothing_is_closed(tmp_path: Path) -> None:
         began = time.monotonic()
 
         assert ended(wire)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 20
 
 
 @pytest.mark.parametrize("start", [b"\x01", b"\x01\x00\x00\x00\x01\x00\x00\x01"], ids=["header", "body"])
@@ -176,14 +176,14 @@ def test_a_peer_that_drips_is_aborted(tmp_path: Path) -> None:
         wire.socket.sendall(struct.pack(">BBLLBB", 0x04, 0, 5000, 4996, 1, 0x03))
         began = time.monotonic()
         try:
-            while "aborted" not in node.events.kinds and time.monotonic() - began < 10:
+            while "aborted" not in node.events.kinds and time.monotonic() - began < 30:
                 wire.socket.send(b"\0")
                 time.sleep(0.1)
         except OSError:
             pass
 
         node.events.wait("aborted")
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 20
 
 
 def test_any_fragmentation_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def _dcmqrscp(folder: Path) -> Iterator[Destination]:
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen([peers.path("dcmqrscp"), "-c", configuration], stdout=log, stderr=log)
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline and not _accepts(port):
             time.sleep(0.05)
         yield Destination(name="archive", ae_title="ARCHIVE", host="127.0.0.1", port=port, timeout_seconds=20)

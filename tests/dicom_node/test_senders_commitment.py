@@ -123,7 +123,7 @@ def test_without_a_report_the_wait_ends_and_the_peer_may_report_later() -> None:
     with committing.running(committer) as peer:
         began = time.monotonic()
         assert ask(peer.destination(), asking(), wait_seconds=0.5) == []
-        assert 0.5 <= time.monotonic() - began < 4
+        assert 0.5 <= time.monotonic() - began < 15
         assert pacs.wait_until(lambda: peer.released == 1)
 
 

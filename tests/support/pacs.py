@@ -36,7 +36,7 @@ class Pacs:
     def destination(self, **changes: Any) -> Destination:
         """This SCP as a C-STORE destination."""
         known = {"name": "pacs", "ae_title": self.ae_title, "host": "127.0.0.1", "port": self.port}
-        return Destination(**{**known, "timeout_seconds": 5.0, **changes})
+        return Destination(**{**known, "timeout_seconds": 30.0, **changes})
 
 
 @contextmanager
@@ -96,7 +96,7 @@ def everything() -> list[tuple[str, Sequence[str]]]:
     return [(uid, ALL_TRANSFER_SYNTAXES) for uid in (str(Verification), *classes)]
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
+def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
     """Wait for what another thread or process brings about."""
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:

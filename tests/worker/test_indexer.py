@@ -59,7 +59,7 @@ def _all(here: Station, table: type[Any]) -> list[Any]:
 
 
 def _until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -155,7 +155,7 @@ def test_a_lone_instance_does_not_wait_for_others(here: Station, stored: list[St
         began = time.monotonic()
         writing.instance(stored[0])
         _until(lambda: _count(here, models.Instance) == 1)
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 10
 
 
 def test_attributes_are_read_once_a_series(
@@ -258,7 +258,7 @@ def test_a_shutdown_does_not_wait_for_a_database_that_stays_away(
     with Indexer(here) as writing:
         for one in stored:
             writing.instance(one)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
     assert "the sweep will find the files" in caplog.text
     # And it does
     away.on = False

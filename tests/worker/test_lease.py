@@ -73,7 +73,7 @@ def lease_until(journey: Journey) -> datetime:
 
 
 def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -134,7 +134,7 @@ def test_a_job_that_takes_too_long_is_given_back_and_its_process_ends(
     hasty = replace(bench(journey, ended), work=Work(hard_seconds=0.3))
     began = time.monotonic()
     journey.die(lambda: pipeline.analyse(hasty, job_id))
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
     # Then it waits so that others go first, and says why
     job = journey.job()

@@ -68,7 +68,7 @@ def _count(here: Station, table: type[models.Instance] | type[models.Process]) -
 
 
 def _until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -283,7 +283,10 @@ def test_the_pages_and_the_api_show_who_took_which_role(tmp_path: Path, pairs: S
     routes = [journeys.route("brain", when={"Modality": "MR"}, run=("pair",))]
     journey = Journey(database=here.database, storage=tmp_path, shelf=pairs, routes=routes)
     (job_id,) = journey.arrive([*pair.study(), *pair.series(THIRD, "survey")])
-    with served(here) as address, httpx.Client(base_url=address, headers={"Accept": "text/html"}) as web:
+    with (
+        served(here) as address,
+        httpx.Client(base_url=address, timeout=60, headers={"Accept": "text/html"}) as web,
+    ):
         study, job = web.get(f"/studies/{journeys.STUDY}").text, web.get(f"/jobs/{job_id}").text
         told = web.get(f"/api/jobs/{job_id}", headers={"Accept": "application/json"}).json()
     here.close()

@@ -155,7 +155,7 @@ def test_all_are_asked_at_once_and_the_broker_when_they_have_ended(log: Path) ->
     with _watched(Supervisor(roles)):
         _until(lambda: len(_said(log)) == 3)
         began = time.monotonic()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
     said = _said(log)[3:]
     assert sorted(said[:2]) == ["a asked", "b asked"]
     assert said[2:] == ["b ended", "a ended", "broker asked", "broker ended"]
@@ -253,7 +253,7 @@ def test_waiting_ends_with_the_condition_the_time_or_the_stop() -> None:
     assert not supervise.wait_until(lambda: False, timeout=0.1, stop=stop)
     stop.set()
     assert not supervise.wait_until(lambda: False, timeout=60, stop=stop)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 def test_a_signal_that_another_thread_takes_stops_the_main_thread() -> None:

@@ -227,7 +227,10 @@ def test_what_a_sender_wrote_is_shown_as_text(tmp_path: Path) -> None:
     )
 
     # When
-    with served(here) as address, httpx.Client(base_url=address, headers={"Accept": "text/html"}) as web:
+    with (
+        served(here) as address,
+        httpx.Client(base_url=address, timeout=60, headers={"Accept": "text/html"}) as web,
+    ):
         pages = [web.get("/").text, web.get("/studies/1.2.3").text, web.get(f"/{HOSTILE}").text]
     here.close()
 
@@ -252,7 +255,10 @@ def test_a_job_shows_its_report_in_words_and_nothing_in_it_is_markup(tmp_path: P
             session.flush()
             ids.append(job.id)
     # When
-    with served(here) as address, httpx.Client(base_url=address, headers={"Accept": "text/html"}) as web:
+    with (
+        served(here) as address,
+        httpx.Client(base_url=address, timeout=60, headers={"Accept": "text/html"}) as web,
+    ):
         chinese, hostile = (web.get(f"/jobs/{id}").text for id in ids)
         shown = web.get(f"/api/jobs/{ids[0]}", headers={"Accept": "application/json"}).json()["report"]
     here.close()
@@ -274,7 +280,10 @@ def test_a_long_list_comes_in_pages(tmp_path: Path) -> None:
             rows.receive(session, f"1.2.{number + 1000}", received_at=at + timedelta(milliseconds=number))
 
     # When
-    with served(here) as address, httpx.Client(base_url=address, headers={"Accept": "text/html"}) as web:
+    with (
+        served(here) as address,
+        httpx.Client(base_url=address, timeout=60, headers={"Accept": "text/html"}) as web,
+    ):
         first, last, beyond = (web.get("/", params={"page": page}).text for page in (1, 4, 5))
         api = web.get("/api/studies", params={"limit": 1000}).json()
     here.close()
@@ -289,7 +298,10 @@ def test_a_long_list_comes_in_pages(tmp_path: Path) -> None:
 
 def test_an_empty_installation_says_what_to_do(tmp_path: Path) -> None:
     here = night.open_station(tmp_path)
-    with served(here) as address, httpx.Client(base_url=address, headers={"Accept": "text/html"}) as web:
+    with (
+        served(here) as address,
+        httpx.Client(base_url=address, timeout=60, headers={"Accept": "text/html"}) as web,
+    ):
         text, deliveries = web.get("/").text, web.get("/deliveries").text
     here.close()
     assert "No study has arrived yet" in text
