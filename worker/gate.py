@@ -99,7 +99,7 @@ def compare(
     with closing(shelf.holding(package, beside, engine="onnxruntime", threads=threads)) as held:
         stage = held.stage(package.manifest.name)
         with Beside(package.manifest, runner, stage.runner) as both:
-            outcome = _outcome(stage, both, case, threads=threads)
+            outcome = _outcome(stage, both, runner, case, threads=threads)
             differences = tuple(
                 dict.fromkeys((*both.problems, *_far_off(package, both), *outcome.differences))
             )
@@ -118,10 +118,12 @@ def compare(
             )
 
 
-def _outcome(stage: Stage, both: Beside, case: Example | None, *, threads: int | None) -> _Outcome:
+def _outcome(
+    stage: Stage, both: Beside, runner: Runner, case: Example | None, *, threads: int | None
+) -> _Outcome:
     """Have both answer, about the example where that shows the network anything."""
     if case is not None:
-        outcome = _on_example(stage, both, case, threads=threads)
+        outcome = _on_example(stage, both, runner, case, threads=threads)
         # An earlier model may have found nothing to look at, or all windows were empty.
         if both.differences or outcome.differences:
             return outcome
@@ -134,7 +136,9 @@ def _outcome(stage: Stage, both: Beside, case: Example | None, *, threads: int |
     return _Outcome(case="patch", differences=_labels(stage.package, both))
 
 
-def _on_example(stage: Stage, both: Beside, case: Example, *, threads: int | None) -> _Outcome:
+def _on_example(
+    stage: Stage, both: Beside, runner: Runner, case: Example, *, threads: int | None
+) -> _Outcome:
     """The finished answers about the example."""
     package = stage.package
     try:
@@ -143,6 +147,9 @@ def _on_example(stage: Stage, both: Beside, case: Example, *, threads: int | Non
         return _Outcome(case="example", differences=(f"the reference itself gives no answer: {error}",))
     try:
         found = package_example.about(replace(stage, runner=both), case.volumes, threads=threads)
+        if runner.leaves_on_device:
+            # Whose labels are made on the GPU is judged by those: to compare its numbers they were brought here.
+            found = package_example.about(replace(stage, runner=runner), case.volumes, threads=threads)
     except DeviceError:
         raise
     except (OutputError, RunnerError) as error:

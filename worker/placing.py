@@ -142,7 +142,7 @@ class Placing:
         Raises DeviceFull where it cannot fit, DeviceError.
         """
         needed, idle = device.need(package), self._idle(package)
-        sizes = [network.device_size or 0 for name in idle if (network := self._warm.get(name))]
+        sizes = [network.device_size for name in idle if (network := self._warm.get(name))]
         most = self._free(device) + sum(sizes)
         if needed > most:
             raise DeviceFull(

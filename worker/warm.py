@@ -24,13 +24,18 @@ class Network:
     size: int
     #: As the runner calls itself.
     description: str
-    #: Bytes of the GPU's memory that it takes; None on the CPU.
-    device_size: int | None
+    #: Bytes of the GPU's memory that it was to take; None on the CPU.
+    admitted: int | None
 
     @property
     def on_device(self) -> bool:
         """Whether it is on the GPU."""
-        return self.device_size is not None
+        return self.admitted is not None
+
+    @property
+    def device_size(self) -> int:
+        """Bytes of the GPU's memory that it takes: more than when it was opened, once it has made labels there."""
+        return max(self.runner.device_bytes, self.admitted) if self.admitted is not None else 0
 
 
 class Warm:
@@ -80,7 +85,7 @@ class Warm:
             runner=runner,
             size=self._sizes[name],
             description=runner.description,
-            device_size=None if on_device is None else max(runner.device_bytes, on_device),
+            admitted=on_device,
         )
         logger.info(
             "model %s %s is loaded on %s, %.0f MB",
@@ -128,7 +133,7 @@ class Warm:
     @property
     def device_size(self) -> int:
         """Bytes of the GPU's memory that they take."""
-        return sum(network.device_size or 0 for network in self._open.values())
+        return sum(network.device_size for network in self._open.values())
 
     @property
     def is_full(self) -> bool:

@@ -15,10 +15,11 @@ from engines import example, loader
 from engines import package as model_package
 from engines.errors import DeviceLost, RunnerError
 from engines.package import ModelPackage
-from engines.plans import Verdict
+from engines.plans import Plans, Verdict
 from engines.runner import Runner, TensorSpec
 from engines.volume import Volume
 from tests.engines import build, nets
+from tests.support import double
 from worker import gate, golden
 
 Wrong = Callable[[NDArray[Any]], NDArray[Any]]
@@ -192,6 +193,31 @@ def test_a_network_that_cannot_answer_does_not_agree(tiny: ModelPackage) -> None
 def test_a_device_that_fails_is_no_verdict(tiny: ModelPackage) -> None:
     with pytest.raises(DeviceLost, match="fell off"):
         _judged(tiny, _dies(DeviceLost("the GPU fell off the bus")))
+
+
+@pytest.mark.peer("c++")
+@pytest.mark.parametrize("wrong", [False, True], ids=["right", "wrong"])
+def test_labels_that_the_gpu_makes_are_judged_beside_the_numbers_that_they_are_made_of(
+    tiny: ModelPackage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: bool
+) -> None:
+    made: list[bool] = []
+    with double.installed(tmp_path):
+        from engines import device_sweep
+
+        filled = device_sweep.fill
+
+        def fill(runner: Runner, feeds: Any, wanted: Any, **how: Any) -> bool:
+            made.append(filled(runner, feeds, wanted, **how))  # type: ignore[arg-type]
+            if wrong:
+                # As where a kernel takes the other label
+                wanted.mask[...] = (wanted.mask == 0).astype(wanted.mask.dtype)
+            return made[-1]
+
+        monkeypatch.setattr(device_sweep, "fill", fill)
+        verdict = gate.prepare(tiny, Plans(folder=tmp_path / "plans"), threads=1).verdict
+    assert made == [True] and verdict is not None
+    assert verdict.agrees is not wrong and verdict.largest_difference <= verdict.tolerance
+    assert any("Dice" in said for said in verdict.differences) is wrong
 
 
 def test_a_plan_that_takes_several_windows_is_compared_window_by_window(tmp_path: Path) -> None:
