@@ -8,7 +8,8 @@ from engines.errors import DeviceError
 
 LIBRARY = "libcuda.so.1"
 
-_DRIVER = "install or update the NVIDIA driver, and see that `nvidia-smi` lists the GPU"
+#: What to do where CUDA cannot be used.
+DRIVER = "install or update the NVIDIA driver, and see that `nvidia-smi` lists the GPU"
 
 #: CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR (CUDA driver API, CUdevice_attribute).
 _MAJOR, _MINOR = 75, 76
@@ -22,7 +23,7 @@ def first() -> tuple[str, str]:
     try:
         driver = ctypes.CDLL(LIBRARY)
     except OSError as error:
-        raise DeviceError(f"the NVIDIA driver's {LIBRARY} cannot be loaded ({error}): {_DRIVER}") from error
+        raise DeviceError(f"the NVIDIA driver's {LIBRARY} cannot be loaded ({error}): {DRIVER}") from error
     device, name = ctypes.c_int(), ctypes.create_string_buffer(256)
     major, minor = ctypes.c_int(), ctypes.c_int()
     for what, answer in (
@@ -33,5 +34,5 @@ def first() -> tuple[str, str]:
         ("cuDeviceGetAttribute", driver.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, device)),
     ):
         if answer:
-            raise DeviceError(f"CUDA sees no GPU: {what} answers {answer}: {_DRIVER}")
+            raise DeviceError(f"CUDA sees no GPU: {what} answers {answer}: {DRIVER}")
     return name.value.decode(errors="replace"), f"{major.value}.{minor.value}"

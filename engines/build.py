@@ -38,6 +38,13 @@ class Listener(trt.ILogger):
         """What it said last, for the end of a sentence."""
         return "; ".join(self.errors[-3:]) or "it does not say why"
 
+    def no_device(self) -> DeviceError:
+        """The error to raise where a constructor of TensorRT's gives none.
+
+        Where the driver refuses it answers with a null pointer, which pybind11 makes a TypeError of.
+        """
+        return DeviceError(f"TensorRT cannot use the GPU: {self.said}: update the NVIDIA driver")
+
     def refusal(self, what: str) -> DeviceFull | PlanError:
         """The error to raise where TensorRT could not do `what`."""
         if any(sign in error for error in self.errors for sign in _FULL):
@@ -107,13 +114,11 @@ def build(
 
 
 def _builder(listener: Listener) -> trt.Builder:
-    """Where the driver refuses, its constructor answers with a null pointer, which pybind11 makes a TypeError of."""
+    """Raises DeviceError."""
     try:
         return trt.Builder(listener)
     except TypeError as error:
-        raise DeviceError(
-            f"TensorRT cannot use the GPU: {listener.said}: update the NVIDIA driver"
-        ) from error
+        raise listener.no_device() from error
 
 
 def _profile(

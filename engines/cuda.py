@@ -20,9 +20,8 @@ from cuda.bindings import driver as graphs
 from numpy.typing import NDArray
 from pycuda import driver
 
+from engines.adapter import DRIVER
 from engines.errors import DeviceError, DeviceFull, DeviceLost
-
-_DRIVER = "install or update the NVIDIA driver, and see that `nvidia-smi` lists the GPU"
 
 _lock = threading.Lock()
 _opened: Device | None = None
@@ -50,14 +49,14 @@ class Device:
         try:
             driver.init()
             if not driver.Device.count():
-                raise DeviceError(f"CUDA sees no GPU: {_DRIVER}")
+                raise DeviceError(f"CUDA sees no GPU: {DRIVER}")
             found = driver.Device(0)
             self.name = str(found.name())
             self.compute_capability = "{}.{}".format(*found.compute_capability())
             # The one that TensorRT and ONNX Runtime use too.
             self._context = found.retain_primary_context()
         except driver.Error as error:
-            raise DeviceError(f"CUDA cannot be used: {error}{_age()}: {_DRIVER}") from error
+            raise DeviceError(f"CUDA cannot be used: {error}{_age()}: {DRIVER}") from error
 
     def check(self) -> None:
         """Raise DeviceError where this process cannot use the device: it was opened by its parent, or is lost."""

@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +22,6 @@ from engines.volume import Region
 from engines.way_back import WayBack, Weights
 from engines.window_sums import TOO_LARGE, without_padding
 from engines.windows import Window
-
-if TYPE_CHECKING:
-    pass
 
 #: Slices of labels that are copied to the host at a time.
 _MOST_SLICES = 32

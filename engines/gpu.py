@@ -144,6 +144,4 @@ def _module(name: str) -> ModuleType:
         raise DeviceError(f"{error.name} is not installed: {_INSTALL}") from error
     except ImportError as error:
         # pycuda is there, and the driver's libcuda.so.1 is not, or lacks what pycuda was built for.
-        raise DeviceError(
-            f"the GPU's libraries cannot be loaded ({error}): install or update the NVIDIA driver"
-        ) from error
+        raise DeviceError(f"the GPU's libraries cannot be loaded ({error}): {adapter.DRIVER}") from error

@@ -34,12 +34,14 @@ class TensorRTRunner(Runner):
         self.device = device
         self._held = ExitStack()
         with device.current(), ExitStack() as undone:
+            # The lanes add to it as they run, too.
+            undone.push(self._held)
             before = driver.mem_get_info()[0]
             listener = Listener()
             self._engine = _engine(plan, listener)
-            self._lanes = [_Lane(self._engine, listener, undone) for _ in range(lanes)]
+            self._lanes = [_Lane(self._engine, listener, self._held) for _ in range(lanes)]
             self._network_bytes = max(before - driver.mem_get_info()[0], len(plan))
-            self._held = undone.pop_all()
+            undone.pop_all()
         self.device_bytes = self._network_bytes
         #: What the last patches took, in seconds by stage, and how many they were.
         self.seconds: dict[str, float] = dict.fromkeys(("stage", "copy in", "compute", "copy out"), 0.0)
@@ -226,13 +228,9 @@ class _Lane:
 
     def answers(self) -> dict[str, NDArray[Any]]:
         """The outputs, on the host; the lane's next patch overwrites them."""
-        found = {}
-        for name in self.outputs:
-            host = self._buffers[name].host
-            if name in self._growing:
-                shape = self._growing[name].shape
-                host = host[: int(np.prod(shape))].reshape(shape)
-            found[name] = host
+        found = {name: self._buffers[name].host for name in self.outputs}
+        for name, growing in self._growing.items():
+            found[name] = found[name][: int(np.prod(growing.shape))].reshape(growing.shape)
         return found
 
     def _bind_output(self, name: str, held: ExitStack) -> None:
@@ -244,7 +242,7 @@ class _Lane:
         most = self._context.get_max_output_size(name) // self._dtypes[name].itemsize
         self._bind(name, (most,), held)
         declared = tuple(None if length < 0 else length for length in shape)
-        self._growing[name] = _Growing(self._buffers[name].address, declared)
+        self._growing[name] = _Growing(self._buffers[name], declared)
         self._takes(f"a list for {name}", self._context.set_output_allocator(name, self._growing[name]))
 
     def _bind(self, name: str, shape: tuple[int, ...], held: ExitStack) -> None:
@@ -262,17 +260,17 @@ class _Lane:
 class _Growing(trt.IOutputAllocator):
     """Tells how long an output became whose length depends on the values."""
 
-    def __init__(self, address: int, declared: tuple[int | None, ...]) -> None:
+    def __init__(self, room: Buffer, declared: tuple[int | None, ...]) -> None:
         trt.IOutputAllocator.__init__(self)
-        self._address = address
+        self._address, self._room = room.address, room.nbytes
         self.declared = declared
         self.shape: tuple[int, ...] = ()
 
     def reallocate_output_async(
         self, tensor_name: str, memory: int, size: int, alignment: int, stream: int
     ) -> int:
-        """Called by TensorRT: it has room for the largest."""
-        return self._address
+        """Called by TensorRT, which takes 0 for "no room" and fails: the largest was asked for beforehand."""
+        return self._address if size <= self._room else 0
 
     def notify_shape(self, tensor_name: str, shape: trt.Dims) -> None:
         """Called by TensorRT, before execute_async_v3 comes back."""
@@ -284,10 +282,7 @@ def _engine(plan: bytes, listener: Listener) -> trt.ICudaEngine:
     try:
         runtime = trt.Runtime(listener)
     except TypeError as error:
-        # A null pointer from its constructor.
-        raise DeviceError(
-            f"TensorRT cannot use the GPU: {listener.said}: update the NVIDIA driver"
-        ) from error
+        raise listener.no_device() from error
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         raise listener.refusal("TensorRT does not take the plan: run `secondread engines build` again")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support import ohif_build, peers
+from tests.support import double, ohif_build, peers
 from tests.support.contract import environment as contract
+from tests.support.double import Machine
 
 #: What each peer is known by on the PATH; the Debian package is in scripts/test.
 PEER_PROGRAMS = {
@@ -56,3 +58,10 @@ def _missing(peer: str) -> str:
 def data() -> Path:
     """The small real DICOM files that the tests ship with (tests/data/SOURCES.md)."""
     return Path(__file__).parent / "data"
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    """A machine with a pretended GPU, and the libraries for it."""
+    with double.installed(tmp_path) as installed:
+        yield installed

@@ -77,15 +77,21 @@ class Device:
 
     def in_words(self) -> str:
         """What it is, and what is free on it. Raises DeviceError, which says what is missing."""
-        if self.engine != "tensorrt":
-            return _provider(self.engine)
-        free, total = gpu.memory()
-        return f"{gpu.target()}; {free / 2**20:.0f} of {total / 2**20:.0f} MB are free"
+        target, memory = gpu.target(self.engine), self.memory()
+        if memory is None:
+            return str(target)
+        free, total = memory
+        return f"{target}; {free / 2**20:.0f} of {total / 2**20:.0f} MB are free"
 
     def free(self) -> int | None:
         """Bytes that are free on it now; None where only its own runtime knows. Raises DeviceError."""
+        memory = self.memory()
+        return None if memory is None else memory[0]
+
+    def memory(self) -> tuple[int, int] | None:
+        """Bytes that are free on it, and that it has; None where only its own runtime knows. Raises DeviceError."""
         try:
-            return gpu.memory()[0]
+            return gpu.memory()
         except DeviceLost:
             raise
         except DeviceError:
@@ -93,17 +99,6 @@ class Device:
             if self.engine == "tensorrt":
                 raise
             return None
-
-
-def _provider(engine: Engine) -> str:
-    """That ONNX Runtime was built for the GPU; whether it can be started, a job says. Raises DeviceError."""
-    from engines import ort, ort_gpu
-
-    wanted = ort_gpu.PROVIDERS[engine].name
-    version, *able = ort.providers()
-    if wanted not in able:
-        raise DeviceError(f"ONNX Runtime {version} has no {wanted}: put onnxruntime-gpu in its place")
-    return f"ONNX Runtime {version} with its {wanted}; each job says what it ran on"
 
 
 def of(settings: Settings) -> Device | None:

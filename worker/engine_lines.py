@@ -14,6 +14,7 @@ from engines.plans import Plans, Record, Target
 from worker import views
 from worker.model_views import EnginesView, GpuLine, PlanLine
 from worker.settings import Settings
+from worker.stand_in import BESIDE
 
 
 def view(
@@ -38,8 +39,7 @@ def view(
 
 def compiled_for(settings: Settings) -> Engine:
     """The engine that plans are made for: the configured one where it is of a GPU."""
-    engine = settings.work.engine
-    return "tensorrt" if engine in ("openvino", "onnxruntime") else engine
+    return settings.work.engine if settings.work.on_gpu else "tensorrt"
 
 
 def look(engine: Engine) -> tuple[GpuLine, Target | None]:
@@ -106,7 +106,7 @@ def line(record: Record, package: ModelPackage | None, *, here: bool | None = No
 def with_plan(detail: views.JobDetail, folder: Path) -> views.JobDetail:
     """The job with the plan that it ran on, found by the model's digest and by how the engine calls itself."""
     # What the models ran on that it needs may follow.
-    engine = detail.engine.partition("; ")[0]
+    engine = detail.engine.partition(BESIDE)[0]
     for record in Plans(folder=folder).records():
         verdict = record.verdict
         if verdict is None or record.key.model_digest != detail.model_digest:

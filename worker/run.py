@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from worker import (
     profiles,
     records,
     shelf,
+    stand_in,
     subjects,
     version,
 )
@@ -190,7 +191,7 @@ def _run_series(
     watch = Stopwatch()
     files = {role: entry.files for role, entry in chosen.items()}
     answered = inference.answer(stage, files, watch, parameters=given, progress=progress)
-    source, findings = answered.source, answered.findings
+    source, findings = answered.source, replace(answered.findings, engine=stand_in.ran_on(stage))
     context = ResultContext(
         source=source,
         others=answered.others,

@@ -146,6 +146,9 @@ def test_outputs_whose_length_the_values_decide_come_at_their_length(
             wanted = np.stack(np.nonzero(feed["image"] > 2.5))
             assert 0 < wanted.shape[1] < 4096
             assert np.array_equal(runner.infer(feed)["found"], wanted)
+        (growing,) = runner._lanes[0]._growing.values()  # type: ignore[attr-defined]
+        assert growing.reallocate_output_async("found", 0, 5 * 4096 * 8, 256, 0) != 0
+        assert growing.reallocate_output_async("found", 0, 5 * 4096 * 8 + 1, 256, 0) == 0
 
 
 def test_it_works_in_any_thread(machine: Machine, package: ModelPackage, kept: Plans) -> None:
@@ -171,6 +174,16 @@ def test_what_was_closed_gives_the_device_s_memory_back(
     assert gpu.memory()[0] == free - runner.device_bytes and total == 4096 * 2**20
     runner.close()
     assert gpu.memory()[0] == free
+
+
+def test_what_was_recorded_is_given_back_too(machine: Machine, package: ModelPackage, kept: Plans) -> None:
+    with _open(package, kept) as runner:
+        from cuda.bindings import driver as graphs
+
+        for _ in runner.infer_each(_patches(runner, 4)):
+            pass
+        assert len(graphs._graphs) == 2
+    assert not graphs._graphs
 
 
 def test_a_shape_that_the_plan_was_not_compiled_for_is_a_matter_of_the_plan(

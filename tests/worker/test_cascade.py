@@ -89,9 +89,9 @@ def test_nothing_to_look_at_is_an_answer_and_its_report_says_so(journey: Journey
     assert said.encode() in sr.path.read_bytes()
 
 
-def run_command(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+def run_command(folder: Path, *arguments: object, **environ: str) -> subprocess.CompletedProcess[str]:
     words = [sys.executable, "-m", "worker.cli", *map(str, arguments)]
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parents[2]), **environ}
     return subprocess.run(words, capture_output=True, text=True, cwd=folder, env=environment, timeout=120)
 
 
@@ -104,6 +104,17 @@ def test_run_finds_the_first_model_beside_the_second(tmp_path: Path) -> None:
     voxels = {segment["label"]: segment["voxels"] for segment in found["segments"]}
     assert voxels["Bone"] > 0
     assert "finder" in done.stdout
+
+
+def test_run_names_each_model_that_took_the_gpu_s_place(tmp_path: Path) -> None:
+    package_folder = _two_stages(tmp_path / "models").folder
+    phantoms.write(journeys.datasets(), tmp_path / "in")
+    words = ("run", package_folder, tmp_path / "in", "--out", tmp_path / "out")
+    done = run_command(tmp_path, *words, SECONDREAD_WORK__ENGINE="tensorrt")
+    assert done.returncode == 0, done.stderr
+    engine = json.loads((tmp_path / "out" / "findings.json").read_text())["engine"]
+    own, finder = engine.split("; finder on ")
+    assert "CPU float32, in place of tensorrt: " in own and "CPU float32, in place of tensorrt: " in finder
 
 
 def test_the_list_shows_what_a_model_needs_and_what_it_lacks(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -20,7 +20,6 @@ from engines import package as model_package
 from engines import plans
 from engines.plans import Plans
 from tests.engines import build
-from tests.support import double
 from tests.support.double import Machine
 from tests.worker.compiled import H200
 from worker.cli import app
@@ -31,13 +30,6 @@ Run = Callable[..., Result]
 GPU = "Pretended GPU (9.0), tensorrt 11.4.0.106"
 
 pytestmark = pytest.mark.usefixtures("contained")
-
-
-@pytest.fixture
-def machine(tmp_path: Path) -> Iterator[Machine]:
-    """A pretended GPU, and the libraries for it."""
-    with double.installed(tmp_path) as installed:
-        yield installed
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from engines import loader
 from engines.errors import DeviceError, DeviceFull, PlanError, RunnerError
 from engines.plans import Plans
 from engines.runner import Runner
-from tests.support import double, gpu_worker
+from tests.support import gpu_worker
 from tests.support.double import Machine
 from tests.worker import journey as journeys
 from tests.worker.journey import Journey
@@ -26,12 +26,6 @@ from worker.shelf import Shelf
 GPU = "tensorrt 11.4.0.106 Pretended GPU float32"
 CPU = "openvino"
 NAMES = ("a", "b", "c")
-
-
-@pytest.fixture
-def machine(tmp_path: Path) -> Iterator[Machine]:
-    with double.installed(tmp_path) as installed:
-        yield installed
 
 
 @pytest.fixture

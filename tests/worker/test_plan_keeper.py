@@ -7,7 +7,6 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,19 +15,13 @@ from engines import gpu, plans
 from engines.errors import DeviceFull, DeviceLost, PlanError
 from engines.package import ModelPackage
 from engines.plans import Plans, Record
-from tests.support import double, gpu_worker
+from tests.support import gpu_worker
 from tests.support.double import Machine
 from tests.support.listening import until
 from tests.worker import journey as journeys
 from worker import doctor, plan_keeper, sections
 from worker.settings import Settings
 from worker.shelf import Shelf
-
-
-@pytest.fixture
-def machine(tmp_path: Path) -> Iterator[Machine]:
-    with double.installed(tmp_path) as installed:
-        yield installed
 
 
 @pytest.fixture
