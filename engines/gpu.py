@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 #: Voxels of windows that go into one call, and the most windows: fewer leave a large GPU idle between its kernels.
 _VOXELS, _MOST_WINDOWS = 2**21, 32
 
+#: Where a module has another name than what is installed.
+_PACKAGES = {"cuda": "cuda-bindings"}
+
 _INSTALL = "install it beside the NVIDIA driver: pip install 'secondread[gpu]'"
 
 
@@ -141,7 +144,8 @@ def _module(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise DeviceError(f"{error.name} is not installed: {_INSTALL}") from error
+        package = _PACKAGES.get(error.name or "", error.name)
+        raise DeviceError(f"the Python package {package} is not installed: {_INSTALL}") from error
     except ImportError as error:
         # pycuda is there, and the driver's libcuda.so.1 is not, or lacks what pycuda was built for.
         raise DeviceError(f"the GPU's libraries cannot be loaded ({error}): {adapter.DRIVER}") from error
