@@ -34,12 +34,14 @@ class TensorRTRunner(Runner):
         self.device = device
         self._held = ExitStack()
         with device.current(), ExitStack() as undone:
+            undone.callback(self._held.close)
             before = driver.mem_get_info()[0]
             listener = Listener()
             self._engine = _engine(plan, listener)
-            self._lanes = [_Lane(self._engine, listener, undone) for _ in range(lanes)]
+            # Their graphs are added later: it must be the stack that is closed in the end.
+            self._lanes = [_Lane(self._engine, listener, self._held) for _ in range(lanes)]
             self._network_bytes = max(before - driver.mem_get_info()[0], len(plan))
-            self._held = undone.pop_all()
+            undone.pop_all()
         self.device_bytes = self._network_bytes
         #: What the last patches took, in seconds by stage, and how many they were.
         self.seconds: dict[str, float] = dict.fromkeys(("stage", "copy in", "compute", "copy out"), 0.0)
