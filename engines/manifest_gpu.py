@@ -12,6 +12,10 @@ from engines.manifest_entries import Strict
 Precision = Literal["float32", "float16", "bfloat16"]
 
 
+#: More than any GPU has: bytes of it can still be counted.
+MOST_MEGABYTES = 1e9
+
+
 class Gpu(Strict):
     """The network on a GPU."""
 
@@ -21,4 +25,4 @@ class Gpu(Strict):
     #: Least overlap of each label with the float32 reference's, 0 to 1.
     min_dice: Annotated[float, Field(gt=0, le=1)] = 0.995
     #: Device memory that it needs; null: what was measured when its plan was judged.
-    megabytes: Annotated[float, Field(gt=0)] | None = None
+    megabytes: Annotated[float, Field(gt=0, le=MOST_MEGABYTES)] | None = None

@@ -11,6 +11,7 @@ record is written last and names the plan by its digest: what is found is whole,
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -19,13 +20,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import ConfigDict, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
-from engines.errors import PlanError
+from engines.errors import EngineError, PlanError
 from engines.manifest_entries import Strict
-from engines.manifest_gpu import Precision
+from engines.manifest_gpu import MOST_MEGABYTES, Precision
 from engines.package import ModelPackage
 
 #: What a reader of a message is to do.
@@ -106,12 +107,12 @@ class Record(Strict):
     #: How long the compiler took.
     seconds: float = 0.0
     #: Of the plan; "" where there is none.
-    sha256: str = ""
-    size: int = 0
+    sha256: Annotated[str, Field(pattern="^([0-9a-f]{64})?$")] = ""
+    size: Annotated[int, Field(ge=0)] = 0
     #: Why there is none; "" where there is one.
     failure: str = ""
     #: Device memory that it took when it was judged.
-    megabytes: float | None = None
+    megabytes: Annotated[float, Field(ge=0, le=MOST_MEGABYTES)] | None = None
     verdict: Verdict | None = None
 
     @property
@@ -139,7 +140,12 @@ class Plans:
 
     def find(self, key: Key) -> Record | None:
         """What is known of a plan; None where nobody built it. Raises PlanError where its record is damaged."""
-        return self._read(self.folder / f"{key.name}.json")
+        path = self.folder / f"{key.name}.json"
+        found = self._read(path)
+        # A verdict that was copied here from another plan would have that one's answers served.
+        if found is not None and found.key != key:
+            raise PlanError(f"{path}: is of another plan: {REBUILD.format(model=found.model)} again")
+        return found
 
     def records(self) -> Iterator[Record]:
         """All of them, whatever GPU they are for; those that are damaged are left out."""
@@ -171,10 +177,9 @@ class Plans:
         """The record of the plan, built by `build` where there is none; of processes that ask at once, one builds.
 
         What the compiler refused is remembered, and refused without it until somebody asks `again`.
-        Raises PlanError where there is no plan; what `build` raises beside it (no device, no memory) passes on, and
-        is not remembered.
+        Raises PlanError where there is no plan; EngineError where the folder cannot be written; what `build` raises
+        beside that (no device, no memory) passes on, and is not remembered.
         """
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         asked_at = datetime.now(UTC)
         with self._alone(key):
             found = self._usable(key)
@@ -186,12 +191,15 @@ class Plans:
         return found
 
     def judge(self, record: Record, verdict: Verdict, *, megabytes: float | None) -> Record:
-        """Write down what the parity gate said of a plan."""
-        judged = record.model_copy(update={"verdict": verdict, "megabytes": megabytes})
+        """Write down what the parity gate said of a plan; what then stands there, where it was built anew meanwhile.
+
+        Raises EngineError where the folder cannot be written.
+        """
         with self._alone(record.key):
-            if self.find(record.key) == record:
-                self._write(judged)
-        return judged
+            found = self.find(record.key)
+            if found is not None and found != record:
+                return found
+            return self._write(record.model_copy(update={"verdict": verdict, "megabytes": megabytes}))
 
     def timing_cache(self, target: Target) -> Path:
         """Where the compiler's measurements on a GPU are kept."""
@@ -237,10 +245,22 @@ class Plans:
 
     @contextmanager
     def _alone(self, key: Key) -> Iterator[None]:
-        """Hold the plan's lock; the kernel gives it back where this process is killed."""
-        with (self.folder / f"{key.name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+        """Hold the plan's lock; the kernel gives it back where this process is killed.
+
+        Raises EngineError where something cannot be written inside the block, except for a disk that is full.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with (self.folder / f"{key.name}.lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                yield
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise
+            where = error.filename2 or error.filename or self.folder
+            raise EngineError(
+                f"{where}: {error.strerror}: see that nothing else is there, and that we may write {self.folder}"
+            ) from error
 
     def _plan(self, record: Record) -> Path:
         return self.folder / f"{record.key.name}-{record.sha256[:24]}.plan"
@@ -252,6 +272,9 @@ class Plans:
 
     def _read(self, path: Path) -> Record | None:
         try:
+            if not path.is_file() and path.exists():
+                # To read a pipe would be to wait for whoever writes to it.
+                raise PlanError(f"{path}: is no file: remove it, and run `secondread engines build` again")
             return Record.model_validate_json(path.read_bytes())
         except FileNotFoundError:
             return None

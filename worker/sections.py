@@ -167,7 +167,7 @@ class Work(_Section):
     #: What the open models of one of these processes may take; null: their share of half of the memory.
     models_megabytes: Annotated[float, Field(gt=0)] | None = None
     #: The same for the GPU's memory; null: their share of 90 % of what is free when it is first used.
-    gpu_megabytes: Annotated[float, Field(gt=0)] | None = None
+    gpu_megabytes: Annotated[float, Field(gt=0, le=1e9)] | None = None
     #: What one of them may keep of the series that it read last, for other models about the same; 0: nothing.
     volumes_megabytes: Annotated[float, Field(ge=0)] = 512
     #: A job whose worker is silent for so long is taken from it.

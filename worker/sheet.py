@@ -21,6 +21,14 @@ _ENDS = {"l": "start", "r": "end"}
 _HEIGHTS = {"a": "hanging", "m": "central"}
 
 
+def check(path: Path) -> None:
+    """Raise WorkerError where nothing can be written there: asked before minutes of measuring."""
+    if path.suffix.lower() not in (".png", ".svg"):
+        raise WorkerError(f"--plot {path}: write a name that ends with .png or .svg")
+    if not path.absolute().parent.is_dir():
+        raise WorkerError(f"--plot {path}: there is no folder {path.absolute().parent}")
+
+
 class Sheet:
     """What is drawn is kept until it is written; pixels."""
 
@@ -63,8 +71,7 @@ class Sheet:
 
     def save(self, path: Path) -> None:
         """Write it, in the format that the name ends with. Raises WorkerError."""
-        if path.suffix.lower() not in (".png", ".svg"):
-            raise WorkerError(f"--plot {path}: write a name that ends with .png or .svg")
+        check(path)
         try:
             if path.suffix.lower() == ".svg":
                 path.write_text(self._svg(), encoding="utf-8")

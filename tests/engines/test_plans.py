@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from engines import package as model_package
 from engines import plans
-from engines.errors import DeviceFull, PlanError
+from engines.errors import DeviceFull, EngineError, PlanError
 from engines.package import ModelPackage
 from engines.plans import Plans, Target, Verdict
 from tests.engines import build as packages
@@ -100,6 +102,60 @@ def test_a_damaged_record_is_refused_by_name_and_built_anew(kept: Plans, package
     assert kept.read(kept.build_once(package, key, lambda: b"again")) == b"again"
 
 
+@pytest.mark.parametrize(
+    "values",
+    [{"megabytes": 1e308}, {"size": -1}, {"sha256": "../" * 20}, {"sha256": "a\0b"}],
+    ids=["memory without bound", "less than nothing", "a way out of the folder", "no name of a file"],
+)
+def test_a_record_of_nonsense_is_a_damaged_one(
+    kept: Plans, package: ModelPackage, values: dict[str, Any]
+) -> None:
+    key = plans.key_for(package, H200)
+    kept.build_once(package, key, lambda: b"a plan")
+    path = kept.folder / f"{key.name}.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    with pytest.raises(PlanError, match="is damaged"):
+        kept.find(key)
+    assert kept.build_once(package, key, lambda: b"anew") == kept.find(key)
+
+
+def test_a_record_under_another_plan_s_name_lets_nothing_serve(kept: Plans, package: ModelPackage) -> None:
+    half, whole = (plans.key_for(package, H200, precision) for precision in ("float16", "float32"))
+    for key in (half, whole):
+        kept.build_once(package, key, lambda: b"a plan")
+    (kept.folder / f"{half.name}.json").replace(kept.folder / f"{whole.name}.json")
+    with pytest.raises(PlanError, match="is of another plan: run `secondread engines build"):
+        kept.find(whole)
+    record = kept.build_once(package, whole, lambda: b"float32")
+    assert (kept.find(whole), kept.read(record)) == (record, b"float32")
+
+
+@pytest.mark.parametrize("suffix", [".json", ".lock", ".plan"])
+def test_a_folder_where_a_file_belongs_is_named(kept: Plans, package: ModelPackage, suffix: str) -> None:
+    key = plans.key_for(package, H200)
+    kept.build_once(package, key, lambda: b"a plan")
+    (path,) = kept.folder.glob(f"{key.name}*{suffix}")
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(EngineError, match=f"{path}: Is a directory: see that nothing else is there"):
+        kept.build_once(package, key, lambda: b"a plan", again=True)
+
+
+def test_a_file_where_the_folder_of_plans_belongs_is_named(kept: Plans, package: ModelPackage) -> None:
+    kept.folder.touch()
+    with pytest.raises(EngineError, match=f"{kept.folder}: File exists"):
+        kept.build_once(package, plans.key_for(package, H200), _never)
+
+
+def test_a_pipe_in_a_record_s_place_holds_nobody_up(kept: Plans, package: ModelPackage) -> None:
+    key = plans.key_for(package, H200)
+    kept.folder.mkdir()
+    os.mkfifo(kept.folder / f"{key.name}.json")
+    with pytest.raises(PlanError, match="is no file: remove it"):
+        kept.find(key)
+    assert list(kept.records()) == []
+
+
 def test_what_the_compiler_refuses_is_remembered_until_somebody_asks_again(
     kept: Plans, package: ModelPackage
 ) -> None:
@@ -141,7 +197,7 @@ def test_the_gate_s_word_stands_beside_the_plan_until_it_is_built_again(
 
     newer = kept.build_once(package, key, lambda: b"a newer plan", again=True)
     # Said of the earlier one, too late
-    kept.judge(record, _verdict(agrees=True), megabytes=1)
+    assert kept.judge(record, _verdict(agrees=True), megabytes=1) == newer
     assert kept.find(key) == newer and newer.verdict is None
     assert kept.judge(newer, _verdict(agrees=True), megabytes=1).serves
 

@@ -177,13 +177,15 @@ def test_what_was_closed_gives_the_device_s_memory_back(
 
 
 def test_what_was_recorded_is_given_back_too(machine: Machine, package: ModelPackage, kept: Plans) -> None:
-    with _open(package, kept) as runner:
-        from cuda.bindings import driver as graphs
+    from cuda.bindings import driver as graphs
 
-        for _ in runner.infer_each(_patches(runner, 4)):
+    free, _ = gpu.memory()
+    with _open(package, kept) as runner:
+        for _ in runner.infer_each(_patches(runner, 5)):
             pass
         assert len(graphs._graphs) == 2
     assert not graphs._graphs
+    assert gpu.memory()[0] == free
 
 
 def test_a_shape_that_the_plan_was_not_compiled_for_is_a_matter_of_the_plan(

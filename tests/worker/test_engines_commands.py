@@ -123,6 +123,8 @@ def test_what_the_compiler_refuses_is_said_in_its_words(run: Run, machine: Machi
     assert "tiny: TensorRT cannot read the network: node" in built.stderr and "Conv" in built.stderr
     [plan] = _plans(run)
     assert (plan["size"], plan["serves"]) == (0, False) and plan["state"].startswith("not built: TensorRT")
+    verified = run("verify")
+    assert verified.exit_code == 1 and "not built: TensorRT cannot read the network" in verified.stderr
 
 
 def test_a_gpu_that_has_no_memory_left_fails_the_build_and_is_not_remembered(

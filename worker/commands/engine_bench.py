@@ -31,8 +31,10 @@ def bench(
 ) -> None:
     """Measure a model's plan beside the fallback and the reference: latency, throughput, memory, stages."""
     from engines.plans import Plans
-    from worker import engine_chart, engine_lines, engine_pace, shelf
+    from worker import engine_chart, engine_lines, engine_pace, sheet, shelf
 
+    if plot is not None:
+        sheet.check(plot)
     settings = edge.load(config, data)
     package = shelf.find(settings.models, model)
     with Progress(console=edge.errors, transient=True) as progress:

@@ -32,6 +32,11 @@ ModelsArgument = Annotated[
 _SHORT = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 _PRECISIONS = (*_SHORT.values(), *_SHORT)
 
+#: What to do where the compiler refused the network.
+_NOT_BUILT = (
+    "jobs run on the fallback. Export the network without that, or `secondread engines build --again`"
+)
+
 #: What to do where the parity gate refused a plan.
 _REFUSED = (
     "jobs run on the fallback. Ask for more bits in its model.yaml (gpu: {precision: float32}) and build it again; "
@@ -134,7 +139,7 @@ def verify(
             name = package.manifest.name
             raise PlanError(f"there is no plan for {target}: run `secondread engines build {name}`")
         judge = partial(gate.judge, package, kept, beside=settings.models, threads=settings.work.threads)
-        return [judge(record) for record in records]
+        return [record if record.failure else judge(record) for record in records]
 
     lines = [*_lines(packages, judged, problems)]
     if as_json:
@@ -164,7 +169,7 @@ def _lines(
             continue
         yield from (engine_lines.line(record, package, here=True) for record in records)
         problems += [
-            f"{record.model}, {record.key.precision}: {record.state}: {_REFUSED}"
+            f"{record.model}, {record.key.precision}: {record.state}: {_NOT_BUILT if record.failure else _REFUSED}"
             for record in records
             if not record.serves
         ]
@@ -194,11 +199,11 @@ def _with_needed(held: Shelf, package: ModelPackage) -> Iterator[ModelPackage]:
 
 
 def _of(package: ModelPackage, kept: Plans, target: Target) -> list[Record]:
-    """The plans of a package as it is now that this machine could run."""
+    """What there is of a package as it is now for this machine, what the compiler refused included."""
     return [
         record
         for record in kept.records()
-        if record.key.target == target and record.key.model_digest == package.digest and not record.failure
+        if record.key.target == target and record.key.model_digest == package.digest
     ]
 
 
