@@ -16,6 +16,8 @@ from engines.runner import Runner, usable_cores
 
 #: The backends that can run a package, the default first.
 Engine = Literal["openvino", "onnxruntime", "tensorrt", "onnxruntime-cuda", "onnxruntime-tensorrt"]
+#: Those of them that need no GPU: the one that serves by default, and the reference.
+ON_THE_CPU: tuple[Engine, ...] = ("openvino", "onnxruntime")
 
 #: Pixels of slices that go into one call, and the most slices. A call of one slice of 28 x 28 costs 2.4 times its
 #: share of a call of eight, of 128 x 128 a third more; of 256 x 256 nothing is gained any more.

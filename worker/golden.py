@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from engines import cascade, example, golden
+from engines import cascade, example, golden, loader
 from engines.answer import Clock
 from engines.cascade import Stage
 from engines.errors import EngineError
@@ -20,9 +20,6 @@ from engines.volume import Volume
 from worker import criteria, folder, inference, shelf
 from worker.errors import WorkerError
 from worker.series_files import Files
-
-#: The one that serves, and the reference.
-ENGINES: tuple[Engine, ...] = ("openvino", "onnxruntime")
 
 
 class ExampleVerdict(BaseModel):
@@ -47,7 +44,7 @@ def check(
     case = example.read(package.folder, package.manifest)
     if case is None:
         return []
-    return [_verdict(package, case, engine, beside=beside, threads=threads) for engine in ENGINES]
+    return [_verdict(package, case, engine, beside=beside, threads=threads) for engine in loader.ON_THE_CPU]
 
 
 def _verdict(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from engines.findings import Findings
 from engines.volume import Volume
 from tests.engines import build, nets
 
-ENGINES: tuple[loader.Engine, ...] = get_args(loader.Engine)
+ENGINES = loader.ON_THE_CPU
 SHAPE = (6, 16, 16)
 #: Normalised, the slices' means.
 MEANS = np.array([0.1, 0.2, 0.9, 0.4, 0.3, 0.5])

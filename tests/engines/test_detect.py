@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from engines.volume import Volume
 from tests.engines import build, nets
 from tests.engines.test_predict import ORIENTATIONS
 
-ENGINES: tuple[loader.Engine, ...] = get_args(loader.Engine)
+ENGINES = loader.ON_THE_CPU
 SHAPE = (20, 24, 28)
 TILING = {"patch": [12, 16, 16], "overlap": 0.5}
 #: Bright voxels and their scores.

@@ -23,7 +23,7 @@ from engines.testing import ThresholdRunner
 from tests.engines import build, nets
 
 #: Those of the CPU; those of a GPU have tests of their own.
-ENGINES: tuple[loader.Engine, ...] = ("openvino", "onnxruntime")
+ENGINES = loader.ON_THE_CPU
 PATCH = (1, 1, 8, 16, 16)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from tests.engines import build, nets
 from tests.engines.test_predict import ORIENTATIONS
 from tests.support import phantoms
 
-ENGINES: tuple[loader.Engine, ...] = get_args(loader.Engine)
+ENGINES = loader.ON_THE_CPU
 SHAPE = (12, 24, 20)
 TILING = {"patch": [6, 12, 12]}
 
