@@ -283,6 +283,7 @@ def worker(journey: Journey, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         database = journey.database
         bench = journey.bench
         post = journey.post
+        shelf = journey.shelf
 
     nudged: list[int] = []
     monkeypatch.setattr(station, "_here", Here)
