@@ -10,7 +10,7 @@ import pytest
 from dicom_node import results
 from dicom_node.frame_header import frame_number
 from dicom_node.series import SeriesImages, read_series
-from tests.integration.test_results_peers import KINDS, located, read_nrrd, run
+from tests.compared.test_results_peers import KINDS, located, read_nrrd, run
 from tests.support import enhanced, phantoms
 from tests.support import results as cases
 

@@ -8,8 +8,8 @@ import pytest
 
 from dicom_node import results
 from dicom_node.series import read_series
+from tests.compared.test_results_peers import IODS, run
 from tests.dicom_node.test_results_single_images import IMPOSSIBLE, mask
-from tests.integration.test_results_peers import IODS, run
 from tests.support import phantoms, planar
 from tests.support import results as cases
 
