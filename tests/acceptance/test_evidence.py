@@ -44,7 +44,7 @@ def node(tmp_path_factory: pytest.TempPathFactory, archive: Orthanc) -> Iterator
     made = installation.configure(
         tmp_path_factory.mktemp("evidence"),
         archive,
-        node={"long_quiet_seconds": 120},
+        node={"long_quiet_seconds": 600},
         peers=[{"name": "ct scanner", "ae_title": SCANNER, "host": "127.0.0.1"}, {**pacs, "count": "cfind"}],
     )
     with installation.running(made) as running:
