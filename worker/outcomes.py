@@ -114,26 +114,22 @@ def fail(bench: Bench, job: Job, reason: str, error: str, watch: Stopwatch) -> l
 
 def try_again(bench: Bench, job: Job, error: OSError, watch: Stopwatch) -> list[int]:
     """RUNNING -> QUEUED for a while: as often as the disk is full, or until it has failed too often."""
-    said = f"the storage does not work: {error.strerror or type(error).__name__}"
-    with bench.database.write() as session:
-        to = attempts.failed(
-            session,
-            job,
-            attempts.Trouble(
-                reason="storage", error=said, first_wait=STORAGE_WAIT, counts=error.errno not in NO_SPACE
-            ),
-            owner=bench.owner,
-            max_attempts=bench.work.max_attempts,
-            now=datetime.now(UTC),
-            seconds=watch.seconds,
-        )
-    logger.warning("job %s is %s after attempt %s: %s", job.id, to, job.attempts, said)
-    return []
+    trouble = attempts.Trouble(
+        reason="storage",
+        error=f"the storage does not work: {error.strerror or type(error).__name__}",
+        first_wait=STORAGE_WAIT,
+        counts=error.errno not in NO_SPACE,
+    )
+    return _given_back(bench, job, trouble, watch)
 
 
 def lose_device(bench: Bench, job: Job, error: DeviceLost, watch: Stopwatch) -> list[int]:
     """RUNNING -> QUEUED for a while, as where a worker dies: this process can do nothing more on the GPU."""
-    trouble = attempts.Trouble(reason="worker-lost", error=str(error))
+    return _given_back(bench, job, attempts.Trouble(reason="worker-lost", error=str(error)), watch)
+
+
+def _given_back(bench: Bench, job: Job, trouble: attempts.Trouble, watch: Stopwatch) -> list[int]:
+    """RUNNING -> QUEUED for a while, or FAILED where it has failed too often; nothing follows."""
     with bench.database.write() as session:
         to = attempts.failed(
             session,
@@ -144,7 +140,7 @@ def lose_device(bench: Bench, job: Job, error: DeviceLost, watch: Stopwatch) -> 
             now=datetime.now(UTC),
             seconds=watch.seconds,
         )
-    logger.warning("job %s is %s after attempt %s: %s", job.id, to, job.attempts, error)
+    logger.warning("job %s is %s after attempt %s: %s", job.id, to, job.attempts, trouble.error)
     return []
 
 
