@@ -216,7 +216,10 @@ class Listener:
         )
 
     def _on_released(self, event: evt.Event) -> None:
-        self._tell(self._callers[event.assoc], AssociationEventKind.RELEASED)
+        # Our own release, when we stop, does not say that the peer had sent all it had.
+        reason = event.assoc.dul.end_reason
+        kind = AssociationEventKind.ABORTED if reason else AssociationEventKind.RELEASED
+        self._tell(self._callers[event.assoc], kind, reason)
 
     def _on_aborted(self, event: evt.Event) -> None:
         caller = self._callers.get(event.assoc)

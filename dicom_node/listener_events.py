@@ -39,8 +39,9 @@ class AssociationEventKind(StrEnum):
     """What happened to an association; the last three are final."""
 
     OPENED = "opened"
+    #: By the peer, which thereby says that it has sent all.
     RELEASED = "released"
-    #: By the peer, by us, or by the loss of the connection.
+    #: By the peer, by us, or by the loss of the connection; also where we released it because we stop.
     ABORTED = "aborted"
     #: It was never opened and stored nothing.
     REJECTED = "rejected"

@@ -88,6 +88,7 @@ class StorageAssociation(Association):  # type: ignore[misc]
         """End it: after its instance in hand, with a release, or at the deadline without."""
         if self.dul.quiet.wait(max(0.0, deadline - time.monotonic())) and self.is_established:
             self.acse_timeout = _RELEASE_SECONDS
+            self.dul.end_reason = "the listener stopped"
             self.release()
         self.dul.cut()
         self.join(_RELEASE_SECONDS)

@@ -162,7 +162,7 @@ def test_a_series_is_analysed_while_its_study_arrives_and_once_whatever_dies(
     assert [job["state"] for job in why["jobs"]] == ["done", "done"]
     assert len({job["series_instance_uid"] for job in why["jobs"]}) == 2
     assert len(why["decisions"]) == 2
-    assert why["study"]["revision"] == 1
+    assert why["study"]["revision"] == 1, _why(node, uid)
     made = sorted(one["sop_instance_uid"] for job in why["jobs"] for one in job["objects"])
     assert _results(archive, uid) == made
     assert len(made) == 4

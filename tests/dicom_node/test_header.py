@@ -141,7 +141,8 @@ def test_skips_sequences_of_undefined_length_and_their_uids() -> None:
 
 
 def test_sequences_without_end_do_not_run_away() -> None:
-    start = encode(one())[: encode(one()).index(struct.pack("<HH2s", 0x0010, 0x0010, b"PN"))]
+    data = encode(one())
+    start = data[: data.index(struct.pack("<HH2s", 0x0010, 0x0010, b"PN"))]
     item = struct.pack("<HHL", 0xFFFE, 0xE000, 0xFFFFFFFF) + struct.pack(
         "<HH2sHL", 0x0008, 0x1115, b"SQ", 0, 0xFFFFFFFF
     )
@@ -251,7 +252,8 @@ def test_absent_patient_id_and_modality_are_empty() -> None:
 def test_inflation_is_bounded() -> None:
     # Given a data set whose private element inflates to a gigabyte
     deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-    start = encode(one())[: encode(one()).index(struct.pack("<HH2s", 0x0010, 0x0010, b"PN"))]
+    data = encode(one())
+    start = data[: data.index(struct.pack("<HH2s", 0x0010, 0x0010, b"PN"))]
     bomb = [deflate.compress(start + struct.pack("<HH2sHL", 0x0009, 0x1001, b"OB", 0, 1 << 30))]
     bomb += [deflate.compress(bytes(1 << 24)) for _ in range(64)]
 
