@@ -99,7 +99,9 @@ class ProviderRunner(Runner):
         try:
             return self._binding.run(feeds)
         except ort.ERRORS as error:
-            raise meant(error, self.description) from error
+            found = meant(error, self.description)
+            # It has run there, or its shapes were free: whatever is said now is for another engine to try.
+            raise found if isinstance(found, DeviceError) else DeviceError(str(found)) from error
 
     def _close(self) -> None:
         # The session's memory is given back with it.

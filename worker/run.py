@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from dicom_node import results
 from dicom_node.errors import SeriesError
 from dicom_node.results import ResultFile, report
 from dicom_node.results.context import ResultContext
-from engines.cascade import Stage
 from engines.errors import EngineError
 from engines.findings import Findings
 from engines.package import ModelPackage
@@ -23,7 +22,6 @@ from worker import (
     criteria,
     device,
     folder,
-    inference,
     parameters,
     pictures,
     profiles,
@@ -101,13 +99,15 @@ def run(
         device=device.of(settings),
     )
     with closing(opened):
-        stage = opened.stage(package.manifest.name)
+        # What cannot be opened is said once, and not of each series.
+        opened.stage(package.manifest.name)
         runs = []
         for number, found in enumerate(chosen, start=1):
             target = out if len(chosen) == 1 else out / f"{kind}-{number}"
             try:
                 run = _run_series(
-                    stage,
+                    opened,
+                    package,
                     found,
                     target,
                     wanted=wanted,
@@ -178,7 +178,8 @@ def _against(rules: Sequence[InputRule], entry: FolderSeries) -> str:
 
 
 def _run_series(
-    stage: Stage,
+    opened: shelf.Shelf,
+    package: ModelPackage,
     chosen: Chosen,
     out: Path,
     *,
@@ -190,13 +191,16 @@ def _run_series(
     """Read, predict, write, verify, draw."""
     watch = Stopwatch()
     files = {role: entry.files for role, entry in chosen.items()}
-    answered = inference.answer(stage, files, watch, parameters=given, progress=progress)
-    source, findings = answered.source, replace(answered.findings, engine=stand_in.ran_on(stage))
+    with opened.at_work():
+        answered = stand_in.answer(
+            opened, package.manifest.name, files, watch, parameters=given, progress=progress
+        )
+    source, findings = answered.source, answered.findings
     context = ResultContext(
         source=source,
         others=answered.others,
         job_identity=subjects.identity(
-            stage.package.digest, {role: entry.view for role, entry in chosen.items()}, given
+            package.digest, {role: entry.view for role, entry in chosen.items()}, given
         ),
         model=findings.model,
         engine=findings.engine,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from engines.cascade import Stage
-from engines.errors import InputMismatch, RunnerError
+from engines.errors import DeviceError, PlanError
 from worker import inference
-from worker.inference import Answered, Read
+from worker.inference import Answered, Read, read_files
 from worker.series_files import Files
 from worker.shelf import Shelf
 from worker.stopwatch import Stopwatch
@@ -28,10 +28,11 @@ def answer(
     files: Mapping[str, Files],
     watch: Stopwatch,
     *,
-    read: Read,
     parameters: Mapping[str, Any],
+    read: Read = read_files,
+    progress: Callable[[str, float], None] | None = None,
 ) -> Answered:
-    """`inference.answer` of a model on the shelf, begun again where the GPU fails in the middle.
+    """`inference.answer` of a model on the shelf at work, begun again where the GPU fails in the middle.
 
     Its engine says whose place it took, and why: its own, and those of the models that it needs. Raises SeriesError
     and EngineError: DeviceLost where the GPU is lost and nothing takes its place.
@@ -40,19 +41,19 @@ def answer(
         with watch("load"):
             stage = shelf.stage(model)
         try:
-            answered = inference.answer(stage, files, watch, read=read, parameters=parameters)
-        except InputMismatch:
-            # That is the model's, on every engine.
-            raise
-        except RunnerError as error:
+            answered = inference.answer(
+                stage, files, watch, read=read, parameters=parameters, progress=progress
+            )
+        except (DeviceError, PlanError) as error:
+            # Whatever else is raised is the model's on every engine, or the CPU's.
             if not shelf.give_way(error):
                 raise
             logger.warning("model %s is asked again: the GPU failed: %s", model, error)
             continue
-        return replace(answered, findings=replace(answered.findings, engine=ran_on(stage)))
+        return replace(answered, findings=replace(answered.findings, engine=_ran_on(stage)))
 
 
-def ran_on(stage: Stage) -> str:
+def _ran_on(stage: Stage) -> str:
     """What a stage ran on, in words; of the models that it needs, those that took the GPU's place."""
     others = {each.package.manifest.name: each.runner.description for each in stage.whole[:-1]}
     names = [member.model for member in stage.package.manifest.ensemble]

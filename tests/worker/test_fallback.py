@@ -11,16 +11,18 @@ import pytest
 from numpy.typing import NDArray
 
 from db import models
-from engines import loader
+from engines import loader, package
 from engines.errors import DeviceError, DeviceFull, PlanError, RunnerError
 from engines.plans import Plans
 from engines.runner import Runner
-from tests.support import gpu_worker
+from tests.support import gpu_worker, phantoms
 from tests.support.double import Machine
 from tests.worker import journey as journeys
 from tests.worker.journey import Journey
-from worker import placing
+from worker import placing, run
 from worker.device import Device
+from worker.sections import Work
+from worker.settings import Settings
 from worker.shelf import Shelf
 
 GPU = "tensorrt 11.4.0.106 Pretended GPU float32"
@@ -300,10 +302,29 @@ def _fails_with(kind: type[RunnerError]) -> Any:
 
 
 def test_an_error_on_the_cpu_is_the_job_s(clinic: Journey, monkeypatch: pytest.MonkeyPatch) -> None:
-    fail(monkeypatch)
-    monkeypatch.setattr(Failing, "device_bytes", 0, raising=False)
-    shelf = Shelf([clinic.shelf.packages["a"].folder], threads=1)
-    assert not shelf.give_way(DeviceError("whatever"))
+    # Given a network on the GPU beside another on the CPU, whose engine fails
+    opened = fail(monkeypatch, RunnerError("openvino: no memory"))
+    clinic.run(journeys.datasets())
+    job = clinic.job()
+    assert (job.state, job.reason, job.error) == ("failed", "engine", "openvino: no memory")
+    # Then the GPU has no part in it
+    assert on(clinic.shelf) == GPU and opened == ["a"]
+
+
+def test_a_model_that_is_run_by_hand_is_answered_in_the_gpu_s_place_too(
+    machine: Machine, folder: Path, kept: Plans, tmp_path: Path
+) -> None:
+    gpu_worker.accept(package.open_package(folder / "a"), kept)
+    machine.change(lost_after=0)
+    phantoms.write(journeys.datasets(), tmp_path / "ct")
+    settings = Settings(storage=tmp_path, models=(folder,), work=Work(engine="tensorrt"))
+    assert settings.plans == kept.folder
+    said: list[str] = []
+    runs, refused = run.run(
+        settings, "a", tmp_path / "ct", tmp_path / "out", progress=lambda stage, _: said.append(stage)
+    )
+    assert not refused and {"read", "predict", "encode"} <= set(said)
+    assert ", in place of tensorrt: Pretended GPU is lost to this process" in runs[0].findings.engine
 
 
 def test_without_a_fallback_a_lost_device_ends_the_attempt_and_not_the_job(
