@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from tests.engines import build
 from tests.support import phantoms
 from tests.worker import journey as journeys
-from worker import assets
+from worker import assets, pace
 from worker.cli import app
 
 pytestmark = pytest.mark.usefixtures("contained")
@@ -113,11 +113,13 @@ def test_what_is_measured_is_shown_as_a_table(tiny: Path) -> None:
     assert all(word in result.stdout for word in (*STAGES, "median s", "peak MB", "a minute"))
 
 
-def test_what_cannot_be_measured_says_why(tiny: Path) -> None:
+def test_what_cannot_be_measured_says_why(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = _run("bench", tiny)
     assert result.exit_code == 1 and "tiny has no example" in result.stderr
+    # A picture that has no place is refused before minutes of measuring
+    monkeypatch.setattr(pace, "measure", lambda *_, **__: pytest.fail("it was measured first"))
     result = _run("bench", tiny, "in", "--repeats", 1, "--plot", "gone/plot.png")
-    assert result.exit_code == 1 and "--plot gone/plot.png" in result.stderr
+    assert result.exit_code == 1 and "--plot gone/plot.png: there is no folder" in result.stderr
 
 
 def test_the_shipped_model_gives_the_answer_of_its_example() -> None:

@@ -33,8 +33,10 @@ def bench(
     as_json: JsonOption = False,
 ) -> None:
     """Measure a model: latency, throughput and memory, stage by stage."""
-    from worker import pace, pace_chart, shelf
+    from worker import pace, pace_chart, sheet, shelf
 
+    if plot is not None:
+        sheet.check(plot)
     settings = edge.load(config, data)
     package = shelf.find(settings.models, model)
     with Progress(console=edge.errors, transient=True) as progress:
