@@ -231,10 +231,8 @@ class Plans:
                 record.model_copy(update={"built_at": datetime.now(UTC), "failure": str(error)})
             )
         done = datetime.now(UTC)
-        about = {"sha256": hashlib.sha256(plan).hexdigest(), "size": len(plan)}
-        record = record.model_copy(
-            update={"built_at": done, "seconds": (done - began).total_seconds(), **about}
-        )
+        about = {"sha256": hashlib.sha256(plan).hexdigest(), "size": len(plan), "built_at": done}
+        record = record.model_copy(update={"seconds": (done - began).total_seconds(), **about})
         write_whole(self._plan(record), plan)
         self._write(record)
         for path in self.folder.glob(f"{key.name}-*.plan"):
@@ -285,11 +283,15 @@ class Plans:
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that it is there as a whole, after a crash too, or as it was before."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        # On a full disk it would keep the room that results need.
+        partial.unlink(missing_ok=True)
     descriptor = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(descriptor)
