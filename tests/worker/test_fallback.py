@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from db import models
-from engines import loader
+from engines import gpu, loader
 from engines.errors import DeviceError, DeviceFull, PlanError, RunnerError
 from engines.plans import Plans
 from engines.runner import Runner
@@ -115,6 +115,28 @@ def test_a_model_goes_over_to_the_gpu_when_its_plan_is_accepted(shelf: Shelf, ke
     record = gpu_worker.accept(package, kept)
     assert record.serves and on(shelf) == GPU
     assert on(shelf) == GPU and shelf.warm == ("a",)
+
+
+def test_a_plan_that_is_refused_when_it_is_compared_anew_serves_no_further_job(
+    machine: Machine, shelf: Shelf, kept: Plans
+) -> None:
+    # Given a model that is open on the GPU
+    package = shelf.package("a")
+    record = gpu_worker.accept(package, kept)
+    assert on(shelf) == GPU
+    # When its plan differs after an update of the driver
+    kept.judge(record, gpu_worker.verdict(agrees=False, differences=("label 1 differs",)), megabytes=None)
+    assert on(shelf).startswith(CPU)
+    assert on(shelf).endswith(
+        "in place of tensorrt: the plan of a: differs from the reference: label 1 differs"
+    )
+    # Nor when the compiler takes its network no more
+    gpu_worker.accept(package, kept)
+    assert on(shelf) == GPU
+    machine.change(refuses=["Conv"])
+    with pytest.raises(PlanError):
+        gpu.build(package, kept, again=True)
+    assert on(shelf).startswith(CPU) and "in place of tensorrt: a has no plan: TensorRT" in on(shelf)
 
 
 def test_it_never_goes_over_in_the_middle_of_a_job(shelf: Shelf, kept: Plans) -> None:
