@@ -162,7 +162,7 @@ class Plans:
         again = REBUILD.format(model=record.model)
         if record.failure:
             raise PlanError(f"{record.model} has no plan: {record.failure}")
-        path = self._plan(record)
+        path = self.path(record)
         try:
             plan = path.read_bytes()
         except OSError as error:
@@ -231,15 +231,13 @@ class Plans:
                 record.model_copy(update={"built_at": datetime.now(UTC), "failure": str(error)})
             )
         done = datetime.now(UTC)
-        about = {"sha256": hashlib.sha256(plan).hexdigest(), "size": len(plan)}
-        record = record.model_copy(
-            update={"built_at": done, "seconds": (done - began).total_seconds(), **about}
-        )
-        write_whole(self._plan(record), plan)
+        about = {"sha256": hashlib.sha256(plan).hexdigest(), "size": len(plan), "built_at": done}
+        record = record.model_copy(update={"seconds": (done - began).total_seconds(), **about})
+        write_whole(self.path(record), plan)
         self._write(record)
         for path in self.folder.glob(f"{key.name}-*.plan"):
             # Of earlier builds: nobody finds them any more.
-            if path != self._plan(record):
+            if path != self.path(record):
                 path.unlink(missing_ok=True)
         return record
 
@@ -262,12 +260,12 @@ class Plans:
                 f"{where}: {error.strerror}: see that nothing else is there, and that we may write {self.folder}"
             ) from error
 
-    def _plan(self, record: Record) -> Path:
+    def path(self, record: Record) -> Path:
+        """Where the plan is that a record names."""
         return self.folder / f"{record.key.name}-{record.sha256[:24]}.plan"
 
     def _write(self, record: Record) -> Record:
-        text = record.model_dump_json(indent=1) + "\n"
-        write_whole(self.folder / f"{record.key.name}.json", text.encode())
+        write_whole(self.folder / f"{record.key.name}.json", f"{record.model_dump_json(indent=1)}\n".encode())
         return record
 
     def _read(self, path: Path) -> Record | None:
@@ -285,11 +283,15 @@ class Plans:
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that it is there as a whole, after a crash too, or as it was before."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        # On a full disk it would keep the room that results need.
+        partial.unlink(missing_ok=True)
     descriptor = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -285,7 +285,7 @@ def _engine(plan: bytes, listener: Listener) -> trt.ICudaEngine:
         raise listener.no_device() from error
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
-        raise listener.refusal("TensorRT does not take the plan: run `secondread engines build` again")
+        raise listener.refusal("TensorRT does not take the plan: run `secondread engines build --again`")
     return engine
 
 

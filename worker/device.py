@@ -47,6 +47,17 @@ class Device:
             raise DeviceLost(self.lost)
         return self.kept.find(plans.key_for(package, gpu.target(self.engine)))
 
+    def refuses(self, package: ModelPackage) -> bool:
+        """Whether its plan is known by now to be none to serve from: a person had it built or compared anew."""
+        try:
+            record = self.plan(package)
+        except (PlanError, DeviceError):
+            # That says nothing of a plan that is open.
+            return False
+        if record is None:
+            return False
+        return bool(record.failure) or (record.verdict is not None and not record.verdict.agrees)
+
     def state_of(self, package: ModelPackage) -> object:
         """What is another where the package's plan is another: cheap, asked before each job."""
         try:

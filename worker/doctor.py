@@ -163,6 +163,8 @@ def _plan(package: ModelPackage, device: Device, meanwhile: str) -> Finding:
     again = plans.REBUILD.format(model=name)
     try:
         record = device.plan(package)
+        if record is not None and record.serves:
+            device.kept.read(record)
     except EngineError as error:
         return Finding(subject=f"plan {name}", healthy=False, remark=f"{error}{meanwhile}")
     if record is not None and record.serves:

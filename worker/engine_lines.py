@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from engines import gpu
 from engines.errors import DeviceError
 from engines.loader import Engine
 from engines.package import ModelPackage
-from engines.plans import Plans, Record, Target
+from engines.plans import REBUILD, Plans, Record, Target
 from worker import views
 from worker.model_views import EnginesView, GpuLine, PlanLine
 from worker.settings import Settings
@@ -25,13 +26,19 @@ def view(
     target: Target | None = None,
 ) -> EnginesView:
     """Every plan of the installation, by model, newest first; `machine` and `target` are what this one has."""
-    records = sorted(Plans(folder=settings.plans).records(), key=lambda one: one.built_at, reverse=True)
+    kept = Plans(folder=settings.plans)
+    records = sorted(kept.records(), key=lambda one: one.built_at, reverse=True)
     looked = machine is not None
     return EnginesView(
         engine=settings.work.engine,
         machine=machine,
         plans=[
-            line(record, packages.get(record.model), here=record.key.target == target if looked else None)
+            _checked(
+                line(
+                    record, packages.get(record.model), here=record.key.target == target if looked else None
+                ),
+                kept.path(record),
+            )
             for record in sorted(records, key=lambda one: one.model)
         ],
     )
@@ -101,6 +108,18 @@ def line(record: Record, package: ModelPackage | None, *, here: bool | None = No
         megabytes=record.megabytes,
         **judged,
     )
+
+
+def _checked(plan: PlanLine, path: Path) -> PlanLine:
+    """The line of a plan whose file may be gone, or cut short; whoever opens it compares every byte."""
+    if not plan.size:
+        # The compiler refused the network.
+        return plan
+    with suppress(OSError):
+        if path.stat().st_size == plan.size:
+            return plan
+    state = f"its file is gone or cut short: {REBUILD.format(model=plan.model)}"
+    return plan.model_copy(update={"serves": False, "state": state})
 
 
 def with_plan(detail: views.JobDetail, folder: Path) -> views.JobDetail:

@@ -35,13 +35,18 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
     def _beat(self) -> None:
+        failures = 0
         while True:
             wait = BEAT_SECONDS
             try:
                 self._write()
+                failures = 0
             except Exception:
                 # The database may be away; the process works on, and beats again when it is back.
-                logger.warning("no heartbeat could be written; trying again", exc_info=True)
+                failures += 1
+                if failures == 1:
+                    # The others would say the same, each second and from each process.
+                    logger.warning("no heartbeat could be written; trying again", exc_info=True)
                 wait = _AGAIN_SECONDS
             self._tried.set()
             if self._ended.wait(wait):

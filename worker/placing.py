@@ -108,7 +108,9 @@ class Placing:
         name = package.manifest.name
         network, refused = self._warm.get(name), self._refused.get(name)
         if network is not None and network.on_device:
-            return
+            if not device.refuses(package):
+                return
+            self._warm.close(name, "its plan is refused by now")
         if self._engine is not None and refused is not None and not _worth_a_try(refused, device, package):
             return
         try:

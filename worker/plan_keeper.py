@@ -14,13 +14,15 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from dicom_node.errors import NO_SPACE
 from engines import gpu, plans
 from engines.errors import DeviceError, DeviceLost, EngineError, PlanError
 from engines.package import ModelPackage
 from engines.plans import Plans, Record, Target
 from worker import device as devices
-from worker import supervise
+from worker import space, supervise
 from worker.device import Device
+from worker.errors import DiskFull
 from worker.settings import Settings
 from worker.shelf import Shelf
 
@@ -86,19 +88,36 @@ def look(settings: Settings, prepare: Prepare, tell: Callable[[str], None]) -> b
             for each in Shelf(settings.models).routed(settings)
             if not _settled(device.kept, each, target)
         ]
-        return all([_prepared(package, device, prepare, tell) for package in waiting])
+        return all([_has_room(each, settings) and _prepared(each, device, prepare, tell) for each in waiting])
     except DeviceError as error:
         logger.warning("no plan can be built now: %s", error)
         return False
 
 
 def _settled(kept: Plans, package: ModelPackage, target: Target) -> bool:
-    """Whether a package's plan is judged, or known to be impossible."""
+    """Whether a package's plan is judged and whole, or known to be impossible."""
     try:
         record = kept.find(plans.key_for(package, target))
+        if record is not None and record.serves:
+            # One that was removed, or damaged, serves nobody.
+            kept.read(record)
     except PlanError:
         return False
     return record is not None and (bool(record.failure) or record.verdict is not None)
+
+
+def _has_room(package: ModelPackage, settings: Settings) -> bool:
+    """Whether the disk takes a plan, which is about as large as the weights, beside what is kept of it for results."""
+    free = space.free_bytes(settings.storage)
+    needed = space.needed_bytes(settings) + package.weights.stat().st_size
+    if free < needed:
+        logger.warning(
+            "the plan of %s waits: of the disk %s must be free for it, and %s are",
+            package.manifest.name,
+            space.megabytes(needed),
+            space.megabytes(free),
+        )
+    return free >= needed
 
 
 def _prepared(package: ModelPackage, device: Device, prepare: Prepare, tell: Callable[[str], None]) -> bool:
@@ -123,6 +142,11 @@ def _prepared(package: ModelPackage, device: Device, prepare: Prepare, tell: Cal
         raise
     except EngineError as error:
         tell(f"the plan of {name} could not be made: {error}")
+        return False
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        tell(f"the plan of {name} could not be made: {DiskFull(device.kept.folder)}")
         return False
     tell(f"the plan of {name} {package.manifest.version} for {record.key.target}: {record.state}")
     return True

@@ -50,13 +50,14 @@ def answer(
                 raise
             logger.warning("model %s is asked again: the GPU failed: %s", model, error)
             continue
-        return replace(answered, findings=replace(answered.findings, engine=_ran_on(stage)))
+        return replace(answered, findings=replace(answered.findings, engine=ran_on(stage)))
 
 
-def _ran_on(stage: Stage) -> str:
+def ran_on(stage: Stage) -> str:
     """What a stage ran on, in words; of the models that it needs, those that took the GPU's place."""
     others = {each.package.manifest.name: each.runner.description for each in stage.whole[:-1]}
-    names = [member.model for member in stage.package.manifest.ensemble]
-    others |= dict(zip(names, (runner.description for runner in stage.members), strict=True))
+    for each in stage.whole:
+        names = [member.model for member in each.package.manifest.ensemble]
+        others |= dict(zip(names, (runner.description for runner in each.members), strict=True))
     told = [f"{name} on {description}" for name, description in others.items() if IN_PLACE in description]
     return BESIDE.join([stage.runner.description, *told])

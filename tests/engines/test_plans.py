@@ -20,6 +20,7 @@ from engines.package import ModelPackage
 from engines.plans import Plans, Target, Verdict
 from tests.engines import build as packages
 from tests.engines import nets
+from tests.support import disks
 
 H200 = Target(gpu="NVIDIA H200", compute_capability="9.0", compiler="tensorrt 11.4.0.106")
 
@@ -89,6 +90,16 @@ def test_a_damaged_plan_is_refused_by_name_and_built_anew(
     again = kept.build_once(package, key, lambda: b"another plan")
     assert kept.read(again) == b"another plan"
     assert len(list(kept.folder.glob("*.plan"))) == 1
+
+
+def test_a_plan_that_fills_the_disk_leaves_it_to_others(tmp_path: Path, package: ModelPackage) -> None:
+    with disks.small_disk(tmp_path / "plans", 2) as folder:
+        kept, key = Plans(folder=folder), plans.key_for(package, H200)
+        with pytest.raises(OSError, match="No space left on device"):
+            kept.build_once(package, key, lambda: bytes(3 * disks.MEGABYTE))
+        assert kept.find(key) is None
+        assert disks.free(folder) > 1.9 * disks.MEGABYTE
+        assert kept.read(kept.build_once(package, key, lambda: b"a plan")) == b"a plan"
 
 
 def test_a_damaged_record_is_refused_by_name_and_built_anew(kept: Plans, package: ModelPackage) -> None:

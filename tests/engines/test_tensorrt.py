@@ -296,7 +296,7 @@ def test_a_plan_from_elsewhere_is_not_taken(
         forged = record.model_copy(update={"key": record.key.model_copy(update={"target": gpu.target()})})
         plan.rename(kept.folder / f"{forged.key.name}-{record.sha256[:24]}.plan")
         (kept.folder / f"{forged.key.name}.json").write_text(forged.model_dump_json())
-        with pytest.raises(PlanError, match="TensorRT does not take the plan"):
+        with pytest.raises(PlanError, match=r"TensorRT does not take the plan: run .* --again`"):
             loader.open_runner(package, engine="tensorrt", kept=kept, unverified=True)
 
 

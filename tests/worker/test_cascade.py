@@ -15,10 +15,14 @@ import pytest
 from engines import package
 from engines.errors import PackageError
 from engines.package import ModelPackage
+from engines.plans import Plans
 from tests.engines import build
-from tests.support import phantoms
+from tests.support import gpu_worker, phantoms
+from tests.support.double import Machine
+from tests.support.gpu_worker import FLOAT32
 from tests.worker import journey as journeys
 from tests.worker.journey import Journey
+from worker import stand_in
 from worker.shelf import Shelf
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
@@ -115,6 +119,24 @@ def test_run_names_each_model_that_took_the_gpu_s_place(tmp_path: Path) -> None:
     engine = json.loads((tmp_path / "out" / "findings.json").read_text())["engine"]
     own, finder = engine.split("; finder on ")
     assert "CPU float32, in place of tensorrt: " in own and "CPU float32, in place of tensorrt: " in finder
+
+
+def test_the_members_of_an_earlier_ensemble_are_named_where_they_took_the_gpu_s_place(
+    machine: Machine, tmp_path: Path
+) -> None:
+    """All have a plan but one network of the first model's two."""
+    kept, models = Plans(folder=tmp_path / "plans"), tmp_path / "models"
+    member = _write(models / "fold", gpu=FLOAT32)
+    beside = [{"model": "fold", "digest": member.digest}]
+    first = _write(models / "first", gpu=FLOAT32, ensemble=beside)
+    last = _write(models / "last", gpu=FLOAT32, after=[_after(first)])
+    for each in (first, last):
+        gpu_worker.accept(each, kept)
+    shelf = gpu_worker.shelf([models], kept)
+    own, others = stand_in.ran_on(shelf.stage("last")).split("; fold on ")
+    assert own == "tensorrt 11.4.0.106 Pretended GPU float32"
+    assert "CPU float32, in place of tensorrt: fold has no plan" in others
+    shelf.close()
 
 
 def test_the_list_shows_what_a_model_needs_and_what_it_lacks(tmp_path: Path) -> None:

@@ -96,6 +96,21 @@ def test_what_is_built_stays_and_is_judged_anew_when_that_is_asked_for(run: Run,
     assert min(plan["judged_at"] for plan in verified) > max(plan["judged_at"] for plan in plans)
 
 
+def test_a_plan_whose_file_is_gone_or_cut_short_is_not_said_to_serve(
+    run: Run, machine: Machine, tmp_path: Path
+) -> None:
+    assert run("build", "tiny").exit_code == 0
+    (path,) = (tmp_path / "data" / "plans").glob("*.plan")
+    path.write_bytes(path.read_bytes()[:-1])
+    for _ in ("cut short", "gone"):
+        [plan] = _plans(run)
+        assert not plan["serves"]
+        assert plan["state"] == "its file is gone or cut short: run `secondread engines build tiny`"
+        path.unlink(missing_ok=True)
+    assert run("build", "tiny").exit_code == 0
+    assert [(plan["serves"], plan["state"]) for plan in _plans(run)] == [(True, "verified")]
+
+
 def test_a_plan_that_differs_is_refused_with_what_to_do_and_is_found_again(
     run: Run, machine: Machine
 ) -> None:

@@ -11,7 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from db import models
-from engines import loader, package
+from engines import gpu, loader
+from engines import package as model_package
 from engines.errors import DeviceError, DeviceFull, PlanError, RunnerError
 from engines.plans import Plans
 from engines.runner import Runner
@@ -117,6 +118,28 @@ def test_a_model_goes_over_to_the_gpu_when_its_plan_is_accepted(shelf: Shelf, ke
     record = gpu_worker.accept(package, kept)
     assert record.serves and on(shelf) == GPU
     assert on(shelf) == GPU and shelf.warm == ("a",)
+
+
+def test_a_plan_that_is_refused_when_it_is_compared_anew_serves_no_further_job(
+    machine: Machine, shelf: Shelf, kept: Plans
+) -> None:
+    # Given a model that is open on the GPU
+    package = shelf.package("a")
+    record = gpu_worker.accept(package, kept)
+    assert on(shelf) == GPU
+    # When its plan differs after an update of the driver
+    kept.judge(record, gpu_worker.verdict(agrees=False, differences=("label 1 differs",)), megabytes=None)
+    assert on(shelf).startswith(CPU)
+    assert on(shelf).endswith(
+        "in place of tensorrt: the plan of a: differs from the reference: label 1 differs"
+    )
+    # Nor when the compiler takes its network no more
+    gpu_worker.accept(package, kept)
+    assert on(shelf) == GPU
+    machine.change(refuses=["Conv"])
+    with pytest.raises(PlanError):
+        gpu.build(package, kept, again=True)
+    assert on(shelf).startswith(CPU) and "in place of tensorrt: a has no plan: TensorRT" in on(shelf)
 
 
 def test_it_never_goes_over_in_the_middle_of_a_job(shelf: Shelf, kept: Plans) -> None:
@@ -314,7 +337,7 @@ def test_an_error_on_the_cpu_is_the_job_s(clinic: Journey, monkeypatch: pytest.M
 def test_a_model_that_is_run_by_hand_is_answered_in_the_gpu_s_place_too(
     machine: Machine, folder: Path, kept: Plans, tmp_path: Path
 ) -> None:
-    gpu_worker.accept(package.open_package(folder / "a"), kept)
+    gpu_worker.accept(model_package.open_package(folder / "a"), kept)
     machine.change(lost_after=0)
     phantoms.write(journeys.datasets(), tmp_path / "ct")
     settings = Settings(storage=tmp_path, models=(folder,), work=Work(engine="tensorrt"))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -27,11 +29,13 @@ from worker.shelf import Shelf
 @pytest.fixture
 def configured(tmp_path: Path) -> Settings:
     """Two models that a route runs, and one that none does."""
+    (tmp_path / "storage").mkdir()
     for name in ("a", "b", "idle"):
         journeys.write_model(tmp_path / "models" / name, name=name, gpu=gpu_worker.FLOAT32)
     return Settings(
         storage=tmp_path / "storage",
         models=(tmp_path / "models",),
+        node=sections.Node(min_free_mb=1),
         routes=(sections.Route(name="ct", when={"Modality": "CT"}, run=("b", "a")),),
         work=sections.Work(engine="tensorrt"),
     )
@@ -75,6 +79,22 @@ def test_a_plan_that_was_built_and_not_judged_is_judged(machine: Machine, keeper
     assert keeper.look() and keeper.prepared == ["a", "b"]
 
 
+@pytest.mark.parametrize("damage", ["truncated", "gone"])
+def test_a_plan_that_was_damaged_is_built_again(machine: Machine, keeper: Keeper, damage: str) -> None:
+    assert keeper.look()
+    key = plans.key_for(Shelf(keeper._configured.models).package("a"), gpu.target())
+    (path,) = keeper.kept.folder.glob(f"{key.name}-*.plan")
+    whole = path.read_bytes()
+    path.unlink()
+    if damage == "truncated":
+        path.write_bytes(whole[:-1])
+    healthy, remark = examined(keeper._configured)["plan a"]
+    assert not healthy and path.name in remark and remark.endswith("; jobs run on openvino meanwhile")
+    assert keeper.look() and keeper.prepared == ["a", "b", "a"]
+    assert examined(keeper._configured)["plan a"] == (True, "verified")
+    assert path.read_bytes() == whole
+
+
 def test_what_the_compiler_or_the_gate_refused_is_left_to_a_person(machine: Machine, keeper: Keeper) -> None:
     machine.change(refuses=["Conv", "Concat", "Sub", "Mul", "Add", "Greater", "Cast", "Relu", "Clip"])
     package = Shelf([keeper._configured.models[0]]).package("a")
@@ -97,6 +117,22 @@ def test_a_build_waits_while_jobs_need_the_memory(machine: Machine, keeper: Keep
     assert not keeper.look() and keeper.prepared == [] and keeper.told == []
     machine.change(megabytes=plan_keeper.LEAST_FREE // 2**20)
     assert keeper.look()
+
+
+def test_a_build_waits_while_the_disk_is_needed_for_results(machine: Machine, keeper: Keeper) -> None:
+    configured = keeper._configured
+    more_than_there_is = shutil.disk_usage(configured.storage).total // 2**20
+    keeper._configured = configured.model_copy(update={"node": sections.Node(min_free_mb=more_than_there_is)})
+    assert not keeper.look() and keeper.prepared == [] and keeper.told == []
+    keeper._configured = configured
+    assert keeper.look()
+
+
+def test_a_disk_that_a_plan_fills_holds_up_no_other(machine: Machine, keeper: Keeper) -> None:
+    keeper.errors["a"] = OSError(errno.ENOSPC, "No space left on device")
+    assert not keeper.look() and keeper.prepared == ["a", "b"]
+    folder = keeper.kept.folder
+    assert keeper.told[0] == f"the plan of a could not be made: the disk of {folder} is full: make room"
 
 
 def test_one_that_cannot_be_built_now_holds_up_no_other(machine: Machine, keeper: Keeper) -> None:

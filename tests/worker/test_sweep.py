@@ -457,3 +457,25 @@ def test_a_heart_beats_and_survives_a_database_that_is_away(
             session.execute(update(models.Process).values(seen_at=_now(hours=-1)))
         _until(lambda: _processes(journey)[0].seen_at > _now(seconds=-10))
     assert _processes(journey) == []
+
+
+def test_each_time_that_the_database_is_away_a_heart_tells_of_it_once(
+    journey: Journey, here: Station, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("worker.heartbeat.BEAT_SECONDS", 0.02)
+    monkeypatch.setattr("worker.heartbeat._AGAIN_SECONDS", 0.02)
+    write, tried = here.database.write, threading.Semaphore(0)
+
+    def away() -> Any:
+        tried.release()
+        raise OSError("away")
+
+    with Heartbeat(here, "cpu"):
+        for _ in range(2):
+            monkeypatch.setattr(here.database, "write", away)
+            assert all([tried.acquire(timeout=5) for _ in range(4)])
+            monkeypatch.setattr(here.database, "write", write)
+            with journey.database.write() as session:
+                session.execute(update(models.Process).values(seen_at=_now(hours=-1)))
+            _until(lambda: _processes(journey)[0].seen_at > _now(seconds=-10))
+    assert caplog.text.count("no heartbeat could be written") == 2
