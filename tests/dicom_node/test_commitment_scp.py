@@ -29,7 +29,7 @@ from dicom_node.commitment_events import (
 )
 from dicom_node.errors import CommitmentError, SendError
 from tests.support import phantoms
-from tests.support.entity import Entity, steady
+from tests.support.entity import Entity
 from tests.support.listening import CT, Listening, Wire, listening, resident_bytes, until, value
 
 PUSH = commitment.SOP_CLASS_UID
@@ -121,7 +121,6 @@ def pacs(port: int, *, title: str = "PACS", syntax: str = ImplicitVRLittleEndian
         evt_handlers=[(evt.EVT_N_EVENT_REPORT, peer.on_report)],
     )
     assert peer.assoc.is_established
-    steady(peer.assoc)
     try:
         yield peer
     finally:

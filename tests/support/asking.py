@@ -21,7 +21,7 @@ from dicom_node import commitment
 from dicom_node.commitment import CommitmentAsk, CommitmentReport, Reference
 from dicom_node.listener import Listener
 from dicom_node.spool import Spool
-from tests.support.entity import Entity, steady
+from tests.support.entity import Entity
 from tests.support.listening import until
 from worker import commitment_answers, listen, sections, settings, station
 from worker.commitment_desk import CommitmentDesk
@@ -135,7 +135,6 @@ def asker(port: int, *, title: str = "PACS", storing: Sequence[str] = ()) -> Ite
         evt_handlers=[(evt.EVT_N_EVENT_REPORT, made.hear), (evt.EVT_PDU_SENT, made.sent)],
     )
     assert made.assoc.is_established
-    steady(made.assoc)
     connection = made.assoc.dul.socket.socket
     try:
         yield made

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pydicom.dataset import Dataset
-from pynetdicom import AE, build_role, evt
+from pynetdicom import build_role, evt
 
 from dicom_node import commitment
 from dicom_node.commitment import CommitmentAsk, CommitmentReport, Failure, FailureReason
 from tests.support import pacs
+from tests.support.entity import Entity
 from tests.support.pacs import Pacs
 
 PUSH_MODEL = commitment.SOP_CLASS_UID
@@ -99,7 +100,7 @@ class Committer:
     def tell(self, said: CommitmentReport) -> None:
         """Report on an association of its own (PS3.4 J.3.3: the SCP role is negotiated)."""
         assert self.listener is not None
-        ae = AE(ae_title=self.calling)
+        ae = Entity(ae_title=self.calling)
         ae.add_requested_context(PUSH_MODEL, SYNTAXES)
         role = build_role(PUSH_MODEL, scp_role=True)
         assoc = ae.associate(*self.listener, ae_title=self.called, ext_neg=[role])

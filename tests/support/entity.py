@@ -12,6 +12,11 @@ from dicom_node.senders.requestor import Requestor, close_at_the_end
 class Entity(Requestor):
     """An AE that also accepts associations, and closes their connections."""
 
+    def associate(self, *args: Any, **options: Any) -> Any:
+        assoc = super().associate(*args, **options)
+        _steady(assoc)
+        return assoc
+
     def start_server(self, *args: Any, evt_handlers: Any = (), **options: Any) -> Any:
         opened = (evt.EVT_CONN_OPEN, _opened)
         return super().start_server(*args, evt_handlers=[opened, *evt_handlers], **options)
@@ -21,8 +26,8 @@ def _opened(event: Any) -> None:
     close_at_the_end(event.assoc.dul, event.assoc.dul.socket.socket)
 
 
-def steady(assoc: Any) -> None:
-    """Mend two races of an established association.
+def _steady(assoc: Any) -> None:
+    """Mend two races of an association that we asked for.
 
     Its own thread says that it pauses a moment before it does, and may then take the answer that a request
     waits for. And whoever serves an N-EVENT-REPORT says that this thread runs again, though it pauses for a
