@@ -15,6 +15,7 @@ from pathlib import Path
 
 import yaml
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from db import jobs, studies
@@ -198,7 +199,8 @@ def _tell(shown: Shown, seconds: float, console: Console, *, keep: bool) -> None
     pictures = _collect_pictures(shown)
     report = demo_report.write(shown.folder / "report.html", shown, pictures, seconds=seconds)
     job = shown.job
-    console.print(f"\n[bold]What the model found[/]  {job.model} {job.model_version} on {job.engine}")
+    found_by = escape(f"{job.model} {job.model_version} on {job.engine}")
+    console.print(f"\n[bold]What the model found[/]  {found_by}", soft_wrap=True)
     for measured in job.measurements:
         where = measured.segment or words.TOGETHER
         console.print(

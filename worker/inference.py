@@ -47,6 +47,8 @@ class Answered:
     #: Of the others, by role: a header for each image.
     others: Mapping[str, Sequence[Dataset]]
     findings: Findings
+    #: What it ran on, as the results have it.
+    engine: str
 
 
 def answer(
@@ -83,7 +85,7 @@ def answer(
     watch.add(others.share(findings.seconds.get("preprocess", 0.0)))
     # What was odd about any of them belongs into the answer.
     whole = replace(source, notes=(*source.notes, *others.notes))
-    return Answered(source=whole, others=others.headers, findings=findings)
+    return Answered(source=whole, others=others.headers, findings=findings, engine=findings.engine)
 
 
 class _Others(Mapping[str, Volume]):

@@ -214,7 +214,7 @@ def _analyse(
         others=answered.others,
         job_identity=job.identity,
         model=findings.model,
-        engine=findings.engine,
+        engine=answered.engine,
         parameters=given,
         created_at=job.created_at,
         secondread_version=version.VERSION,

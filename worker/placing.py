@@ -120,6 +120,8 @@ class Placing:
             # Whatever it is, it says nothing of the CPU.
             if isinstance(error, DeviceLost):
                 self._lose(device, error)
+            elif refused is None or refused.why != str(error):
+                logger.warning("model %s is not run on %s: %s", name, device.engine, error)
             # Memory may be free before the next job.
             rest = 0.0 if isinstance(error, DeviceFull) else REST_SECONDS
             self._refuse(package, device, error, rest=rest)

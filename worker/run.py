@@ -203,7 +203,7 @@ def _run_series(
             package.digest, {role: entry.view for role, entry in chosen.items()}, given
         ),
         model=findings.model,
-        engine=findings.engine,
+        engine=answered.engine,
         parameters=given,
         created_at=datetime.now(UTC),
         secondread_version=version.VERSION,

@@ -50,14 +50,25 @@ def answer(
                 raise
             logger.warning("model %s is asked again: the GPU failed: %s", model, error)
             continue
-        return replace(answered, findings=replace(answered.findings, engine=ran_on(stage)))
+        findings = replace(answered.findings, engine=ran_on(stage))
+        return replace(answered, findings=findings, engine=ran_on(stage, reasons=False))
 
 
-def ran_on(stage: Stage) -> str:
-    """What a stage ran on, in words; of the models that it needs, those that took the GPU's place."""
+def ran_on(stage: Stage, *, reasons: bool = True) -> str:
+    """What a stage ran on, in words; of the models that it needs, those that took the GPU's place.
+
+    The reasons say what an admin is to do, and are not for those who read the results.
+    """
+    say = str if reasons else _without_reason
     others = {each.package.manifest.name: each.runner.description for each in stage.whole[:-1]}
     for each in stage.whole:
         names = [member.model for member in each.package.manifest.ensemble]
         others |= dict(zip(names, (runner.description for runner in each.members), strict=True))
-    told = [f"{name} on {description}" for name, description in others.items() if IN_PLACE in description]
-    return BESIDE.join([stage.runner.description, *told])
+    told = [f"{name} on {say(each)}" for name, each in others.items() if IN_PLACE in each]
+    return BESIDE.join([say(stage.runner.description), *told])
+
+
+def _without_reason(description: str) -> str:
+    """A runner's description, which names no more than the engine whose place it took."""
+    own, place, rest = description.partition(IN_PLACE)
+    return own + place + rest.partition(": ")[0]

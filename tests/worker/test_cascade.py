@@ -119,6 +119,13 @@ def test_run_names_each_model_that_took_the_gpu_s_place(tmp_path: Path) -> None:
     engine = json.loads((tmp_path / "out" / "findings.json").read_text())["engine"]
     own, finder = engine.split("; finder on ")
     assert "CPU float32, in place of tensorrt: " in own and "CPU float32, in place of tensorrt: " in finder
+    # The terminal has all of it, brackets too; what radiologists read has nothing for admins
+    assert engine in done.stdout and "secondread[gpu]" in engine
+    report = " ".join((tmp_path / "out" / "report.txt").read_text().split())
+    sr = (tmp_path / "out" / "sr.dcm").read_bytes()
+    for said in (report, sr.decode(errors="replace")):
+        assert "in place of tensorrt; finder on openvino" in said
+        assert "pip install" not in said and "is not installed" not in said
 
 
 def test_the_members_of_an_earlier_ensemble_are_named_where_they_took_the_gpu_s_place(

@@ -100,7 +100,9 @@ def on(shelf: Shelf, name: str = "a") -> str:
 # Before a job ----------------------------------------------------------------------------------------
 
 
-def test_a_model_goes_over_to_the_gpu_when_its_plan_is_accepted(shelf: Shelf, kept: Plans) -> None:
+def test_a_model_goes_over_to_the_gpu_when_its_plan_is_accepted(
+    shelf: Shelf, kept: Plans, caplog: pytest.LogCaptureFixture
+) -> None:
     # Given a model without a plan
     said = on(shelf)
     assert said.startswith(CPU)
@@ -108,6 +110,9 @@ def test_a_model_goes_over_to_the_gpu_when_its_plan_is_accepted(shelf: Shelf, ke
         ", in place of tensorrt: a has no plan for Pretended GPU (9.0), tensorrt 11.4.0.106 in float32: "
         "run `secondread engines build a`"
     )
+    # The log says so, too, and not at every job
+    assert on(shelf) == said
+    assert caplog.text.count("model a is not run on tensorrt: a has no plan") == 1
     # When it is built, and not judged yet
     package = shelf.package("a")
     gpu_worker.accept(package, kept, agrees=False, differences=("label 1 differs",))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.progress import Progress
 
 from engines import printing
@@ -79,7 +80,8 @@ def _print_run(finished: object) -> None:
     from worker.run import REPORT, Run
 
     assert isinstance(finished, Run)
-    edge.console.print(f"[bold]series {finished.series_instance_uid}[/]  {finished.findings.engine}")
+    engine = escape(finished.findings.engine)
+    edge.console.print(f"[bold]series {finished.series_instance_uid}[/]  {engine}", soft_wrap=True)
     if len(finished.roles) > 1:
         edge.console.print("  looks at " + ", ".join(f"{role} {uid}" for role, uid in finished.roles.items()))
     for note in finished.notes:
