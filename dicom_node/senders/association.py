@@ -100,22 +100,6 @@ def _on_connected(event: Any, timeout_seconds: float) -> None:
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     # pynetdicom lets it wait for ever: a peer that stops reading would hang this thread, abort included.
     connection.settimeout(timeout_seconds)
-    _keep_answers_for_the_requestor(event.assoc.dimse)
-
-
-def _keep_answers_for_the_requestor(dimse: Any) -> None:
-    """Have pynetdicom's own thread leave the queue of answers alone.
-
-    Between requests it looks there for requests of the peer, without waiting, and pauses while we wait for
-    an answer. It says that it pauses a moment before it does: on a busy machine it then still takes the
-    answer, and the request times out. A peer that we only send to has no requests for us.
-    """
-    take = dimse.get_msg
-
-    def get_msg(block: bool = False) -> Any:
-        return take(block=True) if block else (None, None)
-
-    dimse.get_msg = get_msg
 
 
 def _answer_at_once(event: Any) -> None:

@@ -1,4 +1,4 @@
-"""pynetdicom's application entity where it asks for associations, with what it leaves open on a busy machine."""
+"""pynetdicom's application entity where it asks for associations, with what it forgets on a busy machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 
 class Requestor(AE):  # type: ignore[misc]
-    """An AE whose connections are closed when they have ended, and that hears every rejection."""
+    """An AE whose connections are closed when they have ended, and that hears every rejection and every answer."""
 
     def associate(self, *args: Any, **options: Any) -> Any:
         """Ask for an association.
@@ -30,7 +30,24 @@ class Requestor(AE):  # type: ignore[misc]
     def _create_socket(self, assoc: Any, address: Any, tls_args: Any) -> Any:
         made = super()._create_socket(assoc, address, tls_args)
         close_at_the_end(assoc.dul, made.socket)
+        _keep_answers(assoc.dimse)
         return made
+
+
+def _keep_answers(dimse: Any) -> None:
+    """Have pynetdicom's own thread leave the queue of answers alone.
+
+    Between requests it looks there for requests of the peer, without waiting, and pauses while we wait for
+    an answer. It says that it pauses a moment before it does: on a busy machine it then still takes the
+    answer, and the request times out. No request of a peer that we ask comes this way: an N-EVENT-REPORT
+    has a thread of its own.
+    """
+    take = dimse.get_msg
+
+    def get_msg(block: bool = False) -> Any:
+        return take(block=True) if block else (None, None)
+
+    dimse.get_msg = get_msg
 
 
 def close_at_the_end(dul: Any, connection: socket.socket) -> None:

@@ -14,7 +14,7 @@ class Entity(Requestor):
 
     def associate(self, *args: Any, **options: Any) -> Any:
         assoc = super().associate(*args, **options)
-        _steady(assoc)
+        _pause_again(assoc)
         return assoc
 
     def start_server(self, *args: Any, evt_handlers: Any = (), **options: Any) -> Any:
@@ -26,21 +26,15 @@ def _opened(event: Any) -> None:
     close_at_the_end(event.assoc.dul, event.assoc.dul.socket.socket)
 
 
-def _steady(assoc: Any) -> None:
-    """Mend two races of an association that we asked for.
-
-    Its own thread says that it pauses a moment before it does, and may then take the answer that a request
-    waits for. And whoever serves an N-EVENT-REPORT says that this thread runs again, though it pauses for a
-    request that then waits for ever.
+def _pause_again(assoc: Any) -> None:
+    """Mend a race: whoever serves an N-EVENT-REPORT says that the association's own thread runs again, though
+    it pauses for a request, which then waits for ever.
     """
-    take, serve = assoc.dimse.get_msg, assoc._serve_request
-
-    def get_msg(block: bool = False) -> Any:
-        return take(block=True) if block else (None, None)
+    serve = assoc._serve_request
 
     def serve_one(message: Any, context_id: int) -> None:
         serve(message, context_id)
         if not assoc._reactor_checkpoint.is_set():
             assoc._is_paused = True
 
-    assoc.dimse.get_msg, assoc._serve_request = get_msg, serve_one
+    assoc._serve_request = serve_one
