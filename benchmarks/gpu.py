@@ -30,7 +30,7 @@ from benchmarks import apart
 from engines import gpu, half
 from engines.errors import DeviceError
 from engines.importing import onnx_export
-from engines.plans import write_whole
+from engines.whole_file import write_whole
 
 #: What the networks see in one call.
 SHAPES = {"unet": (1, 1, 128, 128, 128), "densenet121": (32, 3, 224, 224)}

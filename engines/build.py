@@ -8,9 +8,9 @@ from pathlib import Path
 
 import tensorrt as trt
 
-from engines import plans
 from engines.errors import DeviceError, DeviceFull, PlanError
 from engines.runner import of_rank
+from engines.whole_file import write_whole
 
 #: `(phase, done)`: what the compiler is at, and how much of it is done, 0 to 1.
 Progress = Callable[[str, float], None]
@@ -158,7 +158,7 @@ def _keep(config: trt.IBuilderConfig, timing: Path) -> None:
     cache = config.get_timing_cache()
     measured = cache.serialize() if cache is not None else None
     if measured is not None:
-        plans.write_whole(timing, bytes(measured))
+        write_whole(timing, bytes(measured))
 
 
 def workspace(free: int) -> int:

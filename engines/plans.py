@@ -14,7 +14,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from engines.errors import EngineError, PlanError
 from engines.manifest_entries import Strict
 from engines.manifest_gpu import MOST_MEGABYTES, Precision
 from engines.package import ModelPackage
+from engines.whole_file import write_whole
 
 #: What a reader of a message is to do.
 REBUILD = "run `secondread engines build {model}`"
@@ -119,6 +119,11 @@ class Record(Strict):
     def serves(self) -> bool:
         """Whether jobs may run on it."""
         return not self.failure and self.verdict is not None and self.verdict.agrees
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the compiler or the parity gate said no, which only a person's new build or comparison changes."""
+        return bool(self.failure) or (self.verdict is not None and not self.verdict.agrees)
 
     @property
     def state(self) -> str:
@@ -231,8 +236,10 @@ class Plans:
                 record.model_copy(update={"built_at": datetime.now(UTC), "failure": str(error)})
             )
         done = datetime.now(UTC)
-        about = {"sha256": hashlib.sha256(plan).hexdigest(), "size": len(plan), "built_at": done}
-        record = record.model_copy(update={"seconds": (done - began).total_seconds(), **about})
+        about = {"sha256": hashlib.sha256(plan).hexdigest(), "size": len(plan)}
+        record = record.model_copy(
+            update={"built_at": done, "seconds": (done - began).total_seconds(), **about}
+        )
         write_whole(self.path(record), plan)
         self._write(record)
         for path in self.folder.glob(f"{key.name}-*.plan"):
@@ -265,7 +272,8 @@ class Plans:
         return self.folder / f"{record.key.name}-{record.sha256[:24]}.plan"
 
     def _write(self, record: Record) -> Record:
-        write_whole(self.folder / f"{record.key.name}.json", f"{record.model_dump_json(indent=1)}\n".encode())
+        text = record.model_dump_json(indent=1) + "\n"
+        write_whole(self.folder / f"{record.key.name}.json", text.encode())
         return record
 
     def _read(self, path: Path) -> Record | None:
@@ -278,22 +286,3 @@ class Plans:
             return None
         except (OSError, ValidationError) as error:
             raise PlanError(f"{path}: is damaged: run `secondread engines build` again") from error
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is there as a whole, after a crash too, or as it was before."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        # On a full disk it would keep the room that results need.
-        partial.unlink(missing_ok=True)
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -54,9 +54,7 @@ class Device:
         except (PlanError, DeviceError):
             # That says nothing of a plan that is open.
             return False
-        if record is None:
-            return False
-        return bool(record.failure) or (record.verdict is not None and not record.verdict.agrees)
+        return record is not None and record.is_refused
 
     def state_of(self, package: ModelPackage) -> object:
         """What is another where the package's plan is another: cheap, asked before each job."""

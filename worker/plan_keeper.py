@@ -103,7 +103,7 @@ def _settled(kept: Plans, package: ModelPackage, target: Target) -> bool:
             kept.read(record)
     except PlanError:
         return False
-    return record is not None and (bool(record.failure) or record.verdict is not None)
+    return record is not None and (record.serves or record.is_refused)
 
 
 def _has_room(package: ModelPackage, settings: Settings) -> bool:
