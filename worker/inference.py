@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import Any
 
 from pydicom.dataset import Dataset
@@ -56,9 +55,9 @@ def answer(
     files: Mapping[str, Files],
     watch: Stopwatch,
     *,
-    read: Read = read_files,
-    parameters: Mapping[str, Any] = MappingProxyType({}),
-    progress: Callable[[str, float], None] | None = None,
+    read: Read,
+    parameters: Mapping[str, Any],
+    progress: Callable[[str, float], None] | None,
 ) -> Answered:
     """Files -> volumes -> findings. `files` are by role, in the order of the manifest's inputs.
 
