@@ -29,7 +29,7 @@ from dicom_node.listener_events import (
 )
 from dicom_node.receiver import StoreReceiver
 from dicom_node.spool import Spool
-from dicom_node.storage_server import StorageAssociation, StorageServer
+from dicom_node.storage_server import STOPPED, StorageAssociation, StorageServer
 from dicom_node.turned_away import TurnedAway
 
 __all__ = [
@@ -232,7 +232,7 @@ class Listener:
             return str(association.dul.end_reason)
         if association.dul.idle_timer_expired():
             return f"the peer was silent for {self._config.network_timeout:g} s"
-        return "the listener stopped" if self._stopped else "the peer aborted it"
+        return STOPPED if self._stopped else "the peer aborted it"
 
     def _on_turned_away(self, away: TurnedAway) -> None:
         """A connection did not get as far as an association."""

@@ -37,6 +37,8 @@ LOGGER = logging.getLogger(__name__)
 
 #: Seconds that a peer has to answer our release while we stop.
 _RELEASE_SECONDS = 3.0
+#: Why an association ended whose peer was not asked, for people.
+STOPPED = "the listener stopped"
 
 
 class StorageAssociation(Association):  # type: ignore[misc]
@@ -88,7 +90,7 @@ class StorageAssociation(Association):  # type: ignore[misc]
         """End it: after its instance in hand, with a release, or at the deadline without."""
         if self.dul.quiet.wait(max(0.0, deadline - time.monotonic())) and self.is_established:
             self.acse_timeout = _RELEASE_SECONDS
-            self.dul.end_reason = "the listener stopped"
+            self.dul.end_reason = STOPPED
             self.release()
         self.dul.cut()
         self.join(_RELEASE_SECONDS)

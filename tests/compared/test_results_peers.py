@@ -252,31 +252,28 @@ def test_dcmtk_checks_the_presentation_state_and_shows_an_image_by_it(tmp_path: 
 
 
 @pytest.mark.peer("dcmqi")
+@pytest.mark.parametrize(
+    ("kind", "file"),
+    [
+        ("labelmap", "1.nrrd"),
+        # A file for each segment
+        ("seg", "{number}.nrrd"),
+    ],
+    ids=["labelmap", "seg"],
+)
 @pytest.mark.parametrize("lie", ["axial", "coronal", "double oblique", "not bytewise"])
-def test_dcmqi_reads_the_same_labels_at_the_same_points(lie: str, tmp_path: Path) -> None:
-    # Given a written label map, when dcmqi converts it
-    [path] = make(tmp_path, lie, ("labelmap",))
+def test_dcmqi_reads_the_same_voxels_at_the_same_points(
+    lie: str, kind: str, file: str, tmp_path: Path
+) -> None:
+    # Given a written label map or Segmentation, when dcmqi converts it
+    [path] = make(tmp_path, lie, (kind,))
     run("segimage2itkimage", "--inputDICOM", path, "--outputDirectory", tmp_path, "--outputType", "nrrd")
-    # Then each label is at the mask's points in the patient
+    # Then each label has the mask's voxels, each at its point in the patient
     phantom = cases.LIES[lie]
     labels = cases.mask(phantom.shape)
     for number in (1, 2, 3):
         wanted = located(np.argwhere(labels == number), phantoms.affine(phantom))
-        assert read_nrrd(tmp_path / "1.nrrd", number) == wanted
-
-
-@pytest.mark.peer("dcmqi")
-@pytest.mark.parametrize("lie", ["axial", "coronal", "double oblique", "not bytewise"])
-def test_dcmqi_reads_the_same_voxels_at_the_same_points(lie: str, tmp_path: Path) -> None:
-    # Given a written Segmentation, when dcmqi converts it
-    [path] = make(tmp_path, lie, ("seg",))
-    run("segimage2itkimage", "--inputDICOM", path, "--outputDirectory", tmp_path, "--outputType", "nrrd")
-    # Then each segment has the mask's voxels, each at its point in the patient
-    phantom = cases.LIES[lie]
-    labels = cases.mask(phantom.shape)
-    for number in (1, 2, 3):
-        wanted = located(np.argwhere(labels == number), phantoms.affine(phantom))
-        assert read_nrrd(tmp_path / f"{number}.nrrd", number) == wanted
+        assert read_nrrd(tmp_path / file.format(number=number), number) == wanted
 
 
 @pytest.mark.peer("dcmqi")
